@@ -1,0 +1,85 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"holdfast/core/layout"
+)
+
+// OSDState is osd/state/<n>, which the OSD holds under its lease.
+type OSDState struct {
+	Meta              `json:"-"`
+	State             string         `json:"state"` // "up"
+	Addresses         []string       `json:"addresses"`
+	Host              string         `json:"host"`
+	Version           string         `json:"version,omitempty"`
+	Port              Number         `json:"port"`
+	PrimaryEnabled    Flag           `json:"primary_enabled"`
+	BlockstoreEnabled Flag           `json:"blockstore_enabled"`
+	Instance          Number         `json:"holdfast_instance,omitempty"` // ours: drawn when the process started
+	Store             layout.StoreID `json:"holdfast_store,omitzero"`     // ours
+}
+
+func (s *OSDState) check() error {
+	if s.State != "up" {
+		return fmt.Errorf("state is %q, want up", s.State)
+	}
+	if s.Port == 0 || s.Port > 65535 {
+		return fmt.Errorf("port is %d, want 1..65535", s.Port)
+	}
+	if len(s.Addresses) == 0 {
+		return errors.New("addresses is empty")
+	}
+	for _, a := range s.Addresses {
+		if _, err := netip.ParseAddr(a); err != nil {
+			return fmt.Errorf("address %q is not an IP address", a)
+		}
+	}
+	return nil
+}
+
+// OpStats are sums since the start of a process.
+type OpStats struct {
+	Count Number `json:"count"`
+	Usec  Number `json:"usec"`
+	Bytes Number `json:"bytes,omitempty"`
+	Lat   Number `json:"lat,omitempty"` // microseconds
+	Bps   Number `json:"bps,omitempty"`
+	Iops  Number `json:"iops,omitempty"`
+}
+
+// OSDStats is osd/stats/<n>. Its existence registers the OSD.
+type OSDStats struct {
+	Meta              `json:"-"`
+	Time              string             `json:"time,omitempty"` // seconds.milliseconds of Unix time
+	BlockstoreReady   Flag               `json:"blockstore_ready,omitempty"`
+	Size              Number             `json:"size,omitempty"` // bytes
+	Free              Number             `json:"free,omitempty"` // bytes
+	DataBlockSize     Number             `json:"data_block_size,omitempty"`
+	BitmapGranularity Number             `json:"bitmap_granularity,omitempty"`
+	ImmediateCommit   string             `json:"immediate_commit,omitempty"`
+	Host              string             `json:"host,omitempty"`
+	Version           string             `json:"version,omitempty"`
+	SlowOpsPrimary    Number             `json:"slow_ops_primary,omitempty"`
+	SlowOpsSecondary  Number             `json:"slow_ops_secondary,omitempty"`
+	OpStats           map[string]OpStats `json:"op_stats,omitempty"`
+	SubopStats        map[string]OpStats `json:"subop_stats,omitempty"`
+	RecoveryStats     map[string]OpStats `json:"recovery_stats,omitempty"`
+}
+
+// OSDSpace is osd/space/<n>: bytes by pool and inode number.
+type OSDSpace map[string]map[string]Number
+
+// OSDInodeStats is osd/inodestats/<n>: by pool, inode number, and read, write or delete.
+type OSDInodeStats map[string]map[string]map[string]OpStats
+
+// OSDIdentity is osd/identity/<n>, ours: what store an OSD's number stands for.
+type OSDIdentity struct {
+	Meta     `json:"-"`
+	Store    layout.StoreID   `json:"store"`
+	Boot     uint64           `json:"boot"`     // the store's boot counter
+	Sequence uint64           `json:"sequence"` // its last durable journal sequence when this was written
+	Retired  []layout.StoreID `json:"retired,omitempty"`
+}

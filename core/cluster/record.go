@@ -1,0 +1,107 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+
+	"holdfast/core/layout"
+)
+
+// PGRecord is interval/<pool>/<pg>, ours: the history that binds a PG's primaries (DESIGN section 9). It is raised by take and extended by activate, each comparing Mod.
+type PGRecord struct {
+	Meta       `json:"-"`
+	Generation int64           `json:"generation"`              // creation revision of the pool's identity key
+	Interval   layout.Interval `json:"interval"`                // of the last take
+	Taker      layout.OSDNum   `json:"taker,omitempty"`         // who took it
+	Instance   uint64          `json:"instance,omitempty"`      // which of the taker's processes
+	Floor      layout.Version  `json:"version_floor,omitempty"` // every version given out later is above it
+	Sets       []PGSet         `json:"sets,omitempty"`          // activated, oldest first
+}
+
+// PGSet is one activated set of a PG.
+type PGSet struct {
+	Interval     layout.Interval  `json:"interval"`
+	Primary      layout.OSDNum    `json:"primary"`
+	OSDs         []layout.OSDNum  `json:"osds"`   // one per role, 0 is an empty slot
+	Stores       []layout.StoreID `json:"stores"` // of OSDs, in the same order; zero for an empty slot
+	Participants []layout.StoreID `json:"participants"`
+}
+
+// Last is the last activated set, or nil.
+func (r *PGRecord) Last() *PGSet {
+	if r == nil || len(r.Sets) == 0 {
+		return nil
+	}
+	return &r.Sets[len(r.Sets)-1]
+}
+
+// Active reports whether the last take was followed by its activation.
+func (r *PGRecord) Active() bool {
+	last := r.Last()
+	return last != nil && last.Interval == r.Interval
+}
+
+func (r *PGRecord) check() error {
+	if r.Interval == 0 {
+		return errors.New("interval is missing")
+	}
+	var before layout.Interval
+	for i := range r.Sets {
+		s := &r.Sets[i]
+		switch {
+		case s.Interval <= before || s.Interval > r.Interval:
+			return fmt.Errorf("set %d has interval %d, want one above %d and at most %d", i, s.Interval, before, r.Interval)
+		case len(s.OSDs) == 0 || len(s.OSDs) != len(s.Stores):
+			return fmt.Errorf("set %d has %d OSDs and %d stores", i, len(s.OSDs), len(s.Stores))
+		}
+		before = s.Interval
+	}
+	return nil
+}
+
+// PoolIdentity is pool/identity/<pool>, ours: it exists once for each life of a pool's number, so its Create is the generation of the pool's PGs.
+type PoolIdentity struct {
+	Meta `json:"-"`
+	Name string `json:"name"` // the pool's name when it was made
+}
+
+// ClusterID is cluster/id, ours: drawn once when the cluster is made.
+type ClusterID struct {
+	Meta `json:"-"`
+	ID   layout.StoreID `json:"id"`
+}
+
+// Fence is fence/<name>, ours: the OSDs refuse the operations of the named session, or of every session of the named gateway instance.
+type Fence struct {
+	Meta    `json:"-"`
+	Session uint64          `json:"session,omitempty"`
+	Gateway uint64          `json:"gateway,omitempty"` // instance: the upper 32 bits of its sessions' ids
+	Pools   []layout.PoolID `json:"pools,omitempty"`   // none: all
+	Reason  string          `json:"reason,omitempty"`
+}
+
+// FenceSessionName names the fence of one session.
+func FenceSessionName(session uint64) string { return fmt.Sprintf("session-%016x", session) }
+
+// FenceGatewayName names the fence of a gateway instance.
+func FenceGatewayName(instance uint64) string { return fmt.Sprintf("gateway-%08x", instance) }
+
+func (f *Fence) check() error {
+	if (f.Session == 0) == (f.Gateway == 0) {
+		return errors.New("want either a session or a gateway")
+	}
+	return nil
+}
+
+// Gateway is gateway/<id>, ours, held under the gateway's lease.
+type Gateway struct {
+	Meta      `json:"-"`
+	Instance  uint64   `json:"instance"` // never used again: the upper part of its sessions' ids
+	Host      string   `json:"host"`
+	Version   string   `json:"version,omitempty"`
+	Addresses []string `json:"addresses,omitempty"`
+	NBD       []string `json:"nbd,omitempty"` // listening addresses, host:port
+	NFS       []string `json:"nfs,omitempty"`
+	ISCSI     []string `json:"iscsi,omitempty"`
+	Revision  int64    `json:"revision,omitempty"` // every change up to it is applied
+}
