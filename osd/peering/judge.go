@@ -1,0 +1,279 @@
+// Package peering decides what a PG's history allows: who must be heard before it may serve, which version of each object is true, what must be voided and what copied.
+//
+// It is pure: values in, values out. osd drives it. The rules are those of docs/architecture.md, "Life of a PG":
+//   - Only activated intervals bind and judge. The record of a PG names, for each set that may still hold the only copy of something, the OSDs and their stores.
+//   - A PG activates only when from each recorded set a store is heard that took part in the last activated interval.
+//   - The truth about an object is the newest version among the participants of that interval. What others hold is a copy of the truth, outdated, or false; false copies are
+//     voided durably before the PG activates, because afterwards their stores are participants too and their word counts.
+package peering
+
+import (
+	"cmp"
+	"slices"
+
+	"holdfast/core/layout"
+)
+
+// Member is an OSD together with the store it runs on. Only that store satisfies a record that names it.
+type Member struct {
+	OSD   layout.OSDNum  `json:"osd"`
+	Store layout.StoreID `json:"store"`
+}
+
+// Set is an acting set that was activated.
+type Set struct {
+	Interval layout.Interval `json:"interval"`
+	Members  []Member        `json:"members"`
+}
+
+// contains reports whether a is a member.
+func contains(list []Member, a Member) bool { return slices.Contains(list, a) }
+
+// subset reports whether every member of a is in b.
+func subset(a, b []Member) bool {
+	for _, m := range a {
+		if !contains(b, m) {
+			return false
+		}
+	}
+	return true
+}
+
+// Record is what etcd holds of a PG's past (key interval/<pool>/<pg>).
+type Record struct {
+	Generation   uint64          `json:"generation"`             // etcd revision of the pool's creation
+	Interval     layout.Interval `json:"interval"`               // the highest one taken
+	Primary      layout.OSDNum   `json:"primary"`                // who took it,
+	Instance     uint64          `json:"instance"`               // and its running instance
+	Activated    layout.Interval `json:"activated"`              // the last one activated; 0 for a PG that never was
+	Floor        layout.Version  `json:"floor"`                  // versions at or below were assigned, or may have been
+	Sets         []Set           `json:"sets,omitempty"`         // activated sets that may hold the only copy of something, oldest first; the last is that of Activated
+	Participants []Member        `json:"participants,omitempty"` // of the interval Activated: its set, and each store whose list its peering used
+}
+
+// WithSet is the record after the interval has been activated on set, with others heard besides: older sets stay unless a recorded set implies them.
+func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor layout.Version) Record {
+	n := r
+	n.Activated = interval
+	n.Floor = max(r.Floor, floor)
+	n.Sets = nil
+	for i, old := range r.Sets {
+		// Hearing one of a smaller set hears one of each larger set too, so the larger one adds nothing.
+		implied := slices.Equal(old.Members, set) || (subset(set, old.Members) && len(set) < len(old.Members))
+		for j, other := range r.Sets {
+			if i != j && subset(other.Members, old.Members) && (len(other.Members) < len(old.Members) || j > i) {
+				implied = true
+			}
+		}
+		if !implied {
+			n.Sets = append(n.Sets, old)
+		}
+	}
+	n.Sets = append(n.Sets, Set{Interval: interval, Members: slices.Clone(set)})
+	n.Participants = slices.Clone(set)
+	for _, m := range heard {
+		if !contains(n.Participants, m) {
+			n.Participants = append(n.Participants, m)
+		}
+	}
+	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
+	return n
+}
+
+// Clean is the record once every object is whole on the current set: nobody else is needed any more.
+func (r Record) Clean() Record {
+	n := r
+	n.Sets = slices.Clone(r.Sets[len(r.Sets)-1:])
+	n.Participants = slices.Clone(n.Sets[0].Members)
+	return n
+}
+
+// IsClean reports whether the record needs nobody but its current set.
+func (r Record) IsClean() bool {
+	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members)
+}
+
+// Names reports whether the record still needs, or may still listen to, a store.
+func (r Record) Names(store layout.StoreID) bool {
+	for _, m := range r.Participants {
+		if m.Store == store {
+			return true
+		}
+	}
+	for _, s := range r.Sets {
+		for _, m := range s.Members {
+			if m.Store == store {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Unheard lists the recorded sets none of whose stores among heard took part in the last activated interval. The PG may activate only when there are none.
+func (r Record) Unheard(heard []Member) []Set {
+	var missing []Set
+	for _, s := range r.Sets {
+		ok := false
+		for _, m := range s.Members {
+			ok = ok || contains(heard, m) && contains(r.Participants, m)
+		}
+		if !ok {
+			missing = append(missing, s)
+		}
+	}
+	return missing
+}
+
+// Entry is one object as a store lists it.
+type Entry struct {
+	Object    layout.ObjectID
+	Version   layout.Version
+	Interval  layout.Interval
+	Tombstone bool
+	Void      bool
+}
+
+func (e Entry) same(f Entry) bool { return e.Version == f.Version && e.Interval == f.Interval }
+
+func (e Entry) newer(f Entry) bool {
+	return e.Version > f.Version || e.Version == f.Version && e.Interval > f.Interval
+}
+
+// Listing is what one heard store holds of the PG.
+type Listing struct {
+	Member  Member
+	Entries []Entry
+}
+
+// Lack is what a member of the set holds instead of the truth; Version 0 when it holds nothing.
+type Lack struct {
+	OSD  layout.OSDNum
+	Have Entry
+}
+
+// Unclean is an object that is not whole on the set.
+type Unclean struct {
+	Object  layout.ObjectID
+	Truth   Entry           // Version 0: the object must not exist
+	Holders []layout.OSDNum // heard OSDs that hold the truth; empty only when Truth is Version 0 or a tombstone
+	Lacks   []Lack          // members of the set that must be given the truth
+}
+
+// Verdict is the outcome of a judgement.
+type Verdict struct {
+	Voids      map[layout.OSDNum][]Entry // false copies, to be voided durably before the PG activates; sorted by object
+	Unclean    []Unclean                 // sorted by object
+	Floor      layout.Version            // no smaller than any version listed
+	Objects    int                       // live objects
+	Degraded   int                       // objects that a member lacks altogether or holds in an older version
+	Tombstones []Entry                   // deleted objects; to be forgotten once the PG is clean
+}
+
+type truth struct {
+	entry   Entry
+	known   bool   // entry is the word of a participant
+	holders uint64 // listings (by index) that hold entry
+	listed  uint64 // listings that list the object at all
+}
+
+// MaxHeard is how many stores one judgement can hear.
+const MaxHeard = 64
+
+// Judge compares the listings of all heard stores. set is the acting set to be activated; each of its members must be among the listings, of which there may be at most MaxHeard.
+func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
+	v := Verdict{Voids: map[layout.OSDNum][]Entry{}, Floor: r.Floor}
+	objects := make(map[layout.ObjectID]*truth)
+	at := func(o layout.ObjectID) *truth {
+		t := objects[o]
+		if t == nil {
+			t = &truth{}
+			objects[o] = t
+		}
+		return t
+	}
+	for _, l := range lists {
+		// A PG that was never activated has no participants, and nothing it holds was ever acknowledged.
+		judge := contains(r.Participants, l.Member)
+		for _, e := range l.Entries {
+			v.Floor = max(v.Floor, e.Version)
+			t := at(e.Object)
+			if judge && !e.Void && (!t.known || e.newer(t.entry)) {
+				t.entry, t.known = e, true
+			}
+		}
+	}
+	held := make([]map[layout.ObjectID]Entry, len(lists)) // what a listing holds instead of the truth
+	for i, l := range lists {
+		for _, e := range l.Entries {
+			t := objects[e.Object]
+			t.listed |= 1 << i
+			if t.known && e.same(t.entry) && !e.Void && e.Tombstone == t.entry.Tombstone {
+				t.holders |= 1 << i
+				continue
+			}
+			if held[i] == nil {
+				held[i] = make(map[layout.ObjectID]Entry)
+			}
+			held[i][e.Object] = e
+			if !e.Void && (!t.known || !t.entry.newer(e)) {
+				v.Voids[l.Member.OSD] = append(v.Voids[l.Member.OSD], e)
+			}
+		}
+	}
+	for _, list := range v.Voids { // order: each list is sorted by itself
+		slices.SortFunc(list, func(a, b Entry) int { return compareObjects(a.Object, b.Object) })
+	}
+	order := make([]layout.ObjectID, 0, len(objects))
+	for o := range objects { // order: sorted below
+		order = append(order, o)
+	}
+	slices.SortFunc(order, compareObjects)
+	for _, o := range order {
+		t := objects[o]
+		u := Unclean{Object: o}
+		exists := t.known && !t.entry.Tombstone
+		if t.known {
+			u.Truth = t.entry
+		}
+		if exists {
+			v.Objects++
+		} else if t.known {
+			v.Tombstones = append(v.Tombstones, t.entry)
+		}
+		for i, l := range lists {
+			if t.holders>>i&1 == 1 {
+				u.Holders = append(u.Holders, l.Member.OSD)
+				continue
+			}
+			if !slices.Contains(set, l.Member.OSD) {
+				continue
+			}
+			if t.listed>>i&1 == 1 {
+				have := held[i][o]
+				if list := v.Voids[l.Member.OSD]; len(list) > 0 {
+					_, voided := slices.BinarySearchFunc(list, o, func(e Entry, o layout.ObjectID) int { return compareObjects(e.Object, o) })
+					have.Void = have.Void || voided
+				}
+				if !exists && have.Tombstone && !have.Void {
+					continue // a tombstone of another version says the same: nothing is there
+				}
+				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: have})
+			} else if exists {
+				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: Entry{Object: o}})
+			}
+		}
+		if len(u.Lacks) > 0 {
+			v.Unclean = append(v.Unclean, u)
+			v.Degraded++
+		}
+	}
+	return v
+}
+
+func compareObjects(a, b layout.ObjectID) int {
+	if c := cmp.Compare(a.Inode, b.Inode); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Stripe, b.Stripe)
+}

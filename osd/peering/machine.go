@@ -1,0 +1,538 @@
+package peering
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast/core/layout"
+)
+
+// Phase is where a PG is in its life on the OSD that should be its primary.
+type Phase uint8
+
+// The phases.
+const (
+	Offline    Phase = iota // not ours
+	Draining                // operations of the interval before are finishing
+	Taking                  // the transaction that raises the interval is under way
+	Locking                 // members are asked for their locks
+	Listing_                // the heard stores list their objects
+	Voiding                 // false copies are being voided
+	Activating              // the transaction that records the set is under way
+	Announcing              // the members write down that they take part
+	Active                  // serving
+	Waiting                 // somebody must come back first: see Reason
+)
+
+func (p Phase) String() string {
+	return [...]string{"offline", "draining", "taking", "locking", "listing", "voiding", "activating", "announcing", "active", "waiting"}[p]
+}
+
+// Config is what the PG map and the OSD states say.
+type Config struct {
+	Target  []layout.OSDNum                  // the PG's OSD set, without empty slots
+	MinSize int                              // fewest members that may serve
+	Up      map[layout.OSDNum]layout.StoreID // OSDs that are up, with their stores
+}
+
+// Effect is something the driver must do. Answers come back as calls of the Machine's methods that name the same round.
+type Effect struct {
+	Do       Action
+	OSD      layout.OSDNum // Lock, List, Void, Announce, Unlock
+	Entries  []Entry       // Void
+	Record   Record        // Activate
+	Above    layout.Interval
+	Verdict  *Verdict // Serve
+	Members  []Member // Serve, Activate: the acting set
+	After    time.Duration
+	Interval layout.Interval
+}
+
+// Action is what an Effect asks for.
+type Action uint8
+
+// The actions.
+const (
+	Drain    Action = iota + 1 // stop serving, let local operations finish, then call Drained
+	Take                       // create the state key, raise the interval above Above; then Taken
+	Lock                       // ask OSD for its lock in this interval; then Granted or Refused
+	List                       // ask OSD for its objects; then Listed
+	Void                       // have OSD void Entries; then Voided
+	Activate                   // write Record if the take's revision still stands; then Activated
+	Announce                   // have OSD write down that it takes part in this interval; then Announced
+	Serve                      // serve with Members and Verdict
+	Retry                      // call Retry after After
+	Release                    // unlock the members and delete the state key; then Drained was the last word
+	Report                     // the phase or reason changed: publish it
+)
+
+type heard struct {
+	store   layout.StoreID
+	granted bool
+	failed  bool // refused or unreachable in this round
+	listed  bool
+	entries []Entry
+	voided  bool
+	told    bool
+}
+
+// Machine is the peering of one PG on the OSD that the PG map names as its primary. The driver calls its methods with what happened and does what the returned effects say, in
+// order. It reads no clock: waiting is a Retry effect. Every answer carries the round it was asked in; answers of earlier rounds are ignored.
+type Machine struct {
+	Self     Member
+	Phase    Phase
+	Round    uint64 // grows whenever peering starts over
+	Interval layout.Interval
+	Record   Record
+	Acting   []Member
+	Reason   string // why the PG waits, for people
+
+	cfg     Config
+	wanted  bool
+	peers   map[layout.OSDNum]*heard
+	asked   []layout.OSDNum // sorted
+	exclude map[layout.OSDNum]bool
+	above   layout.Interval
+	grace   int
+	verdict Verdict
+}
+
+// graceRounds is how often locking is tried again while a member that is up cannot be reached or still honours another holder, before the PG goes on without it if it may.
+const graceRounds = 3
+
+// RetryInterval is the time between tries.
+const RetryInterval = 100 * time.Millisecond
+
+// New makes a machine that is offline.
+func New(self Member) *Machine {
+	return &Machine{Self: self, exclude: map[layout.OSDNum]bool{}}
+}
+
+// Want says that we should be the primary under cfg.
+func (m *Machine) Want(cfg Config) []Effect {
+	old := m.cfg
+	m.cfg = cfg
+	for osd := range m.exclude { // order: deletions commute
+		if cfg.Up[osd] != old.Up[osd] {
+			delete(m.exclude, osd)
+		}
+	}
+	switch {
+	case !m.wanted:
+		m.wanted = true
+		if m.Phase == Draining {
+			return nil
+		}
+		return m.restart(nil)
+	case m.Phase == Active:
+		return m.Readmit()
+	case !slices.Equal(old.Target, cfg.Target):
+		return m.restart(nil)
+	}
+	return nil // what is under way reads the new configuration when it gets there
+}
+
+// Readmit starts a new interval if the acting set is not what it could be: a member has come back, or the PG map has changed.
+func (m *Machine) Readmit() []Effect {
+	if m.Phase != Active || slices.Equal(m.candidates(), m.Acting) {
+		return nil
+	}
+	return m.restart(nil)
+}
+
+// candidates are the members of the target set that are up, in the target's order.
+func (m *Machine) candidates() []Member {
+	var list []Member
+	for _, osd := range m.cfg.Target {
+		store, up := m.cfg.Up[osd]
+		if osd == m.Self.OSD {
+			store, up = m.Self.Store, true
+		}
+		if up && !m.exclude[osd] {
+			list = append(list, Member{OSD: osd, Store: store})
+		}
+	}
+	return list
+}
+
+// Unwant says that the PG map names somebody else, or that the OSD stops.
+func (m *Machine) Unwant() []Effect {
+	if !m.wanted {
+		return nil
+	}
+	m.wanted = false
+	m.Round++
+	if m.Phase == Offline {
+		return nil
+	}
+	m.Phase = Draining
+	return []Effect{{Do: Drain}, {Do: Report}}
+}
+
+// Excluded leaves an OSD out of the next sets until its state changes: it refuses writes (no space, a failed disk).
+func (m *Machine) Excluded(osd layout.OSDNum) []Effect {
+	m.exclude[osd] = true
+	return m.Lost(osd)
+}
+
+// Lost says that a member's connection or grant is gone. A grant that lapsed is never revived, so this starts a new interval wherever one was held.
+func (m *Machine) Lost(osd layout.OSDNum) []Effect {
+	switch m.Phase {
+	case Offline, Draining, Taking:
+		return nil
+	case Active:
+		for _, a := range m.Acting {
+			if a.OSD == osd {
+				return m.restart(nil)
+			}
+		}
+		return nil
+	}
+	h := m.peers[osd]
+	switch {
+	case h == nil:
+		return nil
+	case h.granted:
+		return m.restart(nil)
+	}
+	return m.Refused(m.Round, osd, 0)
+}
+
+// Restart begins a new interval for a reason the machine cannot see: a grant ran out, a sub-operation failed.
+func (m *Machine) Restart() []Effect {
+	if !m.wanted || m.Phase == Draining || m.Phase == Offline {
+		return nil
+	}
+	return m.restart(nil)
+}
+
+func (m *Machine) restart(effects []Effect) []Effect {
+	m.Round++
+	m.grace = 0
+	m.peers = nil
+	m.Phase = Draining
+	return append(effects, Effect{Do: Drain}, Effect{Do: Report})
+}
+
+// Drained says that nothing of the interval before is under way here any more.
+func (m *Machine) Drained() []Effect {
+	if m.Phase != Draining {
+		return nil
+	}
+	m.Acting = nil
+	if !m.wanted {
+		m.Phase = Offline
+		return []Effect{{Do: Release}, {Do: Report}}
+	}
+	m.Phase = Taking
+	return []Effect{{Do: Take, Above: max(m.above, m.Interval)}, {Do: Report}}
+}
+
+// Taken says that the take's transaction has raised the interval: r is the record as written.
+func (m *Machine) Taken(round uint64, r Record) []Effect {
+	if round != m.Round || m.Phase != Taking {
+		return nil
+	}
+	m.Record, m.Interval = r, r.Interval
+	return m.lock(nil)
+}
+
+// TakeFailed says that the take did not happen; it is tried again.
+func (m *Machine) TakeFailed(round uint64, reason string) []Effect {
+	if round != m.Round || m.Phase != Taking {
+		return nil
+	}
+	return m.wait(reason)
+}
+
+func (m *Machine) wait(reason string) []Effect {
+	m.Phase = Waiting
+	m.Reason = reason
+	return []Effect{{Do: Retry, After: RetryInterval}, {Do: Report}}
+}
+
+// Retry is the answer to the effect of that name.
+func (m *Machine) Retry(round uint64) []Effect {
+	if round != m.Round || !m.wanted {
+		return nil
+	}
+	switch m.Phase {
+	case Waiting:
+		if m.peers == nil {
+			m.Phase = Taking
+			return []Effect{{Do: Take, Above: max(m.above, m.Interval)}}
+		}
+		return m.lock(nil)
+	case Locking:
+		return m.lock(nil)
+	}
+	return nil
+}
+
+// lock asks everybody who matters for a lock: the members of the set to be, and whoever the record may need.
+func (m *Machine) lock(effects []Effect) []Effect {
+	m.Phase = Locking
+	if m.peers == nil {
+		m.peers = map[layout.OSDNum]*heard{}
+	}
+	m.asked = m.asked[:0]
+	ask := func(a Member) {
+		if !slices.Contains(m.asked, a.OSD) {
+			m.asked = append(m.asked, a.OSD)
+			h := m.peers[a.OSD]
+			if h == nil || h.store != a.Store {
+				m.peers[a.OSD] = &heard{store: a.Store}
+			}
+		}
+	}
+	for _, a := range m.candidates() {
+		ask(a)
+	}
+	others := func(list []Member) {
+		for _, a := range list {
+			if store, up := m.cfg.Up[a.OSD]; (up && store == a.Store || a == m.Self) && len(m.asked) < MaxHeard {
+				ask(a)
+			}
+		}
+	}
+	for _, s := range m.Record.Sets {
+		others(s.Members)
+	}
+	others(m.Record.Participants)
+	slices.Sort(m.asked)
+	for _, osd := range m.asked {
+		h := m.peers[osd]
+		h.failed = false
+		if !h.granted {
+			effects = append(effects, Effect{Do: Lock, OSD: osd, Interval: m.Interval})
+		}
+	}
+	return append(append(effects, Effect{Do: Report}), m.locked()...)
+}
+
+// Granted says that osd, on the given store, granted its lock. seen is the highest interval and part the last activated interval that the store knows of the PG.
+func (m *Machine) Granted(round uint64, osd layout.OSDNum, store layout.StoreID, seen, part layout.Interval) []Effect {
+	if round != m.Round || m.Phase != Locking && m.Phase != Waiting {
+		return nil
+	}
+	h := m.peers[osd]
+	if h == nil {
+		return nil
+	}
+	if h.store != store {
+		return m.Refused(round, osd, seen)
+	}
+	if part > m.Record.Activated {
+		// The store took part in an interval that etcd does not know: etcd was set back. Nobody can say who else took part.
+		return m.wait(fmt.Sprintf("OSD %d took part in interval %d, but etcd's record ends at %d: etcd was restored from an older state", osd, part, m.Record.Activated))
+	}
+	if seen > m.Interval {
+		m.above = max(m.above, seen)
+		return m.restart(nil)
+	}
+	h.granted, h.failed = true, false
+	if m.Phase == Waiting {
+		return nil
+	}
+	return m.locked()
+}
+
+// Refused says that osd did not grant its lock: unreachable, or it honours another holder. seen is the highest interval it named, 0 when unknown.
+func (m *Machine) Refused(round uint64, osd layout.OSDNum, seen layout.Interval) []Effect {
+	if round != m.Round || m.Phase != Locking {
+		return nil
+	}
+	h := m.peers[osd]
+	if h == nil {
+		return nil
+	}
+	if seen > m.Interval {
+		m.above = max(m.above, seen)
+		return m.restart(nil)
+	}
+	h.granted, h.failed = false, true
+	return m.locked()
+}
+
+// locked goes on once everybody asked has answered.
+func (m *Machine) locked() []Effect {
+	var granted []Member
+	pending, failedMember := false, false
+	for _, osd := range m.asked {
+		h := m.peers[osd]
+		switch {
+		case h.granted:
+			granted = append(granted, Member{OSD: osd, Store: h.store})
+		case h.failed:
+			failedMember = failedMember || slices.Contains(m.cfg.Target, osd)
+		default:
+			pending = true
+		}
+	}
+	if pending {
+		return nil
+	}
+	var acting []Member
+	for _, c := range m.candidates() {
+		if contains(granted, c) {
+			acting = append(acting, c)
+		}
+	}
+	if !contains(granted, m.Self) {
+		return m.wait("our own store still honours another primary's lock")
+	}
+	if missing := m.Record.Unheard(granted); len(missing) > 0 {
+		return m.wait("one of " + describe(missing[0].Members) + " must come back: interval " + fmt.Sprint(missing[0].Interval) + " was theirs")
+	}
+	if len(acting) < max(1, m.cfg.MinSize) {
+		return m.wait(fmt.Sprintf("%d of the %d OSDs that the pool needs are here", len(acting), m.cfg.MinSize))
+	}
+	if failedMember && m.grace < graceRounds {
+		m.grace++
+		return []Effect{{Do: Retry, After: RetryInterval / 2}}
+	}
+	m.Acting = acting
+	m.Reason = ""
+	m.Phase = Listing_
+	var effects []Effect
+	for _, g := range granted {
+		effects = append(effects, Effect{Do: List, OSD: g.OSD, Interval: m.Interval})
+	}
+	return append(effects, Effect{Do: Report})
+}
+
+// describe names members for people.
+func describe(list []Member) string {
+	var b strings.Builder
+	for i, m := range list {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "OSD %d (store %.8s)", m.OSD, m.Store.String())
+	}
+	return b.String()
+}
+
+// Listed brings the objects of one heard store, sorted or not; the machine keeps entries.
+func (m *Machine) Listed(round uint64, osd layout.OSDNum, entries []Entry) []Effect {
+	if round != m.Round || m.Phase != Listing_ || m.peers[osd] == nil {
+		return nil
+	}
+	m.peers[osd].listed, m.peers[osd].entries = true, entries
+	var lists []Listing
+	for _, osd := range m.asked {
+		h := m.peers[osd]
+		if !h.granted {
+			continue
+		}
+		if !h.listed {
+			return nil
+		}
+		lists = append(lists, Listing{Member: Member{OSD: osd, Store: h.store}, Entries: h.entries})
+	}
+	var set []layout.OSDNum
+	for _, a := range m.Acting {
+		set = append(set, a.OSD)
+	}
+	m.verdict = Judge(m.Record, set, lists)
+	for _, h := range m.peers { // order: each by itself
+		h.entries = nil
+	}
+	m.Phase = Voiding
+	var effects []Effect
+	for _, l := range lists {
+		h := m.peers[l.Member.OSD]
+		false_ := m.verdict.Voids[l.Member.OSD]
+		if h.voided = len(false_) == 0; !h.voided {
+			effects = append(effects, Effect{Do: Void, OSD: l.Member.OSD, Entries: false_, Interval: m.Interval})
+		}
+	}
+	return append(effects, m.voided()...)
+}
+
+// Voided says that osd has durably voided what it was told.
+func (m *Machine) Voided(round uint64, osd layout.OSDNum) []Effect {
+	if round != m.Round || m.Phase != Voiding || m.peers[osd] == nil {
+		return nil
+	}
+	m.peers[osd].voided = true
+	return m.voided()
+}
+
+func (m *Machine) heard() []Member {
+	var list []Member
+	for _, osd := range m.asked {
+		if h := m.peers[osd]; h.granted {
+			list = append(list, Member{OSD: osd, Store: h.store})
+		}
+	}
+	return list
+}
+
+func (m *Machine) voided() []Effect {
+	heard := m.heard()
+	for _, a := range heard {
+		if !m.peers[a.OSD].voided {
+			return nil
+		}
+	}
+	m.Phase = Activating
+	r := m.Record.WithSet(m.Interval, m.Acting, heard, m.verdict.Floor)
+	if len(m.verdict.Unclean) == 0 {
+		r = r.Clean()
+	}
+	return []Effect{{Do: Activate, Record: r, Members: m.Acting}, {Do: Report}}
+}
+
+// Activated says whether the activate transaction went through; when not, somebody else has changed the record and peering starts over.
+func (m *Machine) Activated(round uint64, ok bool) []Effect {
+	if round != m.Round || m.Phase != Activating {
+		return nil
+	}
+	if !ok {
+		return m.restart(nil)
+	}
+	r := m.Record.WithSet(m.Interval, m.Acting, m.heard(), m.verdict.Floor)
+	if len(m.verdict.Unclean) == 0 {
+		r = r.Clean()
+	}
+	m.Record = r
+	m.Phase = Announcing
+	var effects []Effect
+	for _, a := range m.heard() {
+		effects = append(effects, Effect{Do: Announce, OSD: a.OSD, Members: m.Acting, Interval: m.Interval})
+	}
+	return effects
+}
+
+// Announced says that osd has durably written down that it takes part in the interval.
+func (m *Machine) Announced(round uint64, osd layout.OSDNum) []Effect {
+	if round != m.Round || m.Phase != Announcing || m.peers[osd] == nil {
+		return nil
+	}
+	m.peers[osd].told = true
+	for _, a := range m.heard() {
+		if !m.peers[a.OSD].told {
+			return nil
+		}
+	}
+	m.Phase = Active
+	m.Reason = ""
+	v := m.verdict
+	m.verdict = Verdict{}
+	return []Effect{{Do: Serve, Members: m.Acting, Verdict: &v, Interval: m.Interval}, {Do: Report}}
+}
+
+// Cleaned replaces the record after the driver has written it with Record.Clean.
+func (m *Machine) Cleaned(round uint64, r Record) {
+	if round == m.Round && m.Phase == Active {
+		m.Record = r
+	}
+}
+
+// Missing lists the members of the target that are not in the acting set.
+func (m *Machine) Missing() int {
+	return len(m.cfg.Target) - len(m.Acting)
+}
