@@ -7,52 +7,50 @@ import (
 	"holdfast/core/layout"
 )
 
-// PGRecord is interval/<pool>/<pg>, ours: the history that binds a PG's primaries (DESIGN section 9). It is raised by take and extended by activate, each comparing Mod.
-type PGRecord struct {
-	Meta       `json:"-"`
-	Generation int64           `json:"generation"`              // creation revision of the pool's identity key
-	Interval   layout.Interval `json:"interval"`                // of the last take
-	Taker      layout.OSDNum   `json:"taker,omitempty"`         // who took it
-	Instance   uint64          `json:"instance,omitempty"`      // which of the taker's processes
-	Floor      layout.Version  `json:"version_floor,omitempty"` // every version given out later is above it
-	Sets       []PGSet         `json:"sets,omitempty"`          // activated, oldest first
+// PGMember is an OSD together with the store it ran on.
+type PGMember struct {
+	OSD   layout.OSDNum  `json:"osd"`
+	Store layout.StoreID `json:"store"`
 }
 
 // PGSet is one activated set of a PG.
 type PGSet struct {
-	Interval     layout.Interval  `json:"interval"`
-	Primary      layout.OSDNum    `json:"primary"`
-	OSDs         []layout.OSDNum  `json:"osds"`   // one per role, 0 is an empty slot
-	Stores       []layout.StoreID `json:"stores"` // of OSDs, in the same order; zero for an empty slot
-	Participants []layout.StoreID `json:"participants"`
+	Interval layout.Interval `json:"interval"`
+	Members  []PGMember      `json:"members"`
 }
 
-// Last is the last activated set, or nil.
-func (r *PGRecord) Last() *PGSet {
-	if r == nil || len(r.Sets) == 0 {
-		return nil
-	}
-	return &r.Sets[len(r.Sets)-1]
+// PGRecord is interval/<pool>/<pg>, ours: the history that binds a PG's primaries (DESIGN section 9). It is raised by take and extended by activate, each comparing Mod.
+type PGRecord struct {
+	Meta         `json:"-"`
+	Generation   int64           `json:"generation"`              // creation revision of the pool's identity key
+	Interval     layout.Interval `json:"interval"`                // of the last take
+	Primary      layout.OSDNum   `json:"primary,omitempty"`       // who took it
+	Instance     uint64          `json:"instance,omitempty"`      // which of its processes
+	Activated    layout.Interval `json:"activated,omitempty"`     // the last interval that was activated
+	Floor        layout.Version  `json:"version_floor,omitempty"` // every version given out later is above it
+	Sets         []PGSet         `json:"sets,omitempty"`          // activated sets that may hold the only copy of something; the last is that of Activated
+	Participants []PGMember      `json:"participants,omitempty"`  // of the interval Activated
 }
 
 // Active reports whether the last take was followed by its activation.
-func (r *PGRecord) Active() bool {
-	last := r.Last()
-	return last != nil && last.Interval == r.Interval
-}
+func (r *PGRecord) Active() bool { return r != nil && r.Activated == r.Interval && r.Interval != 0 }
 
 func (r *PGRecord) check() error {
-	if r.Interval == 0 {
+	switch {
+	case r.Interval == 0:
 		return errors.New("interval is missing")
+	case r.Activated > r.Interval:
+		return fmt.Errorf("activated is %d, want at most the interval, %d", r.Activated, r.Interval)
+	case r.Activated != 0 && (len(r.Sets) == 0 || r.Sets[len(r.Sets)-1].Interval != r.Activated || len(r.Participants) == 0):
+		return fmt.Errorf("the set of the activated interval %d, or its participants, are missing", r.Activated)
 	}
 	var before layout.Interval
-	for i := range r.Sets {
-		s := &r.Sets[i]
-		switch {
-		case s.Interval <= before || s.Interval > r.Interval:
+	for i, s := range r.Sets {
+		if s.Interval <= before || s.Interval > r.Interval {
 			return fmt.Errorf("set %d has interval %d, want one above %d and at most %d", i, s.Interval, before, r.Interval)
-		case len(s.OSDs) == 0 || len(s.OSDs) != len(s.Stores):
-			return fmt.Errorf("set %d has %d OSDs and %d stores", i, len(s.OSDs), len(s.Stores))
+		}
+		if len(s.Members) == 0 {
+			return fmt.Errorf("set %d has no members", i)
 		}
 		before = s.Interval
 	}
