@@ -519,6 +519,9 @@ func (h *handle) abandon(chance bool) {
 			d.maybeWrite(r)
 		}
 	}
+	if len(left) < len(d.flight) {
+		d.rec = nil // what chance did is not in it
+	}
 	d.flight = left
 }
 

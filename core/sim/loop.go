@@ -242,9 +242,7 @@ func (l *Loop) turn(e event) {
 	default:
 		panic(fmt.Sprintf("sim: event %d is not a loop's", e.kind))
 	}
-	if !l.dead {
-		l.deferred.RunDeferred()
-	}
+	l.runDeferred()
 	for i := 0; i < len(l.dirty) && !l.dead; i++ { // flush may not make others dirty
 		l.dirty[i].flush()
 	}
@@ -258,6 +256,18 @@ func (l *Loop) turn(e event) {
 		l.needTurn()
 	}
 	l.schedule()
+}
+
+// runDeferred is turn.Tasks.RunDeferred, but ends when a task kills its own process.
+func (l *Loop) runDeferred() {
+	for round := 0; round < 16 && l.deferred.Len() > 0; round++ {
+		for n := l.deferred.Len(); n > 0; n-- {
+			if l.dead {
+				return
+			}
+			l.deferred.Pop().Run()
+		}
+	}
 }
 
 // Pause stops the process as SIGSTOP does: its clock and the kernel's side of its connections and disks go on.

@@ -33,6 +33,7 @@ type RecordedStep struct {
 }
 
 // Record starts a recording of what is submitted from now on; an earlier one ends. Operations should not be in flight.
+// The recording also ends when a process dies with operations in flight on this disk: crash the recording instead.
 func (d *Disk) Record() *Recording {
 	d.rec = &Recording{d: d, base: d.m.clone()}
 	return d.rec

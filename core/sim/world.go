@@ -108,6 +108,15 @@ func (w *World) After(d time.Duration, f func()) {
 	w.push(event{at: w.now.Add(max(d, 0)), kind: evCall, x: f})
 }
 
+// Close gives the memory of the world's processes back; nothing of the world may be used afterwards. Programs that make many worlds call it, single tests need not.
+func (w *World) Close() {
+	w.queue = nil
+	for _, l := range w.loops {
+		l.dead = true
+		l.arena.Close()
+	}
+}
+
 // Step runs the next event, however late it is, and reports whether there was one.
 func (w *World) Step() bool {
 	for {

@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,22 @@ func TestKilledProcessRunsNothing(t *testing.T) {
 	}
 }
 
+func TestProcessThatKillsItselfStopsAtOnce(t *testing.T) {
+	w, a, _, ca, cb := pair(t, 1)
+	ran := false
+	set := func() { ran = true }
+	a.Arm(&loop.Timer{Fire: func() {
+		ca.conn.Send([]byte("lost"))
+		a.Defer(&loop.Task{Run: a.Kill})
+		a.Defer(&loop.Task{Run: set})
+	}}, 0)
+	a.Arm(&loop.Timer{Fire: set}, a.Now().Add(time.Second))
+	w.Run(time.Minute)
+	if ran || len(cb.got) != 0 || ca.closed != 0 || cb.closed != 1 {
+		t.Errorf("went on: %t; %q was sent; closed %d and %d", ran, cb.got, ca.closed, cb.closed)
+	}
+}
+
 func TestRunDrivesTheWorldUntilStop(t *testing.T) {
 	w := NewWorld(1)
 	l := w.NewLoop("a")
@@ -195,4 +212,35 @@ func TestSameSeedSameTrace(t *testing.T) {
 	if bytes.Equal(a, c) {
 		t.Error("two seeds gave one trace")
 	}
+}
+
+func TestClosedWorldGivesItsMemoryBack(t *testing.T) {
+	before := addressSpace(t)
+	for seed := range uint64(200) {
+		w := NewWorld(seed)
+		l := w.NewLoop("a")
+		for _, n := range []int{1, 4096, 128 << 10, 4 << 20, 5 << 20} {
+			l.Alloc(n)
+		}
+		l.Alloc(5 << 20).Release()
+		l.Kill()
+		w.Close()
+	}
+	if grown := addressSpace(t) - before; grown > 500<<20 {
+		t.Errorf("200 worlds left %d MiB mapped", grown>>20)
+	}
+}
+
+// addressSpace is how much memory is mapped by this process, in bytes.
+func addressSpace(t *testing.T) int64 {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pages int64
+	if _, err := fmt.Sscan(string(b), &pages); err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
 }

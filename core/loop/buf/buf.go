@@ -63,11 +63,23 @@ type Arena struct {
 	mu   sync.Mutex
 	free [maxClass + 1]*Ref // guarded by mu
 	kept [maxClass + 1]int  // guarded by mu; entries of free
+	maps map[*byte][]byte   // guarded by mu; every mapping by its first byte
 	live atomic.Int64       // Refs lent
 }
 
 // NewArena makes an empty arena.
-func NewArena() *Arena { return &Arena{} }
+func NewArena() *Arena { return &Arena{maps: map[*byte][]byte{}} }
+
+// Close gives all memory back to the system, also what is still lent: no Ref of the arena may be used afterwards. It is for loops that have ended, and for simulated processes that died.
+func (a *Arena) Close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, m := range a.maps {
+		_ = unix.Munmap(m) // the mapping is ours and whole: the only error is a bug, which the next use would show
+	}
+	clear(a.maps)
+	a.free, a.kept = [maxClass + 1]*Ref{}, [maxClass + 1]int{}
+}
 
 // Live is the number of Refs that were lent and not come back; leak tests read it.
 func (a *Arena) Live() int64 { return a.live.Load() }
@@ -82,6 +94,9 @@ func (a *Arena) Alloc(n int) *Ref {
 	if class > maxClass {
 		size := (n + 4095) &^ 4095
 		r := &Ref{whole: mapMemory(size), class: -1, arena: a}
+		a.mu.Lock()
+		a.maps[&r.whole[0]] = r.whole
+		a.mu.Unlock()
 		r.b = r.whole[:n]
 		r.refs.Store(1)
 		return r
@@ -106,6 +121,7 @@ func (a *Arena) grow(class int) {
 	size := 1 << class
 	total := max(size, min(chunkSize, 64*size))
 	mem := mapMemory(total)
+	a.maps[&mem[0]] = mem
 	refs := make([]Ref, total/size)
 	for i := range refs {
 		r := &refs[i]
@@ -122,13 +138,18 @@ func (a *Arena) put(r *Ref) {
 	a.live.Add(-1)
 	if r.class < 0 {
 		mem := r.whole
+		a.mu.Lock()
+		delete(a.maps, &mem[0])
+		a.mu.Unlock()
 		r.whole, r.b = nil, nil
 		_ = unix.Munmap(mem) // the mapping is ours and whole: the only error is a bug, which the next use would show
 		return
 	}
 	a.mu.Lock()
 	big := r.class >= maxClass && a.kept[r.class]<<r.class >= keepBytes
-	if !big {
+	if big {
+		delete(a.maps, &r.whole[0])
+	} else {
 		r.next = a.free[r.class]
 		a.free[r.class] = r
 		a.kept[r.class]++
