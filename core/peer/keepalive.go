@@ -1,0 +1,98 @@
+package peer
+
+import (
+	"time"
+
+	"holdfast/core/loop"
+	"holdfast/core/wire"
+)
+
+// TCP's own keep-alive, for connections that are not pinged (stock clients) or not read (back-pressure).
+const (
+	tcpIdle     = 30 * time.Second
+	tcpInterval = 10 * time.Second
+	tcpCount    = 3
+)
+
+// keepAlive pings after silence and ends the connection when nothing comes back. Any byte counts as life, and so do bytes of ours that leave a queue which was
+// stuck behind the ping.
+type keepAlive struct {
+	k     *link
+	timer loop.Timer
+	due   loop.Instant // when the timer should have fired
+	ping  Call
+
+	on      bool
+	last    loop.Instant // when something came
+	waiting bool         // a ping was sent (or is still out) and nothing has come since
+	left    uint64       // bytes that had left when waiting began
+	looked  loop.Instant // when the clock was last asked for
+}
+
+func (a *keepAlive) init(k *link) {
+	a.k = k
+	a.timer.Fire = a.fire
+	a.ping.Done = a.pong
+}
+
+// start begins pinging.
+func (a *keepAlive) start() {
+	now := a.k.hub.l.Now()
+	a.on, a.last, a.looked = true, now, now
+	a.arm(now.Add(a.k.hub.o.IdleTimeout))
+}
+
+func (a *keepAlive) hear() {
+	a.last = a.k.hub.l.Now()
+	a.waiting = false
+}
+
+func (a *keepAlive) arm(at loop.Instant) {
+	a.due = at
+	a.k.hub.l.Arm(&a.timer, at)
+}
+
+func (a *keepAlive) fire() {
+	k := a.k
+	o := &k.hub.o
+	now := k.hub.l.Now()
+	asleep := now.Sub(a.due) > o.IdleTimeout // we stood still ourselves; what came meanwhile may not have been read yet
+	left := k.out - uint64(k.conn.Queued())
+	switch {
+	case a.k.paused:
+		a.last, a.waiting = now, false
+		a.arm(now.Add(o.IdleTimeout))
+	case a.waiting && (asleep || left != a.left && k.conn.Queued() > 0):
+		a.left = left
+		a.arm(now.Add(o.PingTimeout))
+	case a.waiting:
+		k.fail(ErrSilent)
+	case now.Sub(a.last) >= o.IdleTimeout:
+		a.waiting, a.left = true, left
+		a.send(now)
+		a.arm(now.Add(o.PingTimeout))
+	default:
+		if now.Sub(a.looked) >= o.ClockInterval {
+			a.send(now)
+		}
+		a.arm(a.last.Add(o.IdleTimeout))
+	}
+}
+
+// send pings, unless the last ping is still out.
+func (a *keepAlive) send(now loop.Instant) {
+	if a.ping.Active() {
+		return
+	}
+	a.looked = now
+	(&wire.Ping{Sent: uint64(now)}).Encode(&a.ping.Header)
+	a.k.start(&a.ping)
+	a.left = a.k.out - uint64(a.k.conn.Queued())
+}
+
+func (a *keepAlive) pong(c *Call) {
+	var m wire.PingReply
+	if c.Err == nil && m.Decode(&c.Reply) == nil {
+		a.k.clock.sample(a.looked, m.Clock, nil)
+	}
+}
