@@ -176,7 +176,7 @@ func (p *dialled) up(info PeerInfo) {
 	b := p.hub
 	b.l.Disarm(&p.timer)
 	p.state, p.info, p.wait = dialUp, info, 0
-	p.link.keep.start()
+	p.link.keep.start(true)
 	b.o.Log.Debug("connected to osd", "osd", p.osd, "remote", p.link.conn.Remote().String())
 	p.drained()
 	b.h.PeerUp(p.osd)

@@ -96,6 +96,7 @@ func (c *Incoming) balance() {
 	switch {
 	case !k.paused && (queued || c.inFlight > limit):
 		k.paused = true
+		k.keep.pause()
 		k.conn.Pause()
 	case k.paused && !queued && c.inFlight <= limit-limit/4:
 		k.paused = false
@@ -248,9 +249,7 @@ func (c *Incoming) ready(id identity, authenticated bool) {
 	c.Legacy = id.role == ""
 	b.pending--
 	b.l.Disarm(&c.timer)
-	if !c.Legacy { // stock clients are never pinged
-		c.link.keep.start()
-	}
+	c.link.keep.start(!c.Legacy)
 	b.o.Log.Debug("connection accepted", "client", c.String(), "authenticated", authenticated)
 }
 

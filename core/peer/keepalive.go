@@ -15,18 +15,19 @@ const (
 )
 
 // keepAlive pings after silence and ends the connection when nothing comes back. Any byte counts as life, and so do bytes of ours that leave a queue which was
-// stuck behind the ping.
+// stuck behind the ping. A side that does not read, as it has enough to do (back-pressure), cannot answer pings; it pings instead, to show that it lives.
 type keepAlive struct {
 	k     *link
 	timer loop.Timer
 	due   loop.Instant // when the timer should have fired
 	ping  Call
 
-	on      bool
+	pings   bool         // false for stock clients, which are never pinged
 	last    loop.Instant // when something came
 	waiting bool         // a ping was sent (or is still out) and nothing has come since
 	left    uint64       // bytes that had left when waiting began
 	looked  loop.Instant // when the clock was last asked for
+	moved   loop.Instant // when bytes last left, while not reading
 }
 
 func (a *keepAlive) init(k *link) {
@@ -35,11 +36,17 @@ func (a *keepAlive) init(k *link) {
 	a.ping.Done = a.pong
 }
 
-// start begins pinging.
-func (a *keepAlive) start() {
+// start begins the watch.
+func (a *keepAlive) start(pings bool) {
 	now := a.k.hub.l.Now()
-	a.on, a.last, a.looked = true, now, now
+	a.pings, a.last, a.looked = pings, now, now
 	a.arm(now.Add(a.k.hub.o.IdleTimeout))
+}
+
+// pause is told that reading stops.
+func (a *keepAlive) pause() {
+	a.moved = a.k.hub.l.Now()
+	a.left = a.k.left()
 }
 
 func (a *keepAlive) hear() {
@@ -57,11 +64,12 @@ func (a *keepAlive) fire() {
 	o := &k.hub.o
 	now := k.hub.l.Now()
 	asleep := now.Sub(a.due) > o.IdleTimeout // we stood still ourselves; what came meanwhile may not have been read yet
-	left := k.out - uint64(k.conn.Queued())
+	left := k.left()
 	switch {
-	case a.k.paused:
-		a.last, a.waiting = now, false
-		a.arm(now.Add(o.IdleTimeout))
+	case k.paused:
+		a.notReading(now, left)
+	case !a.pings:
+		a.arm(now.Add(tcpIdle))
 	case a.waiting && (asleep || left != a.left && k.conn.Queued() > 0):
 		a.left = left
 		a.arm(now.Add(o.PingTimeout))
@@ -79,6 +87,32 @@ func (a *keepAlive) fire() {
 	}
 }
 
+// notReading shows life to a peer of ours, and ends the connection to one that takes nothing of what is queued for it.
+func (a *keepAlive) notReading(now loop.Instant, left uint64) {
+	k := a.k
+	o := &k.hub.o
+	a.last, a.waiting = now, false
+	patience := tcpIdle
+	if a.pings {
+		patience = o.IdleTimeout + o.PingTimeout
+	}
+	switch {
+	case k.conn.Queued() <= loop.HighWater:
+		a.moved = now
+		if a.pings {
+			life := &Call{Done: func(*Call) {}} // answered some time, when we read again
+			(&wire.Ping{}).Encode(&life.Header)
+			k.start(life)
+		}
+	case left != a.left:
+		a.moved, a.left = now, left
+	case now.Sub(a.moved) >= patience && now.Sub(a.due) <= o.IdleTimeout:
+		k.fail(ErrSilent)
+		return
+	}
+	a.arm(now.Add(o.IdleTimeout))
+}
+
 // send pings, unless the last ping is still out.
 func (a *keepAlive) send(now loop.Instant) {
 	if a.ping.Active() {
@@ -87,7 +121,7 @@ func (a *keepAlive) send(now loop.Instant) {
 	a.looked = now
 	(&wire.Ping{Sent: uint64(now)}).Encode(&a.ping.Header)
 	a.k.start(&a.ping)
-	a.left = a.k.out - uint64(a.k.conn.Queued())
+	a.left = a.k.left()
 }
 
 func (a *keepAlive) pong(c *Call) {

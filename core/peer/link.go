@@ -178,6 +178,9 @@ func (k *link) send(h *wire.Header, meta []byte, data []Piece) {
 	k.out += uint64(n)
 }
 
+// left is how many bytes have left this process.
+func (k *link) left() uint64 { return k.out - uint64(k.conn.Queued()) }
+
 func pieceBytes(data []Piece) int {
 	n := 0
 	for _, p := range data {
