@@ -123,6 +123,9 @@ func (b *Hub) Connect(osd layout.OSDNum) {
 // Drop closes the connection to an OSD; it is dialled again as needed. The sent calls fail with cause.
 func (b *Hub) Drop(osd layout.OSDNum, cause error) {
 	if p := b.peers[osd]; p != nil && p.link != nil {
+		if cause == nil {
+			cause = ErrClosed
+		}
 		p.link.fail(cause)
 	}
 }

@@ -37,7 +37,12 @@ type Incoming struct {
 }
 
 // Close ends the connection, for example to make a client write again what it had not synced.
-func (c *Incoming) Close(cause error) { c.link.fail(cause) }
+func (c *Incoming) Close(cause error) {
+	if cause == nil {
+		cause = ErrClosed
+	}
+	c.link.fail(cause)
+}
 
 // Gone reports whether the connection has ended.
 func (c *Incoming) Gone() bool { return c.link.dead }
