@@ -79,7 +79,7 @@ func NotAfter(key string, rev Revision) Compare {
 	return Compare{Key: key, Target: CompareMod, Op: Less, Num: int64(rev) + 1}
 }
 
-// HeldBy holds when the key exists and vanishes with the lease.
+// HeldBy holds when the key exists and vanishes with the lease, which is not 0.
 func HeldBy(key string, lease LeaseID) Compare {
 	return Compare{Key: key, Target: CompareLease, Op: Equal, Num: int64(lease)}
 }
@@ -145,9 +145,6 @@ var ErrUnavailable = errors.New("registry unavailable")
 
 // ErrNoLease says that the lease does not exist (any more).
 var ErrNoLease = errors.New("lease does not exist")
-
-// ErrClosed says that this side closed its registry handle. It wraps ErrUnavailable.
-var ErrClosed = fmt.Errorf("%w: closed", ErrUnavailable)
 
 // RequestError says that the registry refused a request and did nothing; repeating it would not help. Err wraps ErrNoLease where that is the reason.
 type RequestError struct {

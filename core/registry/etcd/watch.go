@@ -1,0 +1,161 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"holdfast/core/registry"
+)
+
+// watch is one logical watch: one etcd watch over the whole prefix, filtered here, because etcd keeps several watches in no common order.
+type watch struct {
+	r        *Registry
+	w        registry.Watcher
+	prefixes []string
+	next     int64 // the next revision to ask for; of the goroutine
+	out      bool  // Unavailable was said and nothing came since; of the goroutine
+	stopped  bool  // of the loop
+}
+
+var errSilent = errors.New("etcd did not answer on the watch")
+
+// Watch implements registry.Registry.
+func (r *Registry) Watch(prefixes []string, from registry.Revision, to registry.Watcher) (stop func()) {
+	w := &watch{r: r, w: to, prefixes: prefixes, next: int64(from)}
+	ctx, cancel := context.WithCancel(r.ctx)
+	if !r.closed {
+		r.wg.Go(func() { w.run(ctx) })
+	}
+	return func() {
+		w.stopped = true
+		cancel()
+	}
+}
+
+// run is the watch's goroutine, which ends with ctx. It alone touches next and out.
+func (w *watch) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := w.locate(ctx)
+		if err == nil {
+			err = w.stream(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			if !w.out {
+				w.out = true
+				err := fmt.Errorf("%w: watch from revision %d: %w", registry.ErrUnavailable, w.next, err)
+				w.deliver(ctx, func() { w.w.Unavailable(err) })
+			}
+			pause(ctx, retryPause)
+		}
+	}
+}
+
+// locate asks etcd for its revision, by quorum: to start at the next one, or to find that etcd was restored from an older copy, which a watch would not tell.
+func (w *watch) locate(ctx context.Context) error {
+	ask, cancel := context.WithTimeout(ctx, w.r.o.QuickTimeout)
+	defer cancel()
+	resp, err := w.r.client.Get(ask, w.r.root, clientv3.WithCountOnly())
+	if err != nil {
+		return err
+	}
+	now := resp.Header.Revision
+	if w.next > now+1 {
+		w.deliver(ctx, func() { w.w.Reset(registry.Revision(now)) })
+	}
+	if w.next == 0 || w.next > now+1 {
+		w.next = now + 1
+	}
+	return nil
+}
+
+// stream delivers what comes until the watch breaks.
+func (w *watch) stream(parent context.Context) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(parent))
+	defer cancel()
+	ch := w.r.client.Watch(ctx, w.r.root, clientv3.WithPrefix(), clientv3.WithRev(w.next), clientv3.WithFragment(), clientv3.WithCreatedNotify())
+	tick := time.NewTicker(w.r.o.Progress)
+	defer tick.Stop()
+	heard := true
+	for {
+		select {
+		case resp, ok := <-ch:
+			switch {
+			case !ok:
+				return errors.New("the watch was closed")
+			case resp.CompactRevision != 0:
+				rev := resp.CompactRevision
+				w.next = rev + 1
+				w.deliver(parent, func() { w.w.Reset(registry.Revision(rev)) })
+				return nil
+			case resp.Err() != nil:
+				return resp.Err()
+			}
+			heard, w.out = true, false
+			w.events(parent, resp.Events)
+		case <-tick.C:
+			if !heard {
+				return errSilent
+			}
+			heard = false
+			if err := w.r.progress(ctx); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// progress asks for a sign of life on every watch.
+func (r *Registry) progress(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, r.o.QuickTimeout)
+	defer cancel()
+	return r.client.RequestProgress(ctx)
+}
+
+// events delivers them revision by revision. The client puts fragments together, and etcd never splits a revision over two responses.
+func (w *watch) events(ctx context.Context, evs []*clientv3.Event) {
+	for len(evs) > 0 {
+		rev, n := evs[0].Kv.ModRevision, 1
+		for n < len(evs) && evs[n].Kv.ModRevision == rev {
+			n++
+		}
+		var out []registry.Event
+		for _, ev := range evs[:n] {
+			if kv := w.r.kv(ev.Kv); w.wants(kv.Key) {
+				out = append(out, registry.Event{Deleted: ev.Type == clientv3.EventTypeDelete, KV: kv})
+			}
+		}
+		evs, w.next = evs[n:], rev+1
+		if len(out) > 0 {
+			w.deliver(ctx, func() { w.w.Events(registry.Revision(rev), out) })
+		}
+	}
+}
+
+func (w *watch) wants(key string) bool {
+	for _, p := range w.prefixes {
+		if strings.HasPrefix(key, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// deliver runs f on the loop and waits for it, so that a slow loop slows the watch down instead of filling memory.
+func (w *watch) deliver(ctx context.Context, f func()) {
+	done := make(chan struct{})
+	w.r.post(func() {
+		if !w.stopped {
+			f()
+		}
+		close(done)
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
