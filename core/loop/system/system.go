@@ -2,7 +2,6 @@
 package system
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/loop/portable"
 	"holdfast/core/loop/reactor"
+	"holdfast/core/loop/uring"
 )
 
 // Environment overrides Kind "auto": uring or portable.
@@ -29,11 +29,27 @@ func New(o Options) (loop.Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	ro := reactor.Options{Name: o.Name, Log: o.Log, Seed: o.Seed}
-	if kind == "uring" {
-		return nil, errors.New("loop uring: not in this build")
+	if o.Log == nil {
+		o.Log = slog.Default()
 	}
-	return portable.New(ro)
+	ro := reactor.Options{Name: o.Name, Log: o.Log, Seed: o.Seed}
+	if kind == "portable" {
+		return made(portable.New(ro))
+	}
+	l, err := made(uring.New(ro))
+	if err == nil || kind == "uring" {
+		return l, err
+	}
+	o.Log.Info("event loop without io_uring", "loop", o.Name, "kind", "portable", "err", err)
+	return made(portable.New(ro))
+}
+
+// made keeps a nil pointer from becoming a Runner that is not nil.
+func made[L loop.Runner](l L, err error) (loop.Runner, error) {
+	if err != nil {
+		return nil, fmt.Errorf("make an event loop: %w", err)
+	}
+	return l, nil
 }
 
 // choose decides between the option and the environment.
