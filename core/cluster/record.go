@@ -73,10 +73,13 @@ type ClusterID struct {
 type Fence struct {
 	Meta    `json:"-"`
 	Session uint64          `json:"session,omitempty"`
-	Gateway uint64          `json:"gateway,omitempty"` // instance: the upper 32 bits of its sessions' ids
+	Gateway uint64          `json:"gateway,omitempty"` // instance: the upper bits of its sessions' ids, see SessionBits
 	Pools   []layout.PoolID `json:"pools,omitempty"`   // none: all
 	Reason  string          `json:"reason,omitempty"`
 }
+
+// SessionBits is how many low bits of a session's id count the sessions of one instance; the bits above are the instance, which is never used again.
+const SessionBits = 24
 
 // FenceSessionName names the fence of one session.
 func FenceSessionName(session uint64) string { return fmt.Sprintf("session-%016x", session) }

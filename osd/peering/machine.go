@@ -532,7 +532,29 @@ func (m *Machine) Cleaned(round uint64, r Record) {
 	}
 }
 
-// Missing lists the members of the target that are not in the acting set.
-func (m *Machine) Missing() int {
-	return len(m.cfg.Target) - len(m.Acting)
+// Wanted reports whether we should be the primary.
+func (m *Machine) Wanted() bool { return m.wanted }
+
+// Pending lists the OSDs that were asked for a lock and have not answered.
+func (m *Machine) Pending() []layout.OSDNum {
+	var list []layout.OSDNum
+	if m.Phase == Locking {
+		for _, osd := range m.asked {
+			if h := m.peers[osd]; !h.granted && !h.failed {
+				list = append(list, osd)
+			}
+		}
+	}
+	return list
+}
+
+// LeftOut lists the OSDs that could be members and are not.
+func (m *Machine) LeftOut() []layout.OSDNum {
+	var list []layout.OSDNum
+	for _, c := range m.candidates() {
+		if !contains(m.Acting, c) {
+			list = append(list, c.OSD)
+		}
+	}
+	return list
 }

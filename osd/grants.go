@@ -1,0 +1,238 @@
+package osd
+
+import (
+	"encoding/json"
+	"slices"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/wire"
+	"holdfast/osd/peering"
+	"holdfast/osd/secondary"
+)
+
+// peerRun is what we, as a primary, hold of another OSD: its grants, renewed together, and until when they count.
+//
+// A grant counts until 9/10 of T after the renewal that prolonged it was sent; the member counts T from when it received it. So by any pair of clocks that run alike we
+// stop before the member may grant the PG to somebody else.
+type peerRun struct {
+	s        *OSD
+	osd      layout.OSDNum
+	pgs      map[layout.PGID]heldGrant
+	revision uint64
+	until    loop.Instant
+	sent     loop.Instant
+	renewing bool
+	again    bool
+	waiting  []func(bool) // for the next renewal that is sent
+	inFlight []func(bool)
+	call     peer.Call
+	payload  []byte
+}
+
+// heldGrant is one PG's grant.
+type heldGrant struct {
+	interval layout.Interval
+	since    loop.Instant
+}
+
+func (s *OSD) peer(osd layout.OSDNum) *peerRun {
+	p := s.peers[osd]
+	if p == nil {
+		p = &peerRun{s: s, osd: osd, pgs: map[layout.PGID]heldGrant{}}
+		p.call.Done = func(*peer.Call) { p.renewed() }
+		s.peers[osd] = p
+	}
+	return p
+}
+
+func (s *OSD) sortedPeers() []*peerRun {
+	list := make([]*peerRun, 0, len(s.peers))
+	for _, p := range s.peers { // order: sorted below
+		list = append(list, p)
+	}
+	slices.SortFunc(list, func(a, b *peerRun) int { return int(int64(a.osd) - int64(b.osd)) })
+	return list
+}
+
+// Valid reports whether the OSD's grants to us are in force now.
+func (s *OSD) Valid(osd layout.OSDNum) bool {
+	p := s.peers[osd]
+	return p != nil && s.l.Now() < p.until
+}
+
+// granted notes a new grant; done is called once a renewal has confirmed it.
+func (p *peerRun) granted(pg layout.PGID, interval layout.Interval, done func(bool)) {
+	p.pgs[pg] = heldGrant{interval: interval, since: p.s.l.Now()}
+	p.waiting = append(p.waiting, done)
+	p.renew()
+}
+
+func (p *peerRun) dropped(pg layout.PGID) { delete(p.pgs, pg) }
+
+// renew prolongs all grants of this OSD.
+func (p *peerRun) renew() {
+	if p.renewing {
+		p.again = true
+		return
+	}
+	s := p.s
+	p.renewing, p.again = true, false
+	p.inFlight, p.waiting = p.waiting, p.inFlight[:0]
+	p.sent = s.l.Now()
+	q := secondary.RenewRequest{Holder: s.self, Revision: p.revision, Applied: int64(s.Snapshot().Revision)}
+	p.payload = cluster.Value(q)
+	p.call.Meta = p.payload
+	m := wire.Sub{Op: wire.OpSubRenew, Meta: len(p.payload)}
+	m.Encode(&p.call.Header)
+	s.hub.Call(p.osd, &p.call)
+}
+
+func (p *peerRun) renewed() {
+	s := p.s
+	p.renewing = false
+	ok := false
+	var a secondary.RenewReply
+	switch err := p.call.Err; {
+	case err != nil:
+		// The connection is gone, which PeerDown tells the PGs; or the call timed out, and the grants run out by themselves.
+	case p.call.Reply.Retval() == wire.EAGAIN:
+		// We have not applied a fence yet that the member has. It comes by our watch.
+	case p.call.Reply.Retval() != 0:
+		p.lapsed("the member says they have run out")
+	case json.Unmarshal(p.call.ReplyMeta, &a) == nil:
+		ok = true
+		if a.Revision != p.revision {
+			p.compare(a.Grants)
+		}
+		p.revision = a.Revision
+		p.until = p.sent.Add(s.o.LockTime * 9 / 10)
+	}
+	done := p.inFlight
+	p.inFlight = nil
+	for _, f := range done {
+		f(ok)
+	}
+	if p.again {
+		p.renew()
+	}
+}
+
+// compare gives up what the member no longer holds for us.
+func (p *peerRun) compare(list []secondary.HeldGrant) {
+	for _, r := range p.s.sortedPGs() {
+		g, held := p.pgs[r.id]
+		if !held || g.since >= p.sent {
+			continue
+		}
+		if !slices.Contains(list, secondary.HeldGrant{PG: r.id, Interval: g.interval}) {
+			delete(p.pgs, r.id)
+			r.lost(p.osd, false)
+		}
+	}
+}
+
+// lapsed ends the use of everything this OSD had granted.
+func (p *peerRun) lapsed(why string) {
+	if len(p.pgs) > 0 {
+		p.s.log.Warn("grants have run out", "peer", uint64(p.osd), "pgs", len(p.pgs), "reason", why)
+	}
+	p.until, p.revision = 0, 0
+	p.pgs = map[layout.PGID]heldGrant{}
+	for _, r := range p.s.sortedPGs() {
+		r.lost(p.osd, false)
+	}
+}
+
+// renewAll runs four times per T.
+func (s *OSD) renewAll() {
+	for _, p := range s.sortedPeers() {
+		if len(p.pgs) == 0 {
+			continue
+		}
+		if p.until != 0 && s.l.Now() >= p.until {
+			p.lapsed("no renewal was answered in time")
+			continue
+		}
+		p.renew()
+	}
+	if !s.failed {
+		s.l.Arm(&s.renewal, s.l.Now().Add(s.o.LockTime/4))
+	}
+}
+
+// lost tells the PG's peering that a member is gone, refuses writes (full), or no longer grants.
+func (r *pgRun) lost(osd layout.OSDNum, full bool) {
+	if full && osd != r.s.o.Num {
+		r.exec(r.m.Excluded(osd))
+		return
+	}
+	r.exec(r.m.Lost(osd))
+}
+
+// Lost is the primary's word that a member failed it.
+func (s *OSD) Lost(pg layout.PGID, osd layout.OSDNum, full bool) {
+	r := s.pgs[pg]
+	if r == nil || r.m.Phase != peering.Active {
+		return
+	}
+	r.lost(osd, full)
+	if r.m.Phase == peering.Active {
+		r.exec(r.m.Restart())
+	}
+}
+
+// Recovered is the primary's word that every object of the PG is whole.
+func (s *OSD) Recovered(pg layout.PGID) {
+	if r := s.pgs[pg]; r != nil {
+		r.recovered()
+	}
+}
+
+// RecoveryAllowed reports whether recovery may run in the background.
+func (s *OSD) RecoveryAllowed() bool {
+	v, ok := s.Snapshot().Global["no_recovery"]
+	return !ok || string(v) != "true" && string(v) != `"true"` && string(v) != "1"
+}
+
+// PeerUp says that an OSD can be reached.
+func (s *OSD) PeerUp(osd layout.OSDNum) {
+	for _, r := range s.sortedPGs() {
+		if slices.Contains(r.m.LeftOut(), osd) {
+			r.exec(r.m.Readmit())
+		}
+	}
+}
+
+// PeerDown says that a connection is gone: what was sent may or may not have been done, so the intervals with that member end.
+func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
+	s.log.Info("peer lost", "peer", uint64(osd), "err", err)
+	if p := s.peers[osd]; p != nil {
+		p.until = 0
+		p.pgs = map[layout.PGID]heldGrant{}
+		p.revision = 0
+	}
+	for _, r := range s.sortedPGs() {
+		r.lost(osd, false)
+	}
+}
+
+// callJSON sends a cold request with a JSON payload (nil: none); done gets the answer's result and payload, which is valid during the call.
+func (s *OSD) callJSON(osd layout.OSDNum, op wire.Opcode, g wire.Grant, v any, done func(retval int64, meta []byte, err error)) {
+	c := &peer.Call{}
+	if v != nil {
+		c.Meta = cluster.Value(v)
+	}
+	m := wire.Sub{Op: op, Grant: g, Meta: len(c.Meta)}
+	m.Encode(&c.Header)
+	c.Done = func(c *peer.Call) {
+		if c.Err != nil {
+			done(0, nil, c.Err)
+			return
+		}
+		done(c.Reply.Retval(), c.ReplyMeta, nil)
+	}
+	s.hub.Call(osd, c)
+}

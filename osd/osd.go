@@ -1,0 +1,376 @@
+// Package osd is the daemon of one disk: it serves clients' requests for the PGs it is primary of, carries out what other primaries ask, and keeps its state in the registry.
+//
+// appliance starts it on a loop with an opened store. It wires peering (who must be heard, who is right), primary and secondary (execution), the grants by which members let
+// a primary serve, and the registry. Everything belongs to the loop; nothing here blocks.
+package osd
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
+	"holdfast/core/wire"
+	"holdfast/osd/peering"
+	"holdfast/osd/primary"
+	"holdfast/osd/secondary"
+	"holdfast/osd/store"
+)
+
+// Options says who the OSD is and sets its times.
+type Options struct {
+	Num      layout.OSDNum
+	Instance uint64 // random, of this run
+	Host     string
+	Version  string
+	Bind     []loop.Addr // where to listen; port 0 takes any, the same for all addresses
+	Key      []byte      // cluster key, nil for none
+	// AllowLegacy says whether a stock client may connect from an address; nil: none may.
+	AllowLegacy func(remote loop.Addr) bool
+	Registry    registry.Registry
+	Store       *store.Store
+
+	LeaseTime     time.Duration // life of the registry lease [5 s]
+	LockTime      time.Duration // T, how long a grant lasts [1.5 s]
+	StatsInterval time.Duration // between writes of statistics [30 s]
+	RecoveryDepth int           // recovery_queue_depth [1]
+	Peer          peer.Options  // times and limits of connections; identity is filled in
+
+	Log *slog.Logger
+	// Fatal is called once when the OSD cannot go on; the process should end.
+	Fatal func(error)
+}
+
+func (o *Options) fill(l loop.Loop) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&o.LeaseTime, 5*time.Second)
+	def(&o.LockTime, 1500*time.Millisecond)
+	def(&o.StatsInterval, 30*time.Second)
+	if o.RecoveryDepth == 0 {
+		o.RecoveryDepth = 1
+	}
+	if o.Log == nil {
+		o.Log = l.Log()
+	}
+}
+
+// OSD is one running daemon.
+type OSD struct {
+	l    loop.Loop
+	o    Options
+	log  *slog.Logger
+	self secondary.Holder
+
+	hub       *peer.Hub
+	listeners []loop.Listener
+	addresses []string
+	port      int
+
+	locks *secondary.Locks
+	sec   *secondary.Server
+	prim  *primary.Primary
+
+	follower *cluster.Follower
+	lease    registry.Lease
+	leaseUp  bool // osd/state is ours under the present lease
+	identity *cluster.OSDIdentity
+
+	pgs      map[layout.PGID]*pgRun
+	peers    map[layout.OSDNum]*peerRun
+	shards   map[layout.PoolID]*shard
+	fences   fences
+	stopping bool
+	stopped  func()
+	failed   bool
+
+	retry   loop.Timer
+	stats   loop.Timer
+	renewal loop.Timer
+	stray   strayJob
+}
+
+// Start begins the OSD's life. The store must be open. An error means that it cannot listen.
+func Start(l loop.Loop, o Options) (*OSD, error) {
+	o.fill(l)
+	sb := o.Store.Superblock()
+	s := &OSD{
+		l: l, o: o, log: o.Log.With("osd", uint64(o.Num)),
+		self:   secondary.Holder{OSD: o.Num, Instance: o.Instance, Store: sb.StoreID},
+		pgs:    map[layout.PGID]*pgRun{},
+		peers:  map[layout.OSDNum]*peerRun{},
+		shards: map[layout.PoolID]*shard{},
+	}
+	s.locks = secondary.NewLocks(l, o.Store, s.self, o.LockTime, s.behind)
+	s.sec = secondary.New(l, o.Store, s.locks)
+	po := o.Peer
+	po.Self, po.Instance, po.Key, po.AllowLegacy, po.Config, po.Log = o.Num, o.Instance, o.Key, o.AllowLegacy, s.config, s.log
+	s.hub = peer.New(l, po, s)
+	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth})
+	s.retry.Fire = s.grant
+	s.stats.Fire = s.publishStats
+	s.renewal.Fire = s.renewAll
+	for _, a := range o.Bind {
+		host, port, err := net.SplitHostPort(a.Address)
+		if err == nil && port == "0" && s.port != 0 {
+			a.Address = net.JoinHostPort(host, strconv.Itoa(s.port))
+		}
+		ln, err := s.hub.Listen(a, loop.ListenOptions{})
+		if err != nil {
+			s.closeListeners()
+			return nil, fmt.Errorf("OSD %d: %w", o.Num, err)
+		}
+		s.listeners = append(s.listeners, ln)
+		bound, text, _ := net.SplitHostPort(ln.Addr().Address)
+		s.port, _ = strconv.Atoi(text)
+		s.addresses = append(s.addresses, bound)
+	}
+	s.follower = cluster.Follow(l, o.Registry, cluster.ForOSD|cluster.SectionGateways, s)
+	return s, nil
+}
+
+func (s *OSD) closeListeners() {
+	for _, ln := range s.listeners {
+		ln.Close()
+	}
+}
+
+// config is what SHOW_CONFIG tells about us.
+func (s *OSD) config() wire.ConfigReply {
+	c := s.o.Store.Superblock().Config
+	return wire.ConfigReply{
+		BlockSize: c.BlockSize, BitmapGranularity: c.Granularity, PrimaryEnabled: true, BlockstoreEnabled: true,
+		ImmediateCommit: "all", LeaseTimeout: uint64(s.o.LeaseTime / time.Second),
+	}
+}
+
+// Snapshot is the state of the cluster as applied.
+func (s *OSD) Snapshot() *cluster.Snapshot { return s.follower.Snapshot() }
+
+// fatal ends the OSD.
+func (s *OSD) fatal(err error) {
+	if s.failed {
+		return
+	}
+	s.failed = true
+	s.log.Error("the OSD stops", "err", err)
+	if s.o.Fatal != nil {
+		s.o.Fatal(err)
+	}
+}
+
+// StoreFailed is called when the store has stopped after a device error: nothing here may be served any more.
+func (s *OSD) StoreFailed(err error) {
+	s.fatal(fmt.Errorf("OSD %d: its disk has failed: %w; replace the disk, or check it with `holdfast disk check`", s.o.Num, err))
+}
+
+// Fault says that a key's value cannot be used.
+func (s *OSD) Fault(err *cluster.KeyError) {
+	s.log.Warn("a key cannot be used", "key", err.Key, "err", err.Reason, "action", err.Action)
+}
+
+// Unavailable says that contact with the registry is lost. Input and output go on.
+func (s *OSD) Unavailable(err error) {
+	s.log.Warn("no contact with etcd; what is served now goes on being served", "err", err)
+}
+
+// Changed applies a new state of the cluster.
+func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
+	if s.failed {
+		return
+	}
+	if prev.Revision == 0 {
+		s.begin()
+	}
+	s.applyFences(prev, next)
+	s.applyPeers(prev, next)
+	s.applyPGs(prev, next)
+	s.endSessions(prev, next)
+	for _, r := range s.sortedPGs() {
+		r.applied(next.Revision)
+	}
+	s.stray.look(s)
+}
+
+// begin checks our identity against the registry and asks for a lease.
+func (s *OSD) begin() {
+	sb := s.o.Store.Superblock()
+	id, ok := s.Snapshot().Stores.Get(s.o.Num)
+	if ok {
+		s.identity = id
+		switch err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); {
+		case err != nil:
+			s.fatal(fmt.Errorf("OSD %d: %w", s.o.Num, err))
+			return
+		}
+	}
+	s.grant()
+	s.l.Arm(&s.renewal, s.l.Now().Add(s.o.LockTime/4))
+}
+
+// checkIdentity compares the store with what the cluster remembers of it.
+func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
+	for _, r := range id.Retired {
+		if r == sb.StoreID {
+			return fmt.Errorf("store %v was retired: another disk has taken its place; format it to use it again", sb.StoreID)
+		}
+	}
+	if id.Store != sb.StoreID {
+		return nil // a new disk under this number
+	}
+	if sb.BootCount < id.Boot || sequence < id.Sequence {
+		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted; format it to refill it from the other copies",
+			sb.StoreID, sb.BootCount, sequence, id.Boot, id.Sequence)
+	}
+	return nil
+}
+
+// grant asks for a lease, which register then ties our state to.
+func (s *OSD) grant() {
+	if s.stopping || s.failed {
+		return
+	}
+	if s.lease == nil {
+		s.lease = s.o.Registry.Grant(s.o.LeaseTime, leaseHandler{s})
+	} else if s.lease.ID() != 0 && !s.leaseUp {
+		s.register()
+	}
+}
+
+// leaseHandler is the OSD as its lease sees it.
+type leaseHandler struct{ s *OSD }
+
+// Granted is called when the lease is there.
+func (h leaseHandler) Granted(l registry.Lease) {
+	if l == h.s.lease {
+		h.s.register()
+	}
+}
+
+// Lost is the end of the lease: our keys are gone or will be. What is served goes on under the members' grants, and the keys are made again if nobody took over.
+func (h leaseHandler) Lost(l registry.Lease, err error) {
+	s := h.s
+	if l != s.lease || s.stopping {
+		return
+	}
+	s.log.Warn("the lease is lost; asking for another one", "err", err)
+	s.lease, s.leaseUp = nil, false
+	for _, r := range s.sortedPGs() {
+		r.haveState = false
+	}
+	s.grant()
+}
+
+func (s *OSD) stateValue() []byte {
+	return cluster.Value(&cluster.OSDState{
+		State: "up", Addresses: s.addresses, Host: s.o.Host, Version: s.o.Version, Port: cluster.Number(s.port), PrimaryEnabled: true, BlockstoreEnabled: true,
+		Instance: cluster.Number(s.o.Instance), Store: s.self.Store,
+	})
+}
+
+// register makes osd/state and osd/identity ours.
+func (s *OSD) register() {
+	if s.lease == nil || s.lease.ID() == 0 || s.stopping {
+		return
+	}
+	sb := s.o.Store.Superblock()
+	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.BootCount, Sequence: s.o.Store.Stats().Sequence}
+	var mod registry.Revision
+	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
+		mod, id.Retired = old.Mod, old.Retired
+		if old.Store != sb.StoreID && !old.Store.IsZero() {
+			id.Retired = append(append([]layout.StoreID(nil), old.Retired...), old.Store)
+		}
+	}
+	key := cluster.OSDStateKey(s.o.Num)
+	t := registry.Txn{
+		If: []registry.Compare{registry.Absent(key), registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), mod)},
+		Then: []registry.Op{
+			{Kind: registry.Put, Key: key, Value: s.stateValue(), Lease: s.lease.ID()},
+			{Kind: registry.Put, Key: cluster.OSDIdentityKey(s.o.Num), Value: cluster.Value(&id)},
+			{Kind: registry.Put, Key: cluster.OSDStatsKey(s.o.Num), Value: cluster.Value(s.statsValue())},
+		},
+	}
+	if old, ok := s.Snapshot().OSDStates.Get(s.o.Num); ok {
+		// The key of an earlier process on the same store: only one process can have the store open, so that one is dead.
+		if old.Store != s.self.Store {
+			s.log.Warn("another OSD of this number is up; waiting for it to go", "addresses", old.Addresses, "port", uint64(old.Port))
+			s.l.Arm(&s.retry, s.l.Now().Add(500*time.Millisecond))
+			return
+		}
+		t.If[0] = registry.Unchanged(key, old.Mod)
+	}
+	lease := s.lease
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		switch {
+		case s.stopping || s.lease != lease:
+		case err == nil && res.Succeeded:
+			s.leaseUp = true
+			s.log.Info("up", "addresses", s.addresses, "port", s.port, "store", s.self.Store.String())
+			if !s.stats.Armed() {
+				s.l.Arm(&s.stats, s.l.Now().Add(s.o.StatsInterval))
+			}
+			for _, r := range s.sortedPGs() {
+				r.reclaim()
+			}
+			s.applyPGs(s.Snapshot(), s.Snapshot())
+		default:
+			if err != nil && !errors.Is(err, registry.ErrUnavailable) {
+				s.log.Warn("registering failed", "err", err)
+			}
+			s.l.Arm(&s.retry, s.l.Now().Add(200*time.Millisecond))
+		}
+	})
+}
+
+// Stop ends the OSD in order: its PGs are given up, its keys removed, its connections closed; then done is called. The store stays open.
+func (s *OSD) Stop(done func()) {
+	if s.stopping {
+		return
+	}
+	s.stopping = true
+	s.stopped = done
+	for _, r := range s.sortedPGs() {
+		r.exec(r.m.Unwant())
+	}
+	s.checkStopped()
+}
+
+func (s *OSD) checkStopped() {
+	if !s.stopping || s.stopped == nil {
+		return
+	}
+	for _, r := range s.pgs { // order: a conjunction
+		if r.m.Phase != peering.Offline || r.busy {
+			return
+		}
+	}
+	done := s.stopped
+	s.stopped = nil
+	finish := func() {
+		s.l.Disarm(&s.retry)
+		s.l.Disarm(&s.stats)
+		s.l.Disarm(&s.renewal)
+		s.follower.Stop()
+		s.closeListeners()
+		s.hub.Close()
+		done()
+	}
+	s.recordSequence(func() {
+		if s.lease == nil {
+			finish()
+			return
+		}
+		s.lease.Revoke(func(error) { finish() })
+	})
+}

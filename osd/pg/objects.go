@@ -1,0 +1,231 @@
+// Package pg holds one PG in memory on its primary: the order of changes of each object, what readers may see, and which objects are not whole yet.
+//
+// osd/primary executes requests with it. It does no I/O and belongs to the OSD's loop. Objects are in the table only while something is under way with them or they are
+// not whole; nothing is allocated for a request in steady state.
+package pg
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"holdfast/core/layout"
+	"holdfast/osd/peering"
+)
+
+// Change is one change of an object under way, from the moment its version is assigned until every member has it. It is embedded in the operation that makes it.
+type Change struct {
+	Object    *Object
+	Version   layout.Version
+	Tombstone bool
+	Session   uint64
+	Sequence  uint64
+	Owner     any // the operation that the change is embedded in
+	// Committed is called once, when this change and all before it are on every member. Set once by the owner.
+	Committed func()
+
+	acked bool
+	next  *Change
+}
+
+// Waiter is an operation that waits for an object. It is embedded in the operation.
+type Waiter struct {
+	// Wake is called once when what was waited for has happened. Set once by the owner.
+	Wake  func()
+	until layout.Version
+	next  *Waiter
+}
+
+// Object is one object with something under way.
+type Object struct {
+	ID layout.ObjectID
+
+	// Last is the newest version assigned, whether committed or not; Gone says that it is a tombstone, or that the object never was.
+	Last layout.Version
+	Gone bool
+
+	// Unclean says which members lack the truth; nil when the object is whole.
+	Unclean    *peering.Unclean
+	Recovering bool
+
+	committed  layout.Version
+	head, tail *Change // assigned and not committed, in order
+	readers    *Waiter // wait until committed reaches their version
+	blocked    *Waiter // wait for the object to be whole, oldest first
+	blockedEnd *Waiter
+	next       *Object
+}
+
+// Committed is the newest version that every member has, if Changing.
+func (o *Object) Committed() layout.Version { return o.committed }
+
+// Changing reports whether changes are under way.
+func (o *Object) Changing() bool { return o.head != nil }
+
+// Find is the change under way that a request of this session made, or nil.
+func (o *Object) Find(session, sequence uint64) *Change {
+	for c := o.head; c != nil; c = c.next {
+		if c.Session == session && c.Sequence == sequence {
+			return c
+		}
+	}
+	return nil
+}
+
+// Table is the objects of one PG that something is under way with.
+type Table struct {
+	m    map[layout.ObjectID]*Object
+	free *Object
+}
+
+// NewTable makes an empty one.
+func NewTable() *Table { return &Table{m: make(map[layout.ObjectID]*Object)} }
+
+// Len is the number of objects in the table.
+func (t *Table) Len() int { return len(t.m) }
+
+// Get finds an object; nil when nothing is under way with it.
+func (t *Table) Get(id layout.ObjectID) *Object { return t.m[id] }
+
+// Open finds or adds an object. last and gone describe what the primary's store holds and are taken over when it is added.
+func (t *Table) Open(id layout.ObjectID, last layout.Version, gone bool) *Object {
+	o := t.m[id]
+	if o == nil {
+		if o = t.free; o == nil {
+			o = &Object{}
+		} else {
+			t.free = o.next
+		}
+		*o = Object{ID: id, Last: last, Gone: gone, committed: last}
+		t.m[id] = o
+	}
+	return o
+}
+
+// Close takes an object out of the table if nothing is under way with it any more.
+func (t *Table) Close(o *Object) {
+	if o.head != nil || o.readers != nil || o.blocked != nil || o.Unclean != nil || o.Recovering || t.m[o.ID] != o {
+		return
+	}
+	delete(t.m, o.ID)
+	*o = Object{next: t.free}
+	t.free = o
+}
+
+// Assign puts c at the end of the object's order with the version it makes.
+func (o *Object) Assign(c *Change) {
+	c.Object, c.acked, c.next = o, false, nil
+	if o.tail == nil {
+		o.head = c
+	} else {
+		o.tail.next = c
+	}
+	o.tail = c
+	o.Last, o.Gone = c.Version, c.Tombstone
+}
+
+// Ack says that every member has c. It commits c and what follows it as far as everything before is acknowledged too, wakes the readers that may see it, and closes the object when
+// nothing is left.
+func (t *Table) Ack(c *Change) {
+	o := c.Object
+	c.acked = true
+	for o.head != nil && o.head.acked {
+		d := o.head
+		if o.head = d.next; o.head == nil {
+			o.tail = nil
+		}
+		d.next, d.Object = nil, nil
+		o.committed = d.Version
+		d.Committed()
+	}
+	t.wakeReaders(o)
+	t.Close(o)
+}
+
+// Await calls w.Wake when the object's committed version has reached v.
+func (o *Object) Await(w *Waiter, v layout.Version) {
+	w.until = v
+	w.next, o.readers = o.readers, w
+}
+
+func (t *Table) wakeReaders(o *Object) {
+	var keep, wake *Waiter
+	for w := o.readers; w != nil; {
+		next := w.next
+		if w.until <= o.committed {
+			w.next, wake = wake, w
+		} else {
+			w.next, keep = keep, w
+		}
+		w = next
+	}
+	o.readers = keep
+	for wake != nil {
+		w := wake
+		wake, w.next = w.next, nil
+		w.Wake()
+	}
+}
+
+// Block calls w.Wake when the object is whole.
+func (o *Object) Block(w *Waiter) {
+	w.next = nil
+	if o.blocked == nil {
+		o.blocked = w
+	} else {
+		o.blockedEnd.next = w
+	}
+	o.blockedEnd = w
+}
+
+// Whole says that every member has the object's truth, version v (gone: a tombstone or nothing), and lets those go on who waited for it, oldest first.
+func (t *Table) Whole(o *Object, v layout.Version, gone bool) {
+	o.Unclean, o.Recovering = nil, false
+	o.Last, o.Gone, o.committed = v, gone, v
+	w := o.blocked
+	o.blocked, o.blockedEnd = nil, nil
+	for w != nil {
+		next := w.next
+		w.next = nil
+		w.Wake()
+		w = next
+	}
+	if t.m[o.ID] == o {
+		t.Close(o)
+	}
+}
+
+// Abandon empties the table because the interval is over: aborted is called for each change under way, and every waiter is woken. None of the changes will commit here.
+func (t *Table) Abandon(aborted func(*Change)) {
+	all := t.m
+	t.m = make(map[layout.ObjectID]*Object)
+	ids := slices.SortedFunc(maps.Keys(all), func(a, b layout.ObjectID) int {
+		return cmp.Or(cmp.Compare(a.Inode, b.Inode), cmp.Compare(a.Stripe, b.Stripe))
+	})
+	for _, id := range ids {
+		o := all[id]
+		for c := o.head; c != nil; {
+			next := c.next
+			c.next, c.Object = nil, nil
+			aborted(c)
+			c = next
+		}
+		for _, list := range []*Waiter{o.readers, o.blocked} {
+			for w := list; w != nil; {
+				next := w.next
+				w.next = nil
+				w.Wake()
+				w = next
+			}
+		}
+	}
+}
+
+// Unclean calls f for each object that is not whole and shall exist, in no particular order.
+func (t *Table) Unclean(f func(layout.ObjectID)) {
+	for id, o := range t.m { // order: the caller sorts
+		if o.Unclean != nil && !o.Gone {
+			f(id)
+		}
+	}
+}

@@ -1,0 +1,755 @@
+package osd
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
+	"holdfast/core/wire"
+	"holdfast/osd/peering"
+	"holdfast/osd/primary"
+	"holdfast/osd/secondary"
+	"holdfast/osd/store"
+)
+
+// lockTimeout is how long an OSD that does not answer holds up peering.
+const lockTimeout = 500 * time.Millisecond
+
+// readmitPause is the first pause before a member that was left out is tried again; it doubles up to readmitPauseMax.
+const (
+	readmitPause    = time.Second
+	readmitPauseMax = 30 * time.Second
+)
+
+// pgRun drives one PG's peering machine: it carries out the effects and brings back what happened.
+type pgRun struct {
+	s    *OSD
+	id   layout.PGID
+	m    *peering.Machine
+	size int // slots of the OSD set
+
+	queue     []peering.Effect
+	executing bool
+	draining  bool
+
+	generation uint64
+	record     cluster.PGRecord  // as last read or written by us
+	recordMod  registry.Revision // 0 when there is none
+	haveState  bool              // pg/state is ours under the present lease
+	served     *primary.PG
+	activeRev  registry.Revision // Activated waits until everything up to it is applied
+	activeDone func()
+	cleaning   bool
+
+	busy      bool // the release transaction is under way
+	published wire.PGState
+	putting   bool
+	report    loop.Task
+	retry     loop.Timer
+	round     uint64 // of the retry
+	locking   loop.Timer
+	readmit   loop.Timer
+	pause     time.Duration
+	lastWhy   string
+}
+
+func (s *OSD) sortedPGs() []*pgRun {
+	list := make([]*pgRun, 0, len(s.pgs))
+	for _, r := range s.pgs { // order: sorted below
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b *pgRun) int {
+		return cmp.Or(cmp.Compare(a.id.Pool, b.id.Pool), cmp.Compare(a.id.Num, b.id.Num))
+	})
+	return list
+}
+
+// applyPGs compares the PG map with what we run.
+func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
+	if s.stopping || !s.leaseUp && len(s.pgs) == 0 {
+		return
+	}
+	up := make(map[layout.OSDNum]layout.StoreID)
+	for n, st := range next.OSDStates.All() {
+		if !st.Store.IsZero() {
+			up[n] = st.Store
+		}
+	}
+	for poolID, pool := range next.Pools.All() {
+		g, err := next.Geometry(poolID)
+		sb := s.o.Store.Superblock().Config
+		ours := err == nil && pool.Scheme == "replicated" && g.BlockSize == sb.BlockSize && g.Granularity == sb.Granularity && next.Generation(poolID) != 0 && next.ImmediateCommit(pool) == "all"
+		if ours {
+			s.shard(poolID, store.Sharding{PGCount: g.PGCount, PGStripeSize: g.PGStripeSize})
+		}
+		for i := range g.PGCount {
+			id := layout.PGID{Pool: poolID, Num: i + 1}
+			t, _ := next.PGConfig.Target(id)
+			r := s.pgs[id]
+			if !ours || t.Primary != s.o.Num || t.Pause {
+				if r != nil {
+					r.exec(r.m.Unwant())
+				}
+				continue
+			}
+			if r == nil {
+				r = s.newPG(id)
+			}
+			r.size = len(t.OSDSet)
+			generation := uint64(next.Generation(poolID))
+			if r.generation != generation && r.generation != 0 {
+				r.exec(r.m.Unwant())
+			}
+			r.generation = generation
+			cfg := peering.Config{MinSize: int(pool.PGMinSize), Up: up}
+			for _, osd := range t.OSDSet {
+				if osd != 0 {
+					cfg.Target = append(cfg.Target, osd)
+				}
+			}
+			r.exec(r.m.Want(cfg))
+		}
+	}
+	for _, r := range s.sortedPGs() {
+		if _, ok := next.PGConfig.Target(r.id); !ok {
+			r.exec(r.m.Unwant())
+		} else if st, ok := next.PGStates.Get(r.id); ok && st.Primary != s.o.Num && r.m.Phase == peering.Active {
+			s.log.Warn("another OSD has taken the PG over", "pg", r.id.String(), "primary", uint64(st.Primary))
+			r.exec(r.m.Restart())
+		}
+		if r.m.Phase == peering.Offline && !r.busy {
+			delete(s.pgs, r.id)
+		}
+	}
+}
+
+func (s *OSD) newPG(id layout.PGID) *pgRun {
+	r := &pgRun{s: s, id: id, m: peering.New(peering.Member{OSD: s.o.Num, Store: s.self.Store})}
+	r.report.Run = r.publish
+	r.retry.Fire = func() { r.exec(r.m.Retry(r.round)) }
+	r.locking.Fire = r.lockTimedOut
+	r.readmit.Fire = r.tryReadmit
+	if rec, ok := s.Snapshot().Records.Get(id); ok {
+		r.record, r.recordMod = *rec, rec.Mod
+	}
+	s.pgs[id] = r
+	return r
+}
+
+// exec carries out effects in order; effects that arise meanwhile queue up behind them.
+func (r *pgRun) exec(effects []peering.Effect) {
+	r.queue = append(r.queue, effects...)
+	if r.executing {
+		return
+	}
+	r.executing = true
+	for len(r.queue) > 0 {
+		e := r.queue[0]
+		r.queue = r.queue[1:]
+		r.do(e)
+	}
+	r.executing = false
+	r.queue = nil
+}
+
+func (r *pgRun) do(e peering.Effect) {
+	s, round := r.s, r.m.Round
+	switch e.Do {
+	case peering.Drain:
+		s.l.Disarm(&r.readmit)
+		s.l.Disarm(&r.locking)
+		r.activeDone = nil
+		if r.draining {
+			return
+		}
+		r.draining = true
+		r.served = nil
+		s.prim.Stop(r.id, func() {
+			r.draining = false
+			r.exec(r.m.Drained())
+		})
+	case peering.Take:
+		r.take(round, e.Above)
+	case peering.Lock:
+		r.lock(round, e.OSD, e.Interval)
+	case peering.List:
+		r.list(round, e.OSD, nil, layout.ObjectID{}, false)
+	case peering.Void:
+		r.void(round, e.OSD, e.Entries)
+	case peering.Activate:
+		r.activate(round, e.Record)
+	case peering.Announce:
+		r.announce(round, e.OSD, e.Interval)
+	case peering.Serve:
+		r.serve(e)
+	case peering.Retry:
+		r.round = round
+		s.l.Arm(&r.retry, s.l.Now().Add(e.After))
+	case peering.Release:
+		r.release()
+	case peering.Report:
+		if why := r.m.Reason; why != r.lastWhy {
+			r.lastWhy = why
+			if why != "" {
+				s.log.Warn("PG waits", "pg", r.id.String(), "interval", uint64(r.m.Interval), "reason", why)
+			}
+		}
+		s.l.Defer(&r.report)
+	}
+}
+
+// grantOf names the right of the present interval.
+func (r *pgRun) grantOf(interval layout.Interval) wire.Grant {
+	return wire.Grant{PG: r.id, Interval: interval, Instance: r.s.o.Instance}
+}
+
+func (r *pgRun) stateValue(bits wire.PGState) []byte {
+	st := cluster.PGState{Primary: r.s.o.Num, State: cluster.StateBits(bits)}
+	for _, a := range r.m.Acting {
+		st.Peers = append(st.Peers, a.OSD)
+	}
+	return cluster.Value(&st)
+}
+
+// take raises the interval and makes the PG's state key ours.
+func (r *pgRun) take(round uint64, above layout.Interval) {
+	s := r.s
+	if !s.leaseUp {
+		r.exec(r.m.TakeFailed(round, "no lease in etcd"))
+		return
+	}
+	rec := r.record
+	if uint64(rec.Generation) != r.generation {
+		// A pool made anew under the number of an earlier one: its PGs have no past.
+		rec = cluster.PGRecord{Generation: int64(r.generation), Interval: rec.Interval}
+	}
+	rec.Interval = max(rec.Interval, above) + 1
+	rec.Primary, rec.Instance = s.o.Num, s.o.Instance
+	stateKey, recordKey := cluster.PGStateKey(r.id), cluster.PGRecordKey(r.id)
+	held := registry.Absent(stateKey)
+	if r.haveState {
+		held = registry.HeldBy(stateKey, s.lease.ID())
+	}
+	lease := s.lease
+	t := registry.Txn{
+		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod)},
+		Then: []registry.Op{
+			{Kind: registry.Put, Key: stateKey, Value: r.stateValue(wire.PGStarting), Lease: lease.ID()},
+			{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&rec)},
+		},
+		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+	}
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		switch {
+		case err != nil:
+			r.refresh(func() { r.exec(r.m.TakeFailed(round, "etcd does not answer: "+err.Error())) })
+		case !res.Succeeded:
+			r.adopt(res.Results)
+			reason := "the record in etcd has changed"
+			if !r.haveState && len(res.Results[1]) > 0 {
+				reason = "another OSD holds the PG in etcd"
+				r.unlockAll()
+			}
+			r.exec(r.m.TakeFailed(round, reason))
+		default:
+			if s.lease == lease {
+				r.haveState, r.published = true, wire.PGStarting
+			}
+			r.record, r.recordMod = rec, res.Revision
+			r.exec(r.m.Taken(round, r.peeringRecord()))
+		}
+	})
+}
+
+// adopt takes over the record and state that a failed transaction found.
+func (r *pgRun) adopt(found [][]registry.KV) {
+	r.record, r.recordMod = cluster.PGRecord{}, 0
+	if len(found[0]) > 0 {
+		kv := found[0][0]
+		r.recordMod = kv.Mod
+		if err := json.Unmarshal(kv.Value, &r.record); err != nil {
+			r.s.log.Error("the PG's record cannot be read; correct the key", "key", kv.Key, "err", err)
+			r.recordMod = -1 // no transaction will succeed on it
+		}
+	}
+	r.haveState = len(found[1]) > 0 && r.s.lease != nil && found[1][0].Lease == r.s.lease.ID() && r.s.lease.ID() != 0
+}
+
+// refresh reads the record and state again after a transaction whose outcome is unknown.
+func (r *pgRun) refresh(then func()) {
+	t := registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.PGRecordKey(r.id)}, {Kind: registry.Get, Key: cluster.PGStateKey(r.id)}}}
+	r.s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if err == nil {
+			r.adopt(res.Results)
+		}
+		then()
+	})
+}
+
+func (r *pgRun) peeringRecord() peering.Record {
+	c := &r.record
+	out := peering.Record{Generation: uint64(c.Generation), Interval: c.Interval, Primary: c.Primary, Instance: c.Instance, Activated: c.Activated, Floor: c.Floor, Participants: toPeering(c.Participants)}
+	for _, set := range c.Sets {
+		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: toPeering(set.Members)})
+	}
+	return out
+}
+
+func toPeering(list []cluster.PGMember) []peering.Member {
+	var out []peering.Member
+	for _, m := range list {
+		out = append(out, peering.Member(m))
+	}
+	return out
+}
+
+func fromPeering(rec peering.Record) cluster.PGRecord {
+	list := func(in []peering.Member) []cluster.PGMember {
+		var out []cluster.PGMember
+		for _, m := range in {
+			out = append(out, cluster.PGMember(m))
+		}
+		return out
+	}
+	c := cluster.PGRecord{Generation: int64(rec.Generation), Interval: rec.Interval, Primary: rec.Primary, Instance: rec.Instance, Activated: rec.Activated, Floor: rec.Floor, Participants: list(rec.Participants)}
+	for _, set := range rec.Sets {
+		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: list(set.Members)})
+	}
+	return c
+}
+
+// lock asks an OSD, or our own store, for its grant.
+func (r *pgRun) lock(round uint64, osd layout.OSDNum, interval layout.Interval) {
+	s := r.s
+	q := secondary.LockRequest{Holder: s.self, PG: r.id, Generation: r.generation, Interval: interval}
+	s.whenSharded(r.id.Pool, func() {
+		if round != r.m.Round {
+			return
+		}
+		if osd == s.o.Num {
+			s.locks.Lock(q, func(retval int64, a secondary.LockReply) { r.lockAnswered(round, osd, interval, retval, a) })
+			return
+		}
+		if !r.locking.Armed() {
+			s.l.Arm(&r.locking, s.l.Now().Add(lockTimeout))
+		}
+		s.callJSON(osd, wire.OpSubLock, r.grantOf(interval), q, func(retval int64, meta []byte, err error) {
+			var a secondary.LockReply
+			if err != nil || len(meta) > 0 && json.Unmarshal(meta, &a) != nil {
+				r.exec(r.m.Refused(round, osd, 0))
+				return
+			}
+			r.lockAnswered(round, osd, interval, retval, a)
+		})
+	})
+}
+
+func (r *pgRun) lockAnswered(round uint64, osd layout.OSDNum, interval layout.Interval, retval int64, a secondary.LockReply) {
+	s := r.s
+	if retval != 0 {
+		r.exec(r.m.Refused(round, osd, a.Seen))
+		return
+	}
+	if round != r.m.Round {
+		r.unlock(osd, interval) // too late: nobody wants it any more
+		return
+	}
+	if osd == s.o.Num {
+		r.exec(r.m.Granted(round, osd, a.Store, a.Seen, a.TookPart))
+		return
+	}
+	s.peer(osd).granted(r.id, interval, func(ok bool) {
+		if !ok {
+			r.exec(r.m.Refused(round, osd, 0))
+			return
+		}
+		r.exec(r.m.Granted(round, osd, a.Store, a.Seen, a.TookPart))
+	})
+}
+
+// lockTimedOut goes on without those who have not answered.
+func (r *pgRun) lockTimedOut() {
+	for _, osd := range r.m.Pending() {
+		r.exec(r.m.Refused(r.m.Round, osd, 0))
+	}
+}
+
+func (r *pgRun) unlock(osd layout.OSDNum, interval layout.Interval) {
+	s := r.s
+	if osd == s.o.Num {
+		s.locks.Unlock(r.grantOf(interval))
+		return
+	}
+	s.peer(osd).dropped(r.id)
+	s.callJSON(osd, wire.OpSubUnlock, r.grantOf(interval), nil, func(int64, []byte, error) {})
+}
+
+// unlockAll gives back what this PG holds anywhere.
+func (r *pgRun) unlockAll() {
+	r.unlock(r.s.o.Num, r.m.Interval)
+	for _, p := range r.s.sortedPeers() {
+		if interval, ok := p.pgs[r.id]; ok {
+			r.unlock(p.osd, interval.interval)
+		}
+	}
+}
+
+// list brings the objects of a heard store, page by page.
+func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, after layout.ObjectID, resume bool) {
+	s := r.s
+	take := func(e wire.SubEntry) {
+		f := store.StateFlags(e.Flags)
+		sofar = append(sofar, peering.Entry{Object: e.Object, Version: e.Version, Interval: e.Interval, Tombstone: f&store.Tombstone != 0, Void: f&store.Void != 0})
+	}
+	if osd == s.o.Num {
+		entries, next, more := s.sec.List(r.id, after, resume, secondary.ListLimit)
+		for _, e := range entries {
+			take(e)
+		}
+		if more {
+			t := &loop.Task{Run: func() {
+				if round == r.m.Round {
+					r.list(round, osd, sofar, next, true)
+				}
+			}}
+			s.l.Post(t)
+			return
+		}
+		r.exec(r.m.Listed(round, osd, sofar))
+		return
+	}
+	m := wire.Sub{Op: wire.OpSubList, Grant: r.grantOf(r.m.Interval), Object: after, Limit: secondary.ListLimit}
+	if resume {
+		m.Flags = wire.SubResume
+	}
+	c := &peer.Call{}
+	m.Encode(&c.Header)
+	c.Done = func(c *peer.Call) {
+		if round != r.m.Round {
+			return
+		}
+		var a wire.SubReply
+		if c.Err != nil || a.Decode(&c.Reply) != nil || a.Retval < 0 || wire.SubEntries(c.ReplyMeta, take) != nil {
+			s.log.Warn("listing failed", "pg", r.id.String(), "peer", uint64(osd), "err", c.Err, "retval", a.Retval)
+			r.exec(r.m.Restart())
+			return
+		}
+		if a.Flags&wire.SubResume != 0 {
+			r.list(round, osd, sofar, a.Object, true)
+			return
+		}
+		r.exec(r.m.Listed(round, osd, sofar))
+	}
+	s.hub.Call(osd, c)
+}
+
+// void has a store void false copies.
+func (r *pgRun) void(round uint64, osd layout.OSDNum, entries []peering.Entry) {
+	s := r.s
+	n := min(len(entries), secondary.ListLimit)
+	var list []wire.SubEntry
+	var meta []byte
+	for _, e := range entries[:n] {
+		w := wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval}
+		list = append(list, w)
+		meta = wire.AppendSubEntry(meta, w)
+	}
+	s.log.Info("voiding copies that were never acknowledged", "pg", r.id.String(), "on", uint64(osd), "objects", len(entries))
+	done := func(ok bool) {
+		switch {
+		case round != r.m.Round:
+		case !ok:
+			r.exec(r.m.Restart())
+		case n < len(entries):
+			r.void(round, osd, entries[n:])
+		default:
+			r.exec(r.m.Voided(round, osd))
+		}
+	}
+	if osd == s.o.Num {
+		s.sec.Mark(wire.OpSubVoid, r.id, list, func(err error) { done(err == nil) })
+		return
+	}
+	m := wire.Sub{Op: wire.OpSubVoid, Grant: r.grantOf(r.m.Interval), Meta: len(meta)}
+	c := &peer.Call{Meta: meta}
+	m.Encode(&c.Header)
+	c.Done = func(c *peer.Call) { done(c.Err == nil && c.Reply.Err() == nil) }
+	s.hub.Call(osd, c)
+}
+
+// activate records the set and its participants; afterwards everything up to that revision must be applied before the PG serves.
+func (r *pgRun) activate(round uint64, rec peering.Record) {
+	s := r.s
+	next := fromPeering(rec)
+	history := cluster.PGHistory{Epoch: uint64(next.Interval)}
+	for _, m := range next.Participants {
+		history.AllPeers = append(history.AllPeers, m.OSD)
+	}
+	for _, set := range next.Sets[:len(next.Sets)-1] {
+		var osds []layout.OSDNum
+		for _, m := range set.Members {
+			osds = append(osds, m.OSD)
+		}
+		history.OSDSets = append(history.OSDSets, osds)
+	}
+	if old, ok := s.Snapshot().Histories.Get(r.id); ok {
+		history.NextScrub = old.NextScrub
+	}
+	r.putRecord(next, &history, func(rev registry.Revision, ok bool) {
+		if round != r.m.Round {
+			return
+		}
+		if !ok {
+			r.exec(r.m.Activated(round, false))
+			return
+		}
+		r.activeRev = rev
+		r.activeDone = func() { r.exec(r.m.Activated(round, true)) }
+		r.applied(s.Snapshot().Revision)
+	})
+}
+
+// putRecord writes the record if it is still as we know it and the PG is ours.
+func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, done func(rev registry.Revision, ok bool)) {
+	s := r.s
+	if !r.haveState || s.lease == nil {
+		done(0, false)
+		return
+	}
+	recordKey, stateKey := cluster.PGRecordKey(r.id), cluster.PGStateKey(r.id)
+	t := registry.Txn{
+		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod)},
+		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}},
+		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+	}
+	if history != nil {
+		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(history)})
+	}
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		switch {
+		case err != nil:
+			r.refresh(func() { done(0, false) })
+		case !res.Succeeded:
+			r.adopt(res.Results)
+			done(0, false)
+		default:
+			r.record, r.recordMod = next, res.Revision
+			done(res.Revision, true)
+		}
+	})
+}
+
+// applied says that everything up to rev is applied.
+func (r *pgRun) applied(rev registry.Revision) {
+	if r.activeDone != nil && rev >= r.activeRev {
+		f := r.activeDone
+		r.activeDone = nil
+		f()
+	}
+}
+
+// announce has a heard store write down that it takes part.
+func (r *pgRun) announce(round uint64, osd layout.OSDNum, interval layout.Interval) {
+	s := r.s
+	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Instance: s.o.Instance, Floor: r.record.Floor}
+	for _, a := range r.m.Acting {
+		q.Set = append(q.Set, store.Member(a))
+	}
+	done := func(ok bool) {
+		if round != r.m.Round {
+			return
+		}
+		if !ok {
+			r.exec(r.m.Restart())
+			return
+		}
+		r.exec(r.m.Announced(round, osd))
+	}
+	if osd == s.o.Num {
+		s.locks.Announce(q, func(retval int64) { done(retval == 0) })
+		return
+	}
+	s.callJSON(osd, wire.OpSubAnnounce, r.grantOf(interval), q, func(retval int64, _ []byte, err error) { done(err == nil && retval == 0) })
+}
+
+// serve begins to serve clients.
+func (r *pgRun) serve(e peering.Effect) {
+	s := r.s
+	s.l.Disarm(&r.locking)
+	g, err := s.Snapshot().Geometry(r.id.Pool)
+	if err != nil {
+		r.exec(r.m.Restart())
+		return
+	}
+	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
+	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
+	if r.m.Record.IsClean() {
+		r.served.SetClean()
+	}
+	if len(e.Members) < r.size {
+		r.pause = min(max(r.pause*2, readmitPause), readmitPauseMax)
+		s.l.Arm(&r.readmit, s.l.Now().Add(r.pause))
+	} else {
+		r.pause = 0
+	}
+}
+
+// tryReadmit starts a new interval if a member that was left out can be reached now.
+func (r *pgRun) tryReadmit() {
+	s := r.s
+	for _, osd := range r.m.LeftOut() {
+		if s.hub.Connected(osd) {
+			r.exec(r.m.Readmit())
+			return
+		}
+		s.hub.Connect(osd)
+	}
+	if r.m.Phase == peering.Active {
+		s.l.Arm(&r.readmit, s.l.Now().Add(max(r.pause, readmitPause)))
+	}
+}
+
+// recovered records that the PG needs nobody but its present set.
+func (r *pgRun) recovered() {
+	s := r.s
+	if r.m.Phase != peering.Active || r.cleaning {
+		return
+	}
+	if r.m.Record.IsClean() {
+		r.served.SetClean()
+		s.l.Defer(&r.report)
+		return
+	}
+	round := r.m.Round
+	r.cleaning = true
+	clean := r.m.Record.Clean()
+	r.putRecord(fromPeering(clean), nil, func(_ registry.Revision, ok bool) {
+		r.cleaning = false
+		if round != r.m.Round || r.served == nil {
+			return
+		}
+		if !ok {
+			r.exec(r.m.Restart())
+			return
+		}
+		r.m.Cleaned(round, clean)
+		r.served.SetClean()
+		s.log.Info("PG clean", "pg", r.id.String(), "interval", uint64(r.m.Interval))
+		s.l.Defer(&r.report)
+	})
+}
+
+// release gives the PG up: the members are unlocked, the state key is removed.
+func (r *pgRun) release() {
+	s := r.s
+	s.l.Disarm(&r.retry)
+	r.unlockAll()
+	if !r.haveState || s.lease == nil {
+		r.haveState = false
+		s.checkStopped()
+		return
+	}
+	r.busy = true
+	key := cluster.PGStateKey(r.id)
+	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{{Kind: registry.Delete, Key: key}}}
+	r.haveState = false
+	s.o.Registry.Txn(t, func(registry.TxnResult, error) {
+		r.busy = false
+		s.checkStopped()
+		if !s.stopping {
+			s.applyPGs(s.Snapshot(), s.Snapshot())
+		}
+	})
+}
+
+// reclaim makes the state key again after the lease was lost, if nobody took the PG meanwhile; the interval goes on.
+func (r *pgRun) reclaim() {
+	s := r.s
+	if r.haveState || r.m.Phase != peering.Active || s.lease == nil {
+		return
+	}
+	lease, round := s.lease, r.m.Round
+	stateKey, recordKey := cluster.PGStateKey(r.id), cluster.PGRecordKey(r.id)
+	bits := r.bits()
+	t := registry.Txn{
+		If:   []registry.Compare{registry.Absent(stateKey), registry.Unchanged(recordKey, r.recordMod), registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID())},
+		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: r.stateValue(bits), Lease: lease.ID()}},
+		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+	}
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if round != r.m.Round || s.lease != lease {
+			return
+		}
+		switch {
+		case err != nil:
+			r.refresh(func() {
+				if round == r.m.Round && !r.haveState {
+					s.l.Arm(&s.retry, s.l.Now().Add(200*time.Millisecond))
+					r.reclaim()
+				}
+			})
+		case !res.Succeeded:
+			r.adopt(res.Results)
+			r.exec(r.m.Restart())
+		default:
+			r.haveState, r.published = true, bits
+		}
+	})
+}
+
+// bits is the PG's state as the registry shows it.
+func (r *pgRun) bits() wire.PGState {
+	switch r.m.Phase {
+	case peering.Draining:
+		if r.m.Wanted() {
+			return wire.PGRepeering
+		}
+		return wire.PGStopping
+	case peering.Taking:
+		return wire.PGStarting
+	case peering.Waiting:
+		return wire.PGIncomplete
+	case peering.Active:
+		b := wire.PGActive
+		if len(r.m.Acting) < r.size {
+			b |= wire.PGDegraded
+		}
+		if r.served != nil {
+			if left, _ := r.served.Left(); left > 0 {
+				b |= wire.PGHasDegraded
+			}
+		}
+		return b
+	}
+	return wire.PGPeering
+}
+
+// publish writes the state key when what it says has changed.
+func (r *pgRun) publish() {
+	s := r.s
+	bits := r.bits()
+	if !r.haveState || r.putting || bits == r.published || s.lease == nil || r.m.Phase == peering.Offline {
+		return
+	}
+	r.putting = true
+	key := cluster.PGStateKey(r.id)
+	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{
+		{Kind: registry.Put, Key: key, Value: r.stateValue(bits), Lease: s.lease.ID()},
+		{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(r.statsValue())},
+	}}
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		r.putting = false
+		if err == nil && res.Succeeded {
+			r.published = bits
+		}
+		if r.bits() != r.published && r.haveState {
+			s.l.Defer(&r.report)
+		}
+	})
+}

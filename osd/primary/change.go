@@ -1,0 +1,232 @@
+package primary
+
+import (
+	"holdfast/core/layout"
+	"holdfast/core/peer"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// change gives a write, zero or delete its version and sends it to every member.
+func (o *op) change() {
+	p, q := o.p, o.q
+	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) {
+		p.refuse(o, wire.ESTALE)
+		return
+	}
+	obj := q.open(o.id)
+	if o.trail.Session != 0 {
+		if c := obj.Find(o.trail.Session, o.trail.Sequence); c != nil {
+			// The client repeats what is under way: it gets the same answer.
+			first := c.Owner.(*op)
+			o.joined, first.joined = first.joined, o
+			return
+		}
+		if id, version, ok := p.st.FindPair(store.Pair{Session: o.trail.Session, Sequence: o.trail.Sequence}); ok {
+			// Done before: the object is whole, so every member has that version.
+			q.Table.Close(obj)
+			if id != o.id {
+				p.refuse(o, wire.EINVAL)
+				return
+			}
+			o.reply(uint64(version))
+			return
+		}
+	}
+	if o.trail.Deadline != 0 && int64(p.l.Now()) > int64(o.trail.Deadline) {
+		q.Table.Close(obj)
+		p.refuse(o, wire.ETIMEDOUT)
+		return
+	}
+	if current := visible(obj.Last, obj.Gone); o.cas != 0 && o.cas != uint64(current)+1 {
+		if obj.Changing() {
+			// What the client will be told must be true: wait until it is on every member.
+			obj.Await(&o.waiter, obj.Last)
+			return
+		}
+		q.Table.Close(obj)
+		o.conflict(uint64(current))
+		return
+	}
+	if obj.Gone && (o.kind == wire.ChangeDelete || o.kind == wire.ChangeHole) {
+		if obj.Changing() {
+			obj.Await(&o.waiter, obj.Last)
+			return
+		}
+		q.Table.Close(obj)
+		o.reply(0)
+		return
+	}
+	if o.kind != wire.ChangeDelete && (obj.Gone || o.len == q.Geometry.BlockSize) && !q.room() {
+		q.Table.Close(obj)
+		p.refuse(o, wire.ENOSPC)
+		return
+	}
+	o.begin(obj.Last)
+}
+
+// visible is an object's version as clients see it.
+func visible(v layout.Version, gone bool) layout.Version {
+	if gone {
+		return 0
+	}
+	return v
+}
+
+// room reports whether every member has space for one more block, by what their last replies said.
+func (q *PG) room() bool {
+	p := q.p
+	if p.st.Stats().FreeBlocks <= uint64(q.running) {
+		return false
+	}
+	for _, osd := range q.others {
+		if free, known := p.space[osd]; known && free <= uint64(q.running) {
+			return false
+		}
+	}
+	return true
+}
+
+// begin sends the change out on top of base.
+func (o *op) begin(base layout.Version) {
+	p, q := o.p, o.q
+	obj := q.Table.Get(o.id)
+	version := max(base, q.floor, layout.Version(q.Interval)<<layout.VersionCounterBits) + 1
+	o.ch.Version, o.ch.Tombstone = version, o.kind == wire.ChangeDelete
+	o.ch.Session, o.ch.Sequence = o.trail.Session, o.trail.Sequence
+	obj.Assign(&o.ch)
+	m := wire.SubChange{
+		Object: o.id, Base: base, Version: version, Offset: o.off, Len: o.len, Kind: o.kind, Grant: q.grant,
+		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low,
+	}
+	o.left = 1 + len(q.others)
+	for i, osd := range q.others {
+		if i == len(o.calls) {
+			c := &call{op: o}
+			c.c.Done = func(*peer.Call) { c.answered() }
+			o.calls = append(o.calls, c)
+		}
+		c := o.calls[i]
+		c.osd = osd
+		m.Encode(&c.c.Header)
+		c.c.Payload = c.c.Payload[:0]
+		if o.data != nil {
+			c.c.Payload = append(c.c.Payload, peer.Piece{Ref: o.data, Len: int(o.len)})
+		}
+		p.hub.Call(osd, &c.c)
+	}
+	o.sop.Data, o.sop.DataOff = o.data, 0
+	q.begin()
+	p.sec.Change(&o.sop, &m)
+}
+
+// answered is another member's answer.
+func (c *call) answered() {
+	o := c.op
+	p, q := o.p, o.q
+	errno := int64(0)
+	if c.c.Err != nil {
+		errno = wire.EPIPE
+	} else {
+		var m wire.VersionReply
+		if m.Decode(&c.c.Reply) != nil {
+			errno = wire.EINVAL
+		} else if errno = m.Retval; errno == 0 {
+			p.space[c.osd] = m.Free
+		}
+	}
+	if errno != 0 {
+		o.failed = true
+	}
+	id, stopped := q.ID, q.stopped
+	o.member()
+	if errno != 0 && !stopped {
+		p.host.Lost(id, c.osd, errno == wire.ENOSPC)
+	}
+}
+
+// member counts one member's answer; after the last the change is committed, or the operation is over.
+func (o *op) member() {
+	if o.left--; o.left > 0 {
+		return
+	}
+	switch {
+	case o.q.stopped:
+		o.p.put(o) // the client was answered when the interval ended
+	case o.failed:
+		// The interval is about to end and answers the client; committed puts the operation back.
+	default:
+		o.q.Table.Ack(&o.ch)
+	}
+}
+
+// committed is called when every member has the change and all before it, or when the interval ended.
+func (o *op) committed() {
+	p, q := o.p, o.q
+	if q.stopped {
+		for j := o.joined; j != nil; {
+			next := j.joined
+			j.joined = nil
+			p.refuse(j, wire.EPIPE)
+			j = next
+		}
+		o.joined = nil
+		p.count(o, 0)
+		o.r.Fail(wire.EPIPE)
+		o.r = nil
+		if o.left == 0 {
+			p.put(o)
+		}
+		return
+	}
+	if o.ch.Tombstone {
+		e := wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}
+		if q.clean {
+			q.tombs = append(q.tombs, e)
+			p.armForget()
+		} else {
+			q.waiting = append(q.waiting, e)
+		}
+	}
+	version := uint64(o.ch.Version)
+	for j := o.joined; j != nil; {
+		next := j.joined
+		j.joined = nil
+		j.reply(version)
+		j = next
+	}
+	o.joined = nil
+	o.reply(version)
+}
+
+// reply acknowledges the operation and ends it.
+func (o *op) reply(version uint64) {
+	o.p.count(o, o.len)
+	o.answer(int64(o.len), version)
+}
+
+// conflict answers a CAS whose expectation is not the present version.
+func (o *op) conflict(version uint64) {
+	o.p.count(o, 0)
+	o.answer(wire.EINTR, version)
+}
+
+func (o *op) answer(retval int64, version uint64) {
+	var h wire.Header
+	switch o.code {
+	case wire.OpDelete:
+		if retval > 0 {
+			retval = 0
+		}
+		m := wire.DeleteReply{Retval: retval, Flags: wire.SupportLeftOnDead, Version: version}
+		m.Encode(&h)
+	case wire.OpZero:
+		m := wire.VersionReply{Op: wire.OpZero, Retval: retval, Version: version}
+		m.Encode(&h)
+	default:
+		m := wire.ReadWriteReply{Op: o.code, Retval: retval, Version: version}
+		m.Encode(&h)
+	}
+	o.r.Reply(&h, nil, nil)
+	o.p.put(o)
+}

@@ -1,0 +1,197 @@
+// Package primary executes clients' requests on the primary of each PG: order per object, versions, every change on every member before it is acknowledged, reads that
+// see only what every member has, each request once; and it makes objects whole again that some member lacks.
+//
+// osd drives it: it says when a PG serves and with whom, and takes it away. Everything belongs to the OSD's loop. A request is acknowledged only in the interval it was
+// begun in; when the interval ends, what is unacknowledged is answered EPIPE, and the client asks again under the same session and sequence.
+package primary
+
+import (
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/wire"
+	"holdfast/osd/peering"
+	"holdfast/osd/pg"
+	"holdfast/osd/secondary"
+	"holdfast/osd/store"
+)
+
+// Host is what the primary needs of the daemon around it.
+type Host interface {
+	// Snapshot is the state of the cluster as applied.
+	Snapshot() *cluster.Snapshot
+	// Valid reports whether the OSD's grant to us is in force now, by our clock.
+	Valid(osd layout.OSDNum) bool
+	// Lost says that a member of a PG failed us: the interval must end. full says that it refuses writes for lack of space.
+	Lost(pg layout.PGID, osd layout.OSDNum, full bool)
+	// Fenced reports whether a session's requests are refused.
+	Fenced(session uint64, pool layout.PoolID) bool
+	// Recovered says that every object of the PG is whole on its acting set.
+	Recovered(pg layout.PGID)
+	// RecoveryAllowed reports whether background recovery may run (no_recovery).
+	RecoveryAllowed() bool
+}
+
+// Options are the primary's limits.
+type Options struct {
+	Self          layout.OSDNum
+	Instance      uint64
+	RecoveryDepth int // objects recovered at once in the background, over all PGs
+}
+
+// Primary is the request execution of one OSD.
+type Primary struct {
+	l    loop.Loop
+	hub  *peer.Hub
+	sec  *secondary.Server
+	st   *store.Store
+	host Host
+	o    Options
+
+	pgs   map[layout.PGID]*PG
+	order []layout.PGID // of pgs, sorted
+	free  *op
+	space map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
+	stats [64]OpStat
+
+	recovering int // objects under background recovery
+	turn       int // position in order of the PG that recovers next
+	kickTask   loop.Task
+	retry      loop.Timer
+	forget     loop.Timer
+	Recovery   RecoveryStat
+}
+
+// OpStat sums up one opcode since the start.
+type OpStat struct{ Count, Usec, Bytes uint64 }
+
+// RecoveryStat sums up recovery since the start.
+type RecoveryStat struct{ Objects, Bytes, Usec uint64 }
+
+// New makes a primary without PGs.
+func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, host Host, o Options) *Primary {
+	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}}
+	p.kickTask.Run = p.recoverSome
+	p.retry.Fire = p.recoverSome
+	p.forget.Fire = p.forgetAll
+	return p
+}
+
+// Stats is the sum for an opcode.
+func (p *Primary) Stats(op wire.Opcode) OpStat { return p.stats[op&63] }
+
+// PG is one PG while we serve it as its primary.
+type PG struct {
+	ID       layout.PGID
+	Interval layout.Interval
+	Geometry layout.Geometry
+	Table    *pg.Table
+
+	p       *Primary
+	others  []layout.OSDNum // members besides us
+	members []layout.OSDNum
+	grant   wire.Grant
+	floor   layout.Version
+	stopped bool
+	running int // local store operations under way
+	drained func()
+
+	unclean  []layout.ObjectID // in order, those still to be recovered from next on
+	next     int
+	left     int // objects that are not whole
+	total    int
+	clean    bool // the record says so: tombstones may go
+	tombs    []wire.SubEntry
+	waiting  []wire.SubEntry // tombstones made while not clean
+	reported bool
+}
+
+// Serve begins to serve a PG in an interval.
+func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, v *peering.Verdict) *PG {
+	q := &PG{ID: id, Interval: interval, Geometry: g, Table: pg.NewTable(), p: p, floor: v.Floor,
+		grant: wire.Grant{PG: id, Interval: interval, Instance: p.o.Instance}}
+	for _, m := range members {
+		q.members = append(q.members, m.OSD)
+		if m.OSD != p.o.Self {
+			q.others = append(q.others, m.OSD)
+		}
+	}
+	for i := range v.Unclean {
+		u := &v.Unclean[i]
+		o := q.Table.Open(u.Object, u.Truth.Version, u.Truth.Version == 0 || u.Truth.Tombstone)
+		o.Unclean = u
+		q.unclean = append(q.unclean, u.Object)
+	}
+	q.left, q.total = len(q.unclean), len(q.unclean)
+	for _, e := range v.Tombstones {
+		q.waiting = append(q.waiting, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval})
+	}
+	p.pgs[id] = q
+	p.sortPGs()
+	p.kick()
+	return q
+}
+
+// Left is the number of objects that are not whole, and Total how many there were when the PG began to serve.
+func (q *PG) Left() (left, total int) { return q.left, q.total }
+
+// SetClean says that the PG's record needs nobody but the present set: tombstones may be forgotten.
+func (q *PG) SetClean() {
+	q.clean = true
+	q.tombs = append(q.tombs, q.waiting...)
+	q.waiting = nil
+	q.p.armForget()
+}
+
+// Stop ends the serving of a PG. Every request under way is answered EPIPE now; drained is called when our store has finished what was under way.
+func (p *Primary) Stop(id layout.PGID, drained func()) {
+	q := p.pgs[id]
+	if q == nil {
+		drained()
+		return
+	}
+	delete(p.pgs, id)
+	p.sortPGs()
+	q.stopped = true
+	q.drained = drained
+	q.Table.Abandon(func(c *pg.Change) { c.Committed() })
+	if q.running == 0 {
+		q.drained = nil
+		drained()
+	}
+}
+
+func (q *PG) begin() { q.running++ }
+
+func (q *PG) end() {
+	q.running--
+	if q.running == 0 && q.drained != nil {
+		f := q.drained
+		q.drained = nil
+		f()
+	}
+}
+
+// valid reports whether every member's grant is in force; if not, the interval ends.
+func (q *PG) valid() bool {
+	if q.stopped {
+		return false
+	}
+	for _, osd := range q.others {
+		if !q.p.host.Valid(osd) {
+			q.p.host.Lost(q.ID, osd, false)
+			return false
+		}
+	}
+	return true
+}
+
+// lookup is what our store holds of an object, as the order of its changes begins.
+func (q *PG) open(id layout.ObjectID) *pg.Object {
+	if o := q.Table.Get(id); o != nil {
+		return o
+	}
+	s, ok := q.p.st.State(id)
+	return q.Table.Open(id, s.Version, !ok || s.Version == 0 || s.Flags&store.Tombstone != 0)
+}

@@ -1,0 +1,316 @@
+package primary
+
+import (
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/loop/buf"
+	"holdfast/core/peer"
+	"holdfast/core/wire"
+	"holdfast/osd/pg"
+	"holdfast/osd/secondary"
+	"holdfast/osd/store"
+)
+
+// op is one client request under way.
+type op struct {
+	p     *Primary
+	q     *PG
+	r     *peer.Request
+	code  wire.Opcode
+	id    layout.ObjectID
+	off   uint32
+	len   uint32
+	kind  wire.ChangeKind
+	cas   uint64 // version to be made, 0 unconditional
+	trail wire.Trailer
+	start loop.Instant
+
+	waiter pg.Waiter
+	sop    store.Op
+	ch     pg.Change
+	data   *buf.Ref // of a write; ours until the op is put back
+	calls  []*call
+	left   int // members that have not answered
+	failed bool
+	joined *op // requests repeated by the client while the first try is under way
+	next   *op
+}
+
+// call is one sub-operation under way to another member.
+type call struct {
+	c   peer.Call
+	op  *op
+	osd layout.OSDNum
+}
+
+func (p *Primary) get() *op {
+	o := p.free
+	if o == nil {
+		o = &op{p: p}
+		o.waiter.Wake = o.admit
+		o.sop.Done = func(*store.Op) { o.stored() }
+		o.ch.Owner, o.ch.Committed = o, o.committed
+	} else {
+		p.free, o.next = o.next, nil
+	}
+	return o
+}
+
+func (p *Primary) put(o *op) {
+	if o.data != nil {
+		o.data.Release()
+		o.data = nil
+	}
+	secondary.ResetOp(&o.sop)
+	o.q, o.r, o.joined, o.failed = nil, nil, nil, false
+	o.next, p.free = p.free, o
+}
+
+// Request takes READ, WRITE, DELETE, ZERO or SYNC of a client.
+func (p *Primary) Request(r *peer.Request) {
+	code := r.Header.Op()
+	if code == wire.OpSync {
+		// Everything was durable when it was acknowledged.
+		p.stats[code].Count++
+		var h wire.Header
+		m := wire.BareReply{Op: wire.OpSync}
+		m.Encode(&h)
+		r.Reply(&h, nil, nil)
+		return
+	}
+	var inode layout.Inode
+	var offset, revision uint64
+	o := p.get()
+	o.r, o.code, o.start = r, code, p.l.Now()
+	if code == wire.OpZero {
+		var m wire.Zero
+		if m.Decode(&r.Header) != nil {
+			p.refuse(o, wire.EINVAL)
+			return
+		}
+		inode, offset, o.len, o.cas, o.trail = m.Inode, m.Offset, m.Len, m.Version, m.Trailer
+		o.kind = wire.ChangeHole
+		if m.Flags&wire.ZeroKeepWritten != 0 {
+			o.kind = wire.ChangeZero
+		}
+	} else {
+		var m wire.ReadWrite
+		if m.Decode(&r.Header) != nil {
+			p.refuse(o, wire.EINVAL)
+			return
+		}
+		inode, offset, o.len, o.cas, o.trail, revision = m.Inode, m.Offset, m.Len, m.Version, m.Trailer, m.MetaRevision
+		o.kind = wire.ChangeWrite
+		if code == wire.OpDelete {
+			o.kind = wire.ChangeDelete
+		}
+	}
+	g, err := p.host.Snapshot().Geometry(inode.Pool())
+	if err != nil || g.PGCount == 0 {
+		p.refuse(o, wire.EPIPE)
+		return
+	}
+	stripe := g.Stripe(offset)
+	o.id = layout.ObjectID{Inode: inode, Stripe: stripe}
+	o.off = uint32(offset - stripe)
+	if o.off%g.Granularity != 0 || o.len%g.Granularity != 0 || uint64(o.off)+uint64(o.len) > uint64(g.BlockSize) || inode.Num() == 0 {
+		p.refuse(o, wire.EINVAL)
+		return
+	}
+	q := p.pgs[layout.PGID{Pool: inode.Pool(), Num: g.PG(stripe)}]
+	if q == nil || !q.valid() {
+		p.refuse(o, wire.EPIPE)
+		return
+	}
+	o.q = q
+	if errno := p.checkInode(o, inode, revision); errno != 0 {
+		p.refuse(o, errno)
+		return
+	}
+	switch {
+	case code == wire.OpRead:
+	case code == wire.OpDelete:
+		o.off, o.len = 0, 0
+	case o.len == 0:
+		p.refuse(o, wire.EINVAL)
+		return
+	case o.kind == wire.ChangeWrite:
+		o.data = r.TakeData()
+		if o.data == nil || o.data.Len() != int(o.len) {
+			p.refuse(o, wire.EINVAL)
+			return
+		}
+	case o.kind == wire.ChangeHole && o.len == g.BlockSize:
+		o.kind, o.off, o.len = wire.ChangeDelete, 0, 0
+	}
+	o.admit()
+}
+
+// checkInode applies what the image's configuration says.
+func (p *Primary) checkInode(o *op, inode layout.Inode, revision uint64) int64 {
+	i, ok := p.host.Snapshot().Inode(inode)
+	own := uint64(0)
+	if ok {
+		own = uint64(i.Mod)
+	}
+	if o.code == wire.OpRead {
+		switch {
+		case revision != 0 && revision != own:
+			return wire.EPIPE
+		case ok && bool(i.Deleted):
+			return wire.EPIPE
+		}
+		return 0
+	}
+	switch {
+	case revision > own:
+		return wire.EPIPE // we have not heard yet of what the client knows
+	case !ok:
+		return 0
+	case bool(i.Deleted):
+		if o.code == wire.OpDelete {
+			return 0
+		}
+		return wire.EROFS
+	case bool(i.ReadOnly):
+		return wire.EROFS
+	}
+	return 0
+}
+
+// admit begins or, after waiting for the object to be whole, goes on.
+func (o *op) admit() {
+	p, q := o.p, o.q
+	if q.stopped || !q.valid() {
+		p.refuse(o, wire.EPIPE)
+		return
+	}
+	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) {
+		obj.Block(&o.waiter)
+		q.recoverNow(obj)
+		return
+	}
+	if o.code == wire.OpRead {
+		q.begin()
+		o.sop.Kind, o.sop.Object, o.sop.Offset, o.sop.Len = store.OpRead, o.id, o.off, o.len
+		p.st.Submit(&o.sop)
+		return
+	}
+	o.change()
+}
+
+func (p *Primary) refuse(o *op, errno int64) {
+	p.count(o, 0)
+	for j := o.joined; j != nil; {
+		next := j.joined
+		j.joined = nil
+		p.refuse(j, errno)
+		j = next
+	}
+	o.r.Fail(errno)
+	p.put(o)
+}
+
+func (p *Primary) count(o *op, bytes uint32) {
+	s := &p.stats[o.code&63]
+	s.Count++
+	s.Usec += uint64(p.l.Now().Sub(o.start).Microseconds())
+	s.Bytes += uint64(bytes)
+}
+
+// stored is the completion of our own store's operation.
+func (o *op) stored() {
+	if o.code == wire.OpRead {
+		o.q.end()
+		o.readDone()
+		return
+	}
+	q := o.q
+	o.p.sec.Changed(q.ID)
+	err := o.sop.Err
+	switch {
+	case err == nil:
+		o.member()
+	default:
+		o.failed = true
+		o.member()
+		if !q.stopped {
+			o.p.host.Lost(q.ID, o.p.o.Self, secondary.Retval(err) == wire.ENOSPC)
+		}
+	}
+	q.end()
+}
+
+// readDone looks at what the store brought: data that is not on every member yet waits until it is.
+func (o *op) readDone() {
+	p, q := o.p, o.q
+	switch {
+	case q.stopped || !q.valid():
+		o.dropData()
+		p.refuse(o, wire.EPIPE)
+		return
+	case o.sop.Err != nil:
+		o.dropData()
+		o.readFailed()
+		return
+	}
+	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.sop.State.Version > obj.Committed() {
+		obj.Await(&o.waiter, o.sop.State.Version)
+		o.waiter.Wake = o.readDoneAgain
+		return
+	}
+	m := wire.ReadWriteReply{Op: wire.OpRead, Retval: int64(o.len), Version: uint64(o.sop.State.Version)}
+	if o.sop.State.Flags&store.Tombstone != 0 {
+		m.Version = 0
+	}
+	m.BitmapLen = uint32(len(o.sop.Bitmap))
+	var h wire.Header
+	m.Encode(&h)
+	if o.sop.Data != nil {
+		q.p.reply1(o.r, &h, o.sop.Bitmap, peer.Piece{Ref: o.sop.Data, Len: int(o.len)})
+	} else {
+		o.r.Reply(&h, o.sop.Bitmap, nil)
+	}
+	o.dropData()
+	p.count(o, o.len)
+	p.put(o)
+}
+
+func (o *op) readDoneAgain() {
+	o.waiter.Wake = o.admit
+	o.readDone()
+}
+
+func (p *Primary) reply1(r *peer.Request, h *wire.Header, meta []byte, piece peer.Piece) {
+	pieces := [1]peer.Piece{piece}
+	r.Reply(h, meta, pieces[:])
+}
+
+func (o *op) dropData() {
+	if o.sop.Data != nil {
+		o.sop.Data.Release()
+		o.sop.Data = nil
+	}
+}
+
+// readFailed is a read that our own copy could not serve: another member's copy is put in its place first, if there is one.
+func (o *op) readFailed() {
+	p, q := o.p, o.q
+	obj := q.open(o.id)
+	if obj.Unclean == nil && !obj.Recovering {
+		if obj.Changing() {
+			p.refuse(o, wire.EPIPE)
+			return
+		}
+		s, _ := p.st.State(o.id)
+		p.l.Log().Warn("copy unreadable, repairing it from another", "pg", q.ID.String(), "object", o.id.String(), "err", o.sop.Err)
+		if len(q.others) == 0 || !q.repair(obj, s) {
+			q.Table.Close(obj)
+			p.refuse(o, wire.EIO)
+			return
+		}
+	}
+	secondary.ResetOp(&o.sop)
+	obj.Block(&o.waiter)
+	q.recoverNow(obj)
+}

@@ -1,0 +1,177 @@
+package osd
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// endPause is how long after the end of a gateway or tool its sessions' pairs are kept: far above op_ttl.
+const endPause = time.Minute
+
+// statsOps are the opcodes whose sums are published.
+var statsOps = []wire.Opcode{wire.OpRead, wire.OpWrite, wire.OpSync, wire.OpDelete, wire.OpZero}
+
+// statsValue is osd/stats.
+func (s *OSD) statsValue() *cluster.OSDStats {
+	st := s.o.Store.Stats()
+	now := s.l.Wall()
+	v := &cluster.OSDStats{
+		Time:            fmt.Sprintf("%d.%03d", now.Unix(), now.Nanosecond()/1e6),
+		BlockstoreReady: true,
+		Size:            cluster.Number(st.Blocks * uint64(st.BlockSize)), Free: cluster.Number(st.FreeBlocks * uint64(st.BlockSize)),
+		DataBlockSize: cluster.Number(st.BlockSize), BitmapGranularity: cluster.Number(st.Granularity), ImmediateCommit: "all",
+		Host: s.o.Host, Version: s.o.Version,
+		OpStats: map[string]cluster.OpStats{}, RecoveryStats: map[string]cluster.OpStats{},
+	}
+	for _, op := range statsOps {
+		if o := s.prim.Stats(op); o.Count > 0 {
+			v.OpStats[op.String()] = cluster.OpStats{Count: cluster.Number(o.Count), Usec: cluster.Number(o.Usec), Bytes: cluster.Number(o.Bytes)}
+		}
+	}
+	if r := s.prim.Recovery; r.Objects > 0 {
+		v.RecoveryStats["degraded"] = cluster.OpStats{Count: cluster.Number(r.Objects), Usec: cluster.Number(r.Usec), Bytes: cluster.Number(r.Bytes)}
+	}
+	return v
+}
+
+// statsValue is pgstats.
+func (r *pgRun) statsValue() *cluster.PGStats {
+	v := &cluster.PGStats{}
+	for _, a := range r.m.Acting {
+		v.WriteOSDSet = append(v.WriteOSDSet, cluster.Number(a.OSD))
+	}
+	n := uint64(r.s.o.Store.CountPG(r.id))
+	left := 0
+	if r.served != nil {
+		left, _ = r.served.Left()
+	}
+	v.ObjectCount = cluster.Number(n)
+	v.DegradedCount = cluster.Number(left)
+	v.CleanCount = cluster.Number(n - min(n, uint64(left)))
+	return v
+}
+
+// publishStats writes what is for people and the monitor, without a lease.
+func (s *OSD) publishStats() {
+	if s.stopping || s.failed {
+		return
+	}
+	s.l.Arm(&s.stats, s.l.Now().Add(s.o.StatsInterval))
+	if !s.leaseUp {
+		return
+	}
+	space := cluster.OSDSpace{}
+	s.o.Store.SpaceByInode(func(i layout.Inode, bytes uint64) {
+		pool := strconv.Itoa(int(i.Pool()))
+		if space[pool] == nil {
+			space[pool] = map[string]cluster.Number{}
+		}
+		space[pool][strconv.FormatUint(i.Num(), 10)] = cluster.Number(bytes)
+	})
+	t := registry.Txn{Then: []registry.Op{
+		{Kind: registry.Put, Key: cluster.OSDStatsKey(s.o.Num), Value: cluster.Value(s.statsValue())},
+		{Kind: registry.Put, Key: cluster.OSDSpaceKey(s.o.Num), Value: cluster.Value(space)},
+	}}
+	for _, r := range s.sortedPGs() {
+		if r.served != nil {
+			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(r.statsValue())})
+		}
+	}
+	s.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
+		if err != nil {
+			s.log.Debug("statistics not written", "err", err)
+		}
+	})
+	s.recordSequence(func() {})
+}
+
+// recordSequence writes down how far the store's journal is durable, so that a disk set back to an earlier state is recognized.
+func (s *OSD) recordSequence(done func()) {
+	old, ok := s.Snapshot().Stores.Get(s.o.Num)
+	if !ok || !s.leaseUp || old.Store != s.self.Store {
+		done()
+		return
+	}
+	id := *old
+	id.Boot, id.Sequence = s.o.Store.Superblock().BootCount, s.o.Store.Stats().Sequence
+	key := cluster.OSDIdentityKey(s.o.Num)
+	t := registry.Txn{If: []registry.Compare{registry.Unchanged(key, old.Mod)}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&id)}}}
+	s.o.Registry.Txn(t, func(registry.TxnResult, error) { done() })
+}
+
+// strayJob removes what this store still holds of PGs that need nothing of it any more.
+type strayJob struct {
+	s       *OSD
+	running bool
+	pg      layout.PGID
+	left    int
+	failed  bool
+}
+
+// strayBatch is how many objects are removed at once.
+const strayBatch = 64
+
+// look starts the removal for one PG if there is one whose record, clean and active, does not name our store.
+func (j *strayJob) look(s *OSD) {
+	if j.running || s.failed || s.stopping {
+		return
+	}
+	j.s = s
+	snap := s.Snapshot()
+	for _, rec := range s.o.Store.PGs() {
+		now, ok := snap.Records.Get(rec.PG)
+		if !ok || uint64(now.Generation) != rec.Generation || !now.Active() || len(now.Sets) != 1 || s.pgs[rec.PG] != nil || s.locks.Granted(rec.PG) {
+			continue
+		}
+		named := false
+		for _, m := range append(now.Sets[0].Members, now.Participants...) {
+			named = named || m.Store == s.self.Store
+		}
+		if named || len(now.Participants) != len(now.Sets[0].Members) {
+			continue
+		}
+		j.running, j.pg = true, rec.PG
+		s.whenSharded(rec.PG.Pool, j.step)
+		return
+	}
+}
+
+func (j *strayJob) step() {
+	s := j.s
+	if s.locks.Granted(j.pg) || s.failed {
+		j.running = false
+		return
+	}
+	entries, _, _ := s.sec.List(j.pg, layout.ObjectID{}, false, strayBatch)
+	if len(entries) == 0 || j.failed {
+		if !j.failed {
+			s.log.Info("removed what was left of a PG that lives elsewhere", "pg", j.pg.String())
+			s.o.Store.DropPG(j.pg, func(error) {
+				j.running = false
+				j.look(s)
+			})
+			return
+		}
+		j.running, j.failed = false, false
+		return
+	}
+	j.left = len(entries)
+	for _, e := range entries {
+		op := &store.Op{Object: e.Object, Base: e.Version, BaseInterval: e.Interval}
+		op.Done = func(op *store.Op) {
+			s.sec.Changed(j.pg)
+			j.failed = j.failed || op.Err != nil
+			if j.left--; j.left == 0 {
+				j.step()
+			}
+		}
+		s.sec.Replace(j.pg, op)
+	}
+}

@@ -1,0 +1,310 @@
+package secondary
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// Holder is a primary as a member knows it: the running instance of an OSD on its store.
+type Holder struct {
+	OSD      layout.OSDNum  `json:"osd"`
+	Instance uint64         `json:"instance"`
+	Store    layout.StoreID `json:"store"`
+}
+
+// LockRequest is the payload of SUB_LOCK.
+type LockRequest struct {
+	Holder     Holder          `json:"holder"`
+	PG         layout.PGID     `json:"pg"`
+	Generation uint64          `json:"generation"`
+	Interval   layout.Interval `json:"interval"`
+}
+
+// LockReply answers it. Seen and TookPart are given in every answer.
+type LockReply struct {
+	Store    layout.StoreID  `json:"store"`
+	Seen     layout.Interval `json:"seen"`      // the highest interval the store was ever locked for
+	TookPart layout.Interval `json:"took_part"` // the last activated interval it takes part in
+	Reason   string          `json:"reason,omitempty"`
+}
+
+// RenewRequest is the payload of SUB_RENEW: one for all grants that one OSD holds of another.
+type RenewRequest struct {
+	Holder   Holder `json:"holder"`
+	Revision uint64 `json:"revision"` // of the member's lock table, as the last answer gave it
+	Applied  int64  `json:"applied"`  // etcd revision up to which the holder has applied fences
+}
+
+// RenewReply answers it. Grants is there only when Revision differs from the request's.
+type RenewReply struct {
+	Revision uint64      `json:"revision"`
+	Grants   []HeldGrant `json:"grants,omitempty"`
+}
+
+// HeldGrant is one PG in a RenewReply.
+type HeldGrant struct {
+	PG       layout.PGID     `json:"pg"`
+	Interval layout.Interval `json:"interval"`
+}
+
+// AnnounceRequest is the payload of SUB_ANNOUNCE: the interval is activated on Set.
+type AnnounceRequest struct {
+	PG       layout.PGID     `json:"pg"`
+	Interval layout.Interval `json:"interval"`
+	Instance uint64          `json:"instance"`
+	Floor    layout.Version  `json:"floor"`
+	Set      []store.Member  `json:"set"`
+}
+
+// pair is all that one holder has been granted here.
+type pair struct {
+	holder   Holder
+	revision uint64
+	expires  loop.Instant
+}
+
+// grant is one PG's lock.
+type grant struct {
+	pair     *pair
+	interval layout.Interval
+	// frozen, when not 0, is when the grant ends whatever renewals come: somebody asks for a higher interval.
+	frozen  loop.Instant
+	pending bool // being written down; not in force yet
+}
+
+// Locks is the lock table of one store: whom it has granted which PG, and until when. Time is CLOCK_BOOTTIME.
+type Locks struct {
+	l       loop.Loop
+	st      *store.Store
+	self    Holder
+	ttl     time.Duration
+	started loop.Instant
+	pairs   map[layout.OSDNum]*pair
+	pgs     map[layout.PGID]*grant
+	busy    map[layout.PGID]int      // changes that the store is carrying out
+	idle    map[layout.PGID][]func() // who waits for busy to be 0
+	dead    map[uint64]bool          // instances reported dead by their parents
+	behind  func(applied int64) bool // whether a holder that applied only so much may not renew
+}
+
+// NewLocks makes the table of a store that has just been opened. ttl is T, how long a grant lasts.
+func NewLocks(l loop.Loop, st *store.Store, self Holder, ttl time.Duration, behind func(applied int64) bool) *Locks {
+	return &Locks{
+		l: l, st: st, self: self, ttl: ttl, started: l.Now(), behind: behind,
+		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[uint64]bool{},
+	}
+}
+
+// live reports whether g is in force. Our own process's grants last as long as it does.
+func (t *Locks) live(g *grant) bool {
+	if g == nil || g.pending || t.dead[g.pair.holder.Instance] {
+		return false
+	}
+	if g.pair.holder == t.self {
+		return true
+	}
+	if g.frozen != 0 && t.l.Now() >= g.frozen {
+		return false
+	}
+	return t.l.Now() < g.pair.expires
+}
+
+// Holds reports whether the grant in force is the one named.
+func (t *Locks) Holds(w wire.Grant) bool {
+	g := t.pgs[w.PG]
+	return g != nil && g.interval == w.Interval && g.pair.holder.Instance == w.Instance && t.live(g)
+}
+
+// Lock answers a request for a grant; done gets a retval of 0, wire.EBUSY (ask again) or wire.ESTALE (take a higher interval than Seen).
+func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
+	rec, known := t.st.PG(q.PG)
+	if known && rec.Generation != q.Generation {
+		if rec.Generation > q.Generation {
+			done(wire.ENOENT, LockReply{Store: t.self.Store, Reason: "the pool was made anew"})
+			return
+		}
+		rec = store.PGRecord{PG: q.PG} // an earlier pool of the same number
+	}
+	answer := func(retval int64, reason string) {
+		done(retval, LockReply{Store: t.self.Store, Seen: rec.Interval, TookPart: rec.TookPart, Reason: reason})
+	}
+	g := t.pgs[q.PG]
+	switch {
+	case g != nil && g.pending:
+		answer(wire.EBUSY, "another request is being answered")
+		return
+	case g != nil && t.live(g) && g.interval == q.Interval && g.pair.holder == q.Holder:
+		answer(0, "")
+		return
+	case q.Interval <= rec.Interval:
+		answer(wire.ESTALE, "the interval is not new")
+		return
+	case t.dead[q.Holder.Instance]:
+		answer(wire.ESTALE, "the instance was reported dead")
+		return
+	}
+	if g != nil && t.live(g) && !t.succeeds(q.Holder, g.pair.holder) {
+		if g.frozen == 0 && g.pair.holder != t.self {
+			g.frozen = g.pair.expires
+			g.pair.revision++
+		}
+		answer(wire.EBUSY, "granted to another primary")
+		return
+	}
+	if g == nil && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) {
+		// Before our start we may have granted it for up to ttl.
+		was := Holder{OSD: rec.Primary, Instance: rec.Instance}
+		for _, m := range rec.Set {
+			if m.OSD == rec.Primary {
+				was.Store = m.Store
+			}
+		}
+		if was.OSD != t.self.OSD && was != q.Holder && !t.succeeds(q.Holder, was) && !t.dead[was.Instance] {
+			answer(wire.EBUSY, "a grant of before our start may be in force")
+			return
+		}
+	}
+	p := t.pairs[q.Holder.OSD]
+	if p == nil || p.holder != q.Holder {
+		if p != nil && !t.succeeds(q.Holder, p.holder) && t.l.Now() < p.expires {
+			answer(wire.EBUSY, "another instance's grants are in force")
+			return
+		}
+		p = &pair{holder: q.Holder}
+		t.pairs[q.Holder.OSD] = p
+	}
+	g = &grant{pair: p, interval: q.Interval, pending: true}
+	t.pgs[q.PG] = g
+	rec.Generation, rec.Interval, rec.Primary, rec.Instance = q.Generation, q.Interval, q.Holder.OSD, q.Holder.Instance
+	rec.PG = q.PG
+	if !slices.Contains(rec.Set, store.Member{OSD: q.Holder.OSD, Store: q.Holder.Store}) {
+		rec.Set = []store.Member{{OSD: q.Holder.OSD, Store: q.Holder.Store}}
+	}
+	// What was admitted under the grant before must be in the store before its objects are listed.
+	t.whenIdle(q.PG, func() {
+		t.st.PutPG(rec, func(err error) {
+			if t.pgs[q.PG] != g {
+				answer(wire.EBUSY, "given back meanwhile")
+				return
+			}
+			if err != nil {
+				delete(t.pgs, q.PG)
+				answer(wire.EIO, err.Error())
+				return
+			}
+			g.pending = false
+			p.revision++
+			p.expires = max(p.expires, t.l.Now().Add(t.ttl))
+			answer(0, "")
+		})
+	})
+}
+
+// succeeds reports whether a's existence proves that b is dead: a later process on the same store, which only one process can have open.
+func (t *Locks) succeeds(a, b Holder) bool {
+	return a.OSD == b.OSD && a.Store == b.Store && !a.Store.IsZero()
+}
+
+// Renew prolongs what the holder has. retval is 0 or wire.ESTALE when nothing of it is in force, wire.EAGAIN when the holder must apply fences first.
+func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
+	p := t.pairs[q.Holder.OSD]
+	if p == nil || p.holder != q.Holder || t.dead[q.Holder.Instance] || p.holder != t.self && t.l.Now() >= p.expires {
+		return wire.ESTALE, RenewReply{}
+	}
+	if t.behind != nil && t.behind(q.Applied) {
+		return wire.EAGAIN, RenewReply{Revision: p.revision}
+	}
+	p.expires = t.l.Now().Add(t.ttl)
+	r := RenewReply{Revision: p.revision}
+	if q.Revision != p.revision {
+		for pg, g := range t.pgs { // order: sorted below
+			if g.pair == p && !g.pending && g.frozen == 0 {
+				r.Grants = append(r.Grants, HeldGrant{PG: pg, Interval: g.interval})
+			}
+		}
+		slices.SortFunc(r.Grants, func(a, b HeldGrant) int {
+			return cmp.Or(cmp.Compare(a.PG.Pool, b.PG.Pool), cmp.Compare(a.PG.Num, b.PG.Num))
+		})
+	}
+	return 0, r
+}
+
+// Unlock ends a grant that its holder gives back.
+func (t *Locks) Unlock(w wire.Grant) {
+	if g := t.pgs[w.PG]; g != nil && g.interval == w.Interval && g.pair.holder.Instance == w.Instance {
+		g.pair.revision++
+		delete(t.pgs, w.PG)
+	}
+}
+
+// Dead ends everything that a dead instance was granted.
+func (t *Locks) Dead(instance uint64) {
+	if instance != t.self.Instance {
+		t.dead[instance] = true
+	}
+}
+
+// Announce writes down that this store takes part in an activated interval.
+func (t *Locks) Announce(q AnnounceRequest, done func(int64)) {
+	if !t.Holds(wire.Grant{PG: q.PG, Interval: q.Interval, Instance: q.Instance}) {
+		done(wire.ESTALE)
+		return
+	}
+	rec, _ := t.st.PG(q.PG)
+	rec.TookPart, rec.Set, rec.Floor, rec.GivenTo = q.Interval, q.Set, max(rec.Floor, q.Floor), nil
+	if !slices.Contains(q.Set, store.Member{OSD: t.self.OSD, Store: t.self.Store}) {
+		rec.GivenTo = q.Set
+	}
+	t.st.PutPG(rec, func(err error) {
+		if err != nil {
+			done(wire.EIO)
+			return
+		}
+		done(0)
+	})
+}
+
+// begin and end bracket a change that the store carries out for a PG.
+func (t *Locks) begin(pg layout.PGID) { t.busy[pg]++ }
+
+func (t *Locks) end(pg layout.PGID) {
+	t.busy[pg]--
+	if t.busy[pg] > 0 {
+		return
+	}
+	waiting := t.idle[pg]
+	if len(waiting) == 0 {
+		return
+	}
+	delete(t.idle, pg)
+	for _, f := range waiting {
+		f()
+	}
+}
+
+func (t *Locks) whenIdle(pg layout.PGID, f func()) {
+	if t.busy[pg] == 0 {
+		f()
+		return
+	}
+	t.idle[pg] = append(t.idle[pg], f)
+}
+
+// decodeJSON reads a cold payload.
+func decodeJSON[T any](p []byte) (v T, ok bool) {
+	err := json.Unmarshal(p, &v)
+	return v, err == nil
+}
+
+// Granted reports whether somebody holds the PG's grant now.
+func (t *Locks) Granted(pg layout.PGID) bool {
+	g := t.pgs[pg]
+	return g != nil && (g.pending || t.live(g))
+}

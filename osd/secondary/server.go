@@ -1,0 +1,364 @@
+// Package secondary carries out what a PG's primary asks of one store: changes, recovery reads and replacements, listings, and the grants that give the primary the right to ask.
+//
+// osd gives it the requests of other OSDs; the primary on the same OSD calls the same methods. Everything belongs to the OSD's loop. A request is carried out only for the
+// holder of the PG's grant in the interval it names; whatever comes from anybody else changes nothing.
+package secondary
+
+import (
+	"encoding/json"
+	"errors"
+
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// ListLimit is how many entries one SUB_LIST answers at most: what fits its payload.
+const ListLimit = wire.MaxMeta / wire.SubEntrySize
+
+// Server is one store's side of replication.
+type Server struct {
+	Locks *Locks
+
+	l    loop.Loop
+	st   *store.Store
+	free *job // pool
+	list []store.ListEntry
+	meta []byte
+}
+
+// New makes the server of a store.
+func New(l loop.Loop, st *store.Store, locks *Locks) *Server {
+	return &Server{Locks: locks, l: l, st: st}
+}
+
+// job is one request under way in the store.
+type job struct {
+	s    *Server
+	r    *peer.Request
+	pg   layout.PGID
+	op   store.Op
+	next *job
+}
+
+func (s *Server) job(r *peer.Request) *job {
+	j := s.free
+	if j == nil {
+		j = &job{s: s}
+		j.op.Done = func(*store.Op) { j.done() }
+	} else {
+		s.free, j.next = j.next, nil
+	}
+	j.r = r
+	return j
+}
+
+func (s *Server) put(j *job) {
+	j.r = nil
+	ResetOp(&j.op)
+	j.next, s.free = s.free, j
+}
+
+// ResetOp clears an Op for reuse; its Done and the memory of its slices stay.
+func ResetOp(op *store.Op) {
+	bitmap, present, pairs, done := op.Bitmap[:0], op.Present[:0], op.Pairs[:0], op.Done
+	*op = store.Op{Bitmap: bitmap, Present: present, Pairs: pairs, Done: done}
+}
+
+// Retval is a store's error as the wire says it.
+func Retval(err error) int64 {
+	var base *store.BaseError
+	var sum *store.ChecksumError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, store.ErrNoSpace):
+		return wire.ENOSPC
+	case errors.Is(err, store.ErrNotAligned):
+		return wire.EINVAL
+	case errors.As(err, &base):
+		return wire.ERANGE
+	case errors.As(err, &sum), errors.Is(err, store.ErrVoid):
+		return wire.EDOM
+	}
+	return wire.EIO
+}
+
+// Serve takes a request of another OSD with one of the SUB opcodes.
+func (s *Server) Serve(r *peer.Request) {
+	if r.Header.Op() == wire.OpSubChange {
+		s.change(r)
+		return
+	}
+	var m wire.Sub
+	if err := m.Decode(&r.Header); err != nil {
+		r.Fail(wire.EINVAL)
+		return
+	}
+	switch m.Op {
+	case wire.OpSubLock:
+		q, ok := decodeJSON[LockRequest](r.Meta)
+		if !ok || q.Holder.OSD != r.From.OSD || q.Holder.Instance != r.From.Instance {
+			r.Fail(wire.EINVAL)
+			return
+		}
+		s.Locks.Lock(q, func(retval int64, a LockReply) { s.replyJSON(r, m.Op, retval, a) })
+		return
+	case wire.OpSubRenew:
+		q, ok := decodeJSON[RenewRequest](r.Meta)
+		if !ok || q.Holder.OSD != r.From.OSD || q.Holder.Instance != r.From.Instance {
+			r.Fail(wire.EINVAL)
+			return
+		}
+		retval, a := s.Locks.Renew(q)
+		s.replyJSON(r, m.Op, retval, a)
+		return
+	case wire.OpSubUnlock:
+		s.Locks.Unlock(m.Grant)
+		s.reply(r, m.Op, 0)
+		return
+	case wire.OpSubAnnounce:
+		q, ok := decodeJSON[AnnounceRequest](r.Meta)
+		if !ok {
+			r.Fail(wire.EINVAL)
+			return
+		}
+		s.Locks.Announce(q, func(retval int64) { s.reply(r, m.Op, retval) })
+		return
+	case wire.OpSubDead:
+		q, ok := decodeJSON[Holder](r.Meta)
+		if !ok || r.From.Role != peer.RoleParent || r.From.OSD != q.OSD {
+			r.Fail(wire.EPERM)
+			return
+		}
+		s.Locks.Dead(q.Instance)
+		s.reply(r, m.Op, 0)
+		return
+	}
+	if !s.Locks.Holds(m.Grant) {
+		r.Fail(wire.ESTALE)
+		return
+	}
+	switch m.Op {
+	case wire.OpSubList:
+		s.serveList(r, &m)
+	case wire.OpSubRead:
+		j := s.job(r)
+		j.pg = m.PG
+		j.op.Kind, j.op.Object = store.OpReadObject, m.Object
+		s.st.Submit(&j.op)
+	case wire.OpSubReplace:
+		s.serveReplace(r, &m)
+	case wire.OpSubVoid, wire.OpSubForget:
+		var entries []wire.SubEntry
+		if err := wire.SubEntries(r.Meta, func(e wire.SubEntry) { entries = append(entries, e) }); err != nil {
+			r.Fail(wire.EINVAL)
+			return
+		}
+		s.Mark(m.Op, m.PG, entries, func(err error) { s.reply(r, m.Op, Retval(err)) })
+	default:
+		r.Fail(wire.EINVAL)
+	}
+}
+
+func (s *Server) reply(r *peer.Request, op wire.Opcode, retval int64) {
+	var h wire.Header
+	a := wire.SubReply{Op: op, Retval: retval}
+	a.Encode(&h)
+	r.Reply(&h, nil, nil)
+}
+
+func (s *Server) replyJSON(r *peer.Request, op wire.Opcode, retval int64, v any) {
+	p, err := json.Marshal(v)
+	if err != nil {
+		panic("secondary: reply does not marshal: " + err.Error())
+	}
+	var h wire.Header
+	a := wire.SubReply{Op: op, Retval: retval, Meta: len(p)}
+	a.Encode(&h)
+	r.Reply(&h, p, nil)
+}
+
+// changeKinds maps the wire's kinds to the store's.
+func fillChange(op *store.Op, m *wire.SubChange) {
+	switch m.Kind {
+	case wire.ChangeWrite:
+		op.Kind = store.OpWrite
+	case wire.ChangeZero:
+		op.Kind, op.KeepWritten = store.OpZero, true
+	case wire.ChangeHole:
+		op.Kind = store.OpZero
+	case wire.ChangeDelete:
+		op.Kind = store.OpDelete
+	}
+	op.Object, op.Offset, op.Len = m.Object, m.Offset, m.Len
+	op.Base, op.Version, op.Interval = m.Base, m.Version, m.Interval
+	op.Pair = store.Pair{Session: m.Session, Sequence: m.Sequence}
+	op.Low = m.Low
+}
+
+func (s *Server) change(r *peer.Request) {
+	var m wire.SubChange
+	if err := m.Decode(&r.Header); err != nil {
+		r.Fail(wire.EINVAL)
+		return
+	}
+	if !s.Locks.Holds(m.Grant) || m.Object.Inode.Pool() != m.PG.Pool {
+		r.Fail(wire.ESTALE)
+		return
+	}
+	j := s.job(r)
+	j.pg = m.PG
+	fillChange(&j.op, &m)
+	j.op.Data = r.Data
+	s.Locks.begin(m.PG)
+	s.st.Submit(&j.op)
+}
+
+// Change carries out a change for the primary on this OSD: m's fields go to op, whose Data, DataOff and Done the caller has set. The caller calls Changed afterwards.
+func (s *Server) Change(op *store.Op, m *wire.SubChange) {
+	fillChange(op, m)
+	s.Locks.begin(m.PG)
+	s.st.Submit(op)
+}
+
+// Changed says that an Op given to Change has completed.
+func (s *Server) Changed(pg layout.PGID) { s.Locks.end(pg) }
+
+func (j *job) done() {
+	s, r := j.s, j.r
+	var h wire.Header
+	switch j.op.Kind {
+	case store.OpReadObject:
+		a := wire.SubReply{Op: wire.OpSubRead, Retval: Retval(j.op.Err)}
+		if j.op.Err != nil {
+			a.Encode(&h)
+			r.Reply(&h, nil, nil)
+			break
+		}
+		a.Version, a.Written = j.op.State.Version, j.op.State.Interval
+		if j.op.State.Flags&store.Tombstone != 0 {
+			a.Flags |= wire.SubTombstone
+		}
+		s.meta = wire.AppendObjectMeta(s.meta[:0], j.op.Bitmap, j.op.Present, len(j.op.Pairs), func(i int) wire.SubPair {
+			p := j.op.Pairs[i]
+			return wire.SubPair{Session: p.Session, Sequence: p.Sequence, Version: p.Version}
+		})
+		a.Meta = len(s.meta)
+		var data []peer.Piece
+		if j.op.Data != nil {
+			a.Data = j.op.Data.Len()
+			data = []peer.Piece{{Ref: j.op.Data, Len: a.Data}}
+		}
+		a.Encode(&h)
+		r.Reply(&h, s.meta, data)
+		if j.op.Data != nil {
+			j.op.Data.Release()
+		}
+	default:
+		op := wire.OpSubChange
+		if j.op.Kind == store.OpReplace {
+			op = wire.OpSubReplace
+		}
+		a := wire.VersionReply{Op: op, Retval: Retval(j.op.Err), Version: uint64(j.op.Version), Free: s.st.Stats().FreeBlocks}
+		a.Encode(&h)
+		r.Reply(&h, nil, nil)
+		s.Locks.end(j.pg)
+	}
+	s.put(j)
+}
+
+func (s *Server) serveReplace(r *peer.Request, m *wire.Sub) {
+	j := s.job(r)
+	j.pg = m.PG
+	op := &j.op
+	op.Kind, op.Object = store.OpReplace, m.Object
+	op.Base, op.BaseInterval, op.Version, op.Interval = m.Base, m.BaseInterval, m.Version, m.Written
+	if m.Flags&wire.SubTombstone != 0 {
+		op.Flags = store.Tombstone
+	}
+	if len(r.Meta) > 0 {
+		bitmap, present, err := wire.ObjectMeta(r.Meta, func(p wire.SubPair) {
+			op.Pairs = append(op.Pairs, store.PairVersion{Pair: store.Pair{Session: p.Session, Sequence: p.Sequence}, Version: p.Version})
+		})
+		if err != nil {
+			s.put(j)
+			r.Fail(wire.EINVAL)
+			return
+		}
+		op.Bitmap = append(op.Bitmap[:0], bitmap...)
+		op.Present = append(op.Present[:0], present...)
+	}
+	op.Data = r.Data
+	s.Locks.begin(m.PG)
+	s.st.Submit(op)
+}
+
+// Replace carries out a replacement for the primary on this OSD; op is filled in but for its Kind. The caller calls Changed afterwards.
+func (s *Server) Replace(pg layout.PGID, op *store.Op) {
+	op.Kind = store.OpReplace
+	s.Locks.begin(pg)
+	s.st.Submit(op)
+}
+
+// Mark voids (wire.OpSubVoid) or forgets (wire.OpSubForget) entries; done gets the first error that matters. An entry that has changed meanwhile is left alone.
+func (s *Server) Mark(kind wire.Opcode, pg layout.PGID, entries []wire.SubEntry, done func(error)) {
+	left := 1
+	var first error
+	finish := func() {
+		if left--; left == 0 {
+			done(first)
+		}
+	}
+	for _, e := range entries {
+		op := &store.Op{Kind: store.OpVoid, Object: e.Object, Base: e.Version, BaseInterval: e.Interval}
+		if kind == wire.OpSubForget {
+			op.Kind = store.OpForget
+		}
+		left++
+		op.Done = func(op *store.Op) {
+			var base *store.BaseError
+			if op.Err != nil && first == nil && !(kind == wire.OpSubForget && errors.As(op.Err, &base)) {
+				first = op.Err
+			}
+			s.Locks.end(pg)
+			finish()
+		}
+		s.Locks.begin(pg)
+		s.st.Submit(op)
+	}
+	finish()
+}
+
+func (s *Server) serveList(r *peer.Request, m *wire.Sub) {
+	limit := min(int(m.Limit), ListLimit)
+	if limit <= 0 {
+		limit = ListLimit
+	}
+	entries, next, more := s.List(m.PG, m.Object, m.Flags&wire.SubResume != 0, limit)
+	s.meta = s.meta[:0]
+	for _, e := range entries {
+		s.meta = wire.AppendSubEntry(s.meta, e)
+	}
+	var h wire.Header
+	a := wire.SubReply{Op: wire.OpSubList, Retval: int64(len(entries)), Object: next, Meta: len(s.meta)}
+	if more {
+		a.Flags = wire.SubResume
+	}
+	a.Encode(&h)
+	r.Reply(&h, s.meta, nil)
+}
+
+// List brings entries of a PG's objects that this store holds, from after (when resume is set) on; next is where to resume.
+func (s *Server) List(pg layout.PGID, after layout.ObjectID, resume bool, limit int) (entries []wire.SubEntry, next layout.ObjectID, more bool) {
+	if !resume {
+		after = layout.ObjectID{}
+	}
+	s.list, next, more = s.st.List(s.list[:0], pg, after, limit)
+	for _, e := range s.list {
+		entries = append(entries, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval, Flags: uint8(e.Flags)})
+	}
+	return entries, next, more
+}

@@ -1,0 +1,171 @@
+package osd
+
+import (
+	"net"
+	"strconv"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// Serve takes a request of a client or of another OSD.
+func (s *OSD) Serve(r *peer.Request) {
+	if s.failed || s.stopping && !r.Header.Op().IsOwn() {
+		r.Fail(wire.EPIPE)
+		return
+	}
+	switch op := r.Header.Op(); op {
+	case wire.OpRead, wire.OpWrite, wire.OpDelete, wire.OpSync, wire.OpZero:
+		s.prim.Request(r)
+	case wire.OpSecList:
+		s.prim.List(r)
+	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead:
+		s.sec.Serve(r)
+	default:
+		r.Fail(wire.EINVAL)
+	}
+}
+
+// IncomingDown tells that somebody's connection has ended. Grants do not end with it: they run out, or are given back.
+func (s *OSD) IncomingDown(*peer.Incoming) {}
+
+// applyPeers keeps the addresses of the other OSDs.
+func (s *OSD) applyPeers(prev, next *cluster.Snapshot) {
+	for n, st := range next.OSDStates.All() {
+		if n == s.o.Num {
+			continue
+		}
+		if old, ok := prev.OSDStates.Get(n); ok && old.Mod == st.Mod {
+			continue
+		}
+		var addrs []loop.Addr
+		for _, a := range st.Addresses {
+			addrs = append(addrs, loop.Addr{Network: "tcp", Address: net.JoinHostPort(a, strconv.Itoa(int(st.Port)))})
+		}
+		s.hub.SetPeer(n, addrs)
+		if old, ok := prev.OSDStates.Get(n); ok && old.Instance != st.Instance {
+			s.hub.Drop(n, nil) // another process: what the old one was sent is lost
+		}
+	}
+	for n := range prev.OSDStates.All() {
+		if _, ok := next.OSDStates.Get(n); !ok && n != s.o.Num {
+			s.hub.RemovePeer(n)
+		}
+	}
+}
+
+// fences are the sessions whose requests are refused.
+type fences struct {
+	revision registry.Revision // of the newest one applied
+	sessions map[uint64]*cluster.Fence
+	gateways map[uint64]*cluster.Fence
+}
+
+func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
+	same := prev.Fences.Len() == next.Fences.Len()
+	for name, f := range next.Fences.All() {
+		old, ok := prev.Fences.Get(name)
+		same = same && ok && old == f
+	}
+	if same && s.fences.sessions != nil {
+		return
+	}
+	s.fences.sessions, s.fences.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
+	for _, f := range next.Fences.All() {
+		if f.Session != 0 {
+			s.fences.sessions[f.Session] = f
+		}
+		if f.Gateway != 0 {
+			s.fences.gateways[f.Gateway] = f
+		}
+		s.fences.revision = max(s.fences.revision, f.Mod)
+	}
+}
+
+// behind reports whether a primary that has applied only so much must not renew: it would carry out what we have promised to refuse.
+func (s *OSD) behind(applied int64) bool { return registry.Revision(applied) < s.fences.revision }
+
+// Fenced reports whether a session's requests on a pool are refused.
+func (s *OSD) Fenced(session uint64, pool layout.PoolID) bool {
+	for _, f := range [...]*cluster.Fence{s.fences.sessions[session], s.fences.gateways[session>>cluster.SessionBits]} {
+		if f == nil {
+			continue
+		}
+		if len(f.Pools) == 0 {
+			return true
+		}
+		for _, p := range f.Pools {
+			if p == pool {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// endSessions forgets the pairs of gateways and tools whose end was published, a while after it, so that nothing of theirs can still be on its way.
+func (s *OSD) endSessions(prev, next *cluster.Snapshot) {
+	for name, g := range prev.Gateways.All() {
+		if now, ok := next.Gateways.Get(name); ok && now.Instance == g.Instance {
+			continue
+		}
+		instance := g.Instance
+		t := &loop.Timer{Fire: func() { s.o.Store.EndInstance(instance) }}
+		s.l.Arm(t, s.l.Now().Add(endPause))
+	}
+}
+
+// shard is whether the store's list of a pool's objects by PG is built.
+type shard struct {
+	want    store.Sharding
+	built   store.Sharding
+	running bool
+	waiting []func()
+}
+
+// shard has the store sort a pool's objects by PG.
+func (s *OSD) shard(pool layout.PoolID, want store.Sharding) {
+	sh := s.shards[pool]
+	if sh == nil {
+		sh = &shard{}
+		s.shards[pool] = sh
+	}
+	sh.want = want
+	s.buildShard(pool, sh)
+}
+
+func (s *OSD) buildShard(pool layout.PoolID, sh *shard) {
+	if sh.running || sh.want.PGCount == 0 {
+		return
+	}
+	if sh.built == sh.want {
+		waiting := sh.waiting
+		sh.waiting = nil
+		for _, f := range waiting {
+			f()
+		}
+		return
+	}
+	sh.running = true
+	want := sh.want
+	s.o.Store.Shard(pool, want, func() {
+		sh.running, sh.built = false, want
+		s.buildShard(pool, sh)
+	})
+}
+
+// whenSharded calls f once the pool's objects can be listed by PG.
+func (s *OSD) whenSharded(pool layout.PoolID, f func()) {
+	sh := s.shards[pool]
+	if sh == nil {
+		sh = &shard{}
+		s.shards[pool] = sh
+	}
+	sh.waiting = append(sh.waiting, f)
+	s.buildShard(pool, sh)
+}
