@@ -1,0 +1,327 @@
+package store
+
+import (
+	"fmt"
+	"hash/crc32"
+
+	"holdfast/core/loop"
+	"holdfast/core/loop/buf"
+)
+
+// Limits of the journal.
+const (
+	batchData    = 1 << 20   // data in one batch, unless a single change has more
+	batchEntries = 128 << 10 // bytes of entries in one batch, unless a single one has more
+	batchesFlown = 2         // batches under way at once
+	// A second batch goes out beside the first only when it is worth a device write of its own.
+	secondBatch = 256 << 10
+)
+
+// journal is a ring of batches on the device, with a copy in memory that reads and the flusher use.
+// Positions only grow; modulo the size they are offsets in the area.
+type journal struct {
+	s    *Store
+	ref  *buf.Ref
+	mem  []byte
+	size uint64
+
+	head      uint64 // where the next batch goes
+	seq       uint64 // of the last batch built
+	entry     uint64 // of the last entry built
+	crc       uint32 // of the last batch built
+	oldest    uint64 // the oldest batch that is still needed; seq+1 when none is
+	batches   []batch
+	freeFrom  uint64 // start of the tail that a durable batch has recorded: what is before may be overwritten
+	tailKnown uint64 // that tail's batch
+
+	durable      uint64 // batches up to this are durable,
+	durableEntry uint64 // and so are entries up to this
+
+	queue   opList // changes to be written
+	queued  int    // bytes of their data
+	records []record
+	flights [batchesFlown]flight
+	flying  int
+	stalled bool // the queue waits for space
+	task    loop.Task
+}
+
+// batch is what memory keeps of one batch in the ring.
+type batch struct {
+	pos  uint64
+	refs int // changes, records and rounds that replay must still find in it
+}
+
+// record is an entry that is not a change of an object.
+type record struct {
+	data []byte
+	done func(batch uint32) // called when it is durable; may be nil. It owns one reference of the batch
+}
+
+// flight is a batch on its way to the device.
+type flight struct {
+	op        loop.DiskOp
+	busy      bool
+	done      bool
+	seq       uint64
+	lastEntry uint64
+	tail      uint64
+	tailPos   uint64
+	ops       opList
+	records   []record
+}
+
+func (j *journal) init(s *Store) {
+	j.s = s
+	j.size = uint64(s.sb.Journal.Len)
+	j.ref = s.t.arena.Alloc(int(j.size))
+	s.t.refs = append(s.t.refs, j.ref)
+	j.mem = j.ref.Bytes()
+	j.batches = make([]batch, j.size/journalAlign+2)
+	j.task.Run = j.launch
+	for i := range j.flights {
+		f := &j.flights[i]
+		f.op.Done = func(*loop.DiskOp) { j.landed(f) }
+	}
+}
+
+func (j *journal) at(seq uint64) *batch { return &j.batches[seq%uint64(len(j.batches))] }
+
+// start is the position of the oldest batch that is still needed.
+func (j *journal) start() uint64 {
+	if j.oldest > j.seq {
+		return j.head
+	}
+	return j.at(j.oldest).pos
+}
+
+// age is how far back the oldest batch reaches, in 1/256 of the journal.
+func (j *journal) age(pos uint64) int { return int((j.head - pos) * 256 / j.size) }
+
+// release lets go of a batch.
+func (j *journal) release(b uint32) {
+	p := &j.batches[b]
+	if p.refs--; p.refs < 0 {
+		panic(fmt.Sprintf("store: batch %d was released too often", b))
+	}
+}
+
+// advance moves past batches that nobody needs.
+func (j *journal) advance() {
+	for j.oldest <= j.durable && j.at(j.oldest).refs == 0 {
+		j.oldest++
+	}
+}
+
+// keep is the room that changes leave to the store's own records.
+func (j *journal) keep() uint64 { return j.size / 8 }
+
+// room reports whether a batch of n bytes may be written now, and the gap to leave at the end of the ring.
+func (j *journal) room(n int, keep uint64) (gap uint64, ok bool) {
+	if left := j.size - j.head%j.size; uint64(n) > left {
+		gap = left
+	}
+	return gap, j.head+gap+uint64(n)+keep <= j.freeFrom+j.size
+}
+
+// push queues a change whose data, if it went straight to its block, is durable.
+func (j *journal) push(op *Op) {
+	j.queue.push(op)
+	if op.impl.journaled {
+		j.queued += int(op.Len)
+	}
+	j.s.l.Defer(&j.task)
+}
+
+// append queues a record.
+func (j *journal) append(r record) {
+	j.records = append(j.records, r)
+	j.s.l.Defer(&j.task)
+}
+
+// launch sends what is queued.
+func (j *journal) launch() {
+	j.stalled = false
+	for j.s.failure == nil && j.flying < batchesFlown {
+		if j.queue.head == nil && len(j.records) == 0 || j.flying > 0 && j.queued < secondBatch {
+			break
+		}
+		if !j.send(false) {
+			break
+		}
+	}
+	j.s.maintain()
+}
+
+// align rounds up to the journal's unit.
+func align(n int) int { return (n + journalAlign - 1) &^ (journalAlign - 1) }
+
+// send builds one batch and writes it. Without force it does so only when there is something to write. It reports whether a batch went out.
+func (j *journal) send(force bool) bool {
+	s := j.s
+	header, data, ops, records := batchHeader, 0, 0, 0
+	for records < len(j.records) && header < batchEntries {
+		n := len(j.records[records].data)
+		if _, ok := j.room(align(header+n), journalAlign); !ok {
+			break
+		}
+		header += n
+		records++
+	}
+	for op := j.queue.head; op != nil; op = op.impl.next {
+		h, d := s.entrySize(op), 0
+		if op.impl.journaled {
+			d = int(op.Len)
+		}
+		if ops > 0 && (header+h > batchEntries || data+d > batchData) {
+			break
+		}
+		if _, ok := j.room(align(header+h)+align(data+d), j.keep()); !ok {
+			j.stalled = true
+			break
+		}
+		header, data, ops = header+h, data+d, ops+1
+	}
+	if ops == 0 && records == 0 && !force {
+		return false
+	}
+	gap, ok := j.room(align(header)+align(data), 0)
+	if !ok {
+		return false
+	}
+	var f *flight
+	for i := range j.flights {
+		if !j.flights[i].busy {
+			f = &j.flights[i]
+			break
+		}
+	}
+	j.build(f, gap, header, data, ops, records)
+	j.flying++
+	s.deviceWrites++
+	s.d.Submit(&f.op)
+	return true
+}
+
+// build puts a batch together in the ring's memory.
+func (j *journal) build(f *flight, gap uint64, header, data, ops, records int) {
+	s := j.s
+	j.head += gap
+	j.seq++
+	pos := j.head % j.size
+	bi := uint32(j.seq % uint64(len(j.batches)))
+	b := &j.batches[bi]
+	*b = batch{pos: j.head}
+	size := align(header) + align(data)
+	mem := j.mem[pos : pos+uint64(size)]
+	h := batchInfo{seq: j.seq, epoch: s.sb.Boot, first: j.entry + 1, durable: j.durable, pos: pos, roundDone: s.round.done, prevCRC: j.crc,
+		headerLen: uint32(header), dataOff: uint32(align(header)), dataLen: uint32(align(data))}
+	at, dataAt := batchHeader, align(header)
+	f.busy, f.done, f.ops, f.records = true, false, opList{}, append(f.records[:0], j.records[:records]...)
+	for _, r := range f.records {
+		j.entry++
+		copy(mem[at:], r.data)
+		le.PutUint64(mem[at+8:], j.entry)
+		sealEntry(mem[at:], len(r.data))
+		at += len(r.data)
+		b.refs++
+		h.count++
+	}
+	n := copy(j.records, j.records[records:])
+	clear(j.records[n:])
+	j.records = j.records[:n]
+	for ; ops > 0; ops-- {
+		op := j.queue.pop()
+		j.entry++
+		n, d := s.putOp(op, mem, at, dataAt, j.entry, uint32(pos))
+		c := &s.changes[op.impl.change]
+		c.state, c.batch = changeLogged, bi
+		if op.impl.journaled {
+			j.queued -= int(op.Len)
+		}
+		at, dataAt = at+n, dataAt+d
+		b.refs++
+		h.count++
+		f.ops.push(op)
+	}
+	clear(mem[at:align(header)])
+	clear(mem[dataAt:])
+	h.dataCRC = crc32.Checksum(mem[h.dataOff:], castagnoli)
+	j.advance()
+	tail := min(j.oldest, j.durable) // a batch that is durable, so that a missing one is always damage
+	h.tailSeq, h.tailPos = tail, j.at(tail).pos%j.size
+	h.encode(mem, &s.sb.secret)
+	j.crc = h.crc
+	j.head += uint64(size)
+	f.seq, f.lastEntry, f.tail, f.tailPos = j.seq, j.entry, tail, j.at(tail).pos
+	f.op.Kind, f.op.Off, f.op.Data = loop.DiskSync, s.sb.Journal.Off+int64(pos), mem
+}
+
+// landed takes a batch that the device has finished; changes are acknowledged in the order of the batches.
+func (j *journal) landed(f *flight) {
+	s := j.s
+	if f.op.Err != nil {
+		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), f.op.Off, f.op.Err))
+	}
+	f.done = true
+	for {
+		var next *flight
+		for i := range j.flights {
+			if g := &j.flights[i]; g.busy && g.seq == j.durable+1 {
+				next = g
+			}
+		}
+		if next == nil || !next.done {
+			break
+		}
+		j.settle(next)
+		if s.failure != nil {
+			break
+		}
+	}
+	if s.failure != nil && f.busy {
+		f.busy = false
+		j.flying--
+	}
+	s.l.Defer(&j.task)
+	s.closeStep()
+}
+
+// settle acknowledges what is in a durable batch.
+func (j *journal) settle(f *flight) {
+	s := j.s
+	f.busy = false
+	j.flying--
+	if s.failure != nil {
+		return
+	}
+	j.durable, j.durableEntry = f.seq, f.lastEntry
+	if f.tail > j.tailKnown {
+		j.tailKnown, j.freeFrom = f.tail, f.tailPos
+	}
+	ops := f.ops
+	f.ops = opList{}
+	bi := uint32(f.seq % uint64(len(j.batches)))
+	for i := range f.records {
+		r := f.records[i]
+		f.records[i] = record{}
+		if r.done != nil {
+			r.done(bi)
+		} else {
+			j.release(bi)
+		}
+	}
+	for op := ops.pop(); op != nil; op = ops.pop() {
+		s.durableOp(op)
+	}
+}
+
+// seqOf is the sequence of a batch by its number in batches.
+func (j *journal) seqOf(b uint32) uint64 {
+	n := uint64(len(j.batches))
+	seq := j.seq - j.seq%n + uint64(b)
+	if seq > j.seq {
+		seq -= n
+	}
+	return seq
+}

@@ -1,0 +1,359 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+)
+
+// Open reads a formatted disk and calls done with the store, ready for use. The disk stays the caller's, to be closed after the store.
+func Open(l loop.Loop, d loop.Disk, o Options, done func(*Store, error)) {
+	if o.Log == nil {
+		o.Log = l.Log()
+	}
+	if o.SmallWrite == 0 {
+		o.SmallWrite = 16 << 10
+	}
+	if o.FlushDepth <= 0 {
+		o.FlushDepth = 32
+	}
+	x := newDeviceIO(l, d)
+	x.readSuper(func(st superState, _ error) {
+		if !st.ok {
+			x.release()
+			done(nil, fmt.Errorf("open store: %w", st.failure()))
+			return
+		}
+		op := &opening{x: x, st: st, o: o, done: done}
+		op.s = newStore(l, d, o, st.sb)
+		op.start()
+	})
+}
+
+func newStore(l loop.Loop, d loop.Disk, o Options, sb Superblock) *Store {
+	s := &Store{l: l, d: d, o: o, log: o.Log, sb: sb, info: d.Info(), changes: make([]change, 1), ops: make([]*Op, 1), dirty: make([]dirtyObject, 1),
+		lists: map[layout.PoolID]*poolLists{}, space: map[layout.Inode]*int64{}}
+	s.finish.Run = s.runFinished
+	s.fl.skip.Run = s.roundFlushed
+	s.idle.Fire = s.idleStep
+	s.pgs.m = map[layout.PGID]*pgState{}
+	s.round.batch = noBlock
+	s.view.init(&sb.Config)
+	s.foldView.init(&sb.Config)
+	s.keepBlocks = max(2, min(sb.Blocks/64, 256))
+	s.keepSlots = s.keepBlocks + 8
+	return s
+}
+
+// opening is an Open under way.
+type opening struct {
+	s    *Store
+	x    *deviceIO
+	st   superState
+	o    Options
+	done func(*Store, error)
+	bad  []badPage
+	live map[uint32]announced // what the journal says of pages
+	max  uint64               // highest entry sequence in any page
+}
+
+// badPage is a page of which one copy is not good.
+type badPage struct {
+	page uint32
+	off  int64
+	err  error
+}
+
+// announced is the newest announcement of a page.
+type announced struct {
+	gen   uint32
+	round uint64
+	batch uint32
+}
+
+func (p *opening) finish(err error) {
+	s := p.s
+	if damage, is := errors.AsType[*DamagedError](err); is && p.o.AcceptDamage && !p.o.ReadOnly {
+		s.log.Warn("damage accepted: the store starts again empty under a new id", "store", s.sb.StoreID.String(), "err", damage)
+		c := p.st.sb.Config
+		c.Force = true
+		l, d, o, done := s.l, s.d, p.o, p.done
+		o.AcceptDamage = false
+		s.t.free()
+		p.x.release()
+		format(l, d, c, p.st.sb.Boot, func(_ Superblock, err error) {
+			if err != nil {
+				done(nil, err)
+				return
+			}
+			Open(l, d, o, done)
+		})
+		return
+	}
+	p.x.release()
+	if err != nil {
+		if s.t != nil {
+			s.t.free()
+		}
+		p.done(nil, fmt.Errorf("open store %v: %w", s.sb.StoreID, err))
+		return
+	}
+	p.done(s, nil)
+}
+
+func (p *opening) start() {
+	s := p.s
+	for i, err := range p.st.errs {
+		if err != nil {
+			s.log.Warn("a copy of the superblock is not good; the other one is used", "copy", i, "err", err)
+		}
+	}
+	switch {
+	case s.sb.end() > s.info.Size:
+		p.x.release()
+		p.done(nil, fmt.Errorf("open store %v: the device has %d bytes, the store needs %d: it was cut off or is not the whole device", s.sb.StoreID, s.info.Size, s.sb.end()))
+		return
+	case int(s.sb.Sector) < s.info.SectorSize && int(s.sb.Config.Granularity) < s.info.SectorSize:
+		p.x.release()
+		p.done(nil, fmt.Errorf("open store %v: the device has sectors of %d bytes, the store was made for %d", s.sb.StoreID, s.info.SectorSize, s.sb.Sector))
+		return
+	case s.sb.Config.Identity != s.info.Identity && s.info.Identity != "":
+		s.log.Warn("the store was formatted on another device; was the disk copied?", "formatted", s.sb.Config.Identity, "device", s.info.Identity)
+	}
+	s.t = newTable(&s.sb)
+	s.j.init(s)
+	p.loadPages(0)
+}
+
+// loadPages reads both copies of the pages from the given one on, some at a time.
+func (p *opening) loadPages(from uint32) {
+	s := p.s
+	size := int(s.sb.PageSize)
+	n := min(s.sb.pages()-int(from), max(1, ioChunk/2/size))
+	if n == 0 {
+		p.loadJournal()
+		return
+	}
+	b := p.x.ref.Bytes()
+	if 2*n*size > len(b) {
+		// Pages of a megabyte or more: a buffer of their own.
+		r := s.t.arena.Alloc(2 * n * size)
+		s.t.refs = append(s.t.refs, r)
+		b = r.Bytes()
+	}
+	first, second := b[:n*size], b[n*size:2*n*size]
+	p.x.run(loop.DiskRead, s.sb.pageOff(from, 0), first, func(err error) {
+		if err != nil {
+			p.finish(err)
+			return
+		}
+		p.x.run(loop.DiskRead, s.sb.pageOff(from, 1), second, func(err error) {
+			for i := 0; i < n && err == nil; i++ {
+				err = p.loadPage(from+uint32(i), [2][]byte{first[i*size : (i+1)*size], second[i*size : (i+1)*size]})
+			}
+			if err != nil {
+				p.finish(err)
+				return
+			}
+			p.loadPages(from + uint32(n))
+		})
+	})
+}
+
+// loadPage takes the newer good copy of a page.
+func (p *opening) loadPage(page uint32, copies [2][]byte) error {
+	s, t := p.s, p.s.t
+	var info [2]pageInfo
+	var errs [2]error
+	for i := range copies {
+		info[i], errs[i] = decodePage(copies[i], &s.sb, page, i)
+	}
+	best := -1
+	for i := range copies {
+		if errs[i] == nil && (best < 0 || info[i].gen > info[best].gen) {
+			best = i
+		}
+	}
+	for i := range copies {
+		bad := errs[i]
+		switch {
+		case bad == errPageEmpty && (best < 0 || best == 1 && info[1].gen == 1):
+			bad = nil // not written yet
+		case bad == errPageEmpty && best < 0:
+			bad = nil
+		case bad == nil && i != best && info[best].gen-info[i].gen != 1:
+			bad = fmt.Errorf("its generation %d does not go with %d of the other copy", info[i].gen, info[best].gen)
+		}
+		if bad != nil {
+			p.bad = append(p.bad, badPage{page, s.sb.pageOff(page, i), bad})
+		}
+	}
+	if best < 0 {
+		return nil
+	}
+	t.pageGen[page], t.pageMax[page] = info[best].gen, info[best].maxSeq
+	p.max = max(p.max, info[best].maxSeq)
+	for i := uint32(0); i < t.perPage; i++ {
+		b := copies[best][pageHeader+int(i)*t.size:][:t.size]
+		if v := slotView(b); v.used() {
+			if err := p.loadSlot(page*t.perPage+i, v); err != nil {
+				return &DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, best), What: err.Error()}
+			}
+		}
+	}
+	return nil
+}
+
+func (p *opening) loadSlot(slot uint32, v slotView) error {
+	s, t := p.s, p.s.t
+	oid := layout.ObjectID{Inode: layout.Inode(le.Uint64(v)), Stripe: le.Uint64(v[slotStripe:])}
+	if b := v.block(); b != noBlock && uint64(b) >= s.sb.Blocks {
+		return fmt.Errorf("object %v has block %d of %d", oid, b, s.sb.Blocks)
+	}
+	if v.version() == 0 || v.block() == noBlock && !allZero(v.present(t.bitmap)) {
+		return fmt.Errorf("the entry of object %v is impossible", oid)
+	}
+	if at, other, _, ok := s.lookup(oid); ok {
+		// The object was removed and made again in another page, and only that page became durable: the newer one counts, the other is cleared for good.
+		stale := slot
+		if slotView(t.slot(other)).seq() < v.seq() {
+			stale = other
+			s.forgetSlot(other)
+			t.index[at] = slot + 1
+			s.takeSlot(slot, v)
+		}
+		s.dirtyPage(t.page(stale), 0)
+		return nil
+	}
+	s.takeSlot(slot, v)
+	t.insert(oid, slot)
+	return nil
+}
+
+func (s *Store) takeSlot(slot uint32, v slotView) {
+	copy(s.t.slot(slot), v)
+	s.t.slotFree.take(slot)
+	s.count(v.state(), 1)
+	if v.block() != noBlock {
+		s.addSpace(layout.Inode(le.Uint64(v)), int64(s.sb.Config.BlockSize))
+	}
+}
+
+func (s *Store) forgetSlot(slot uint32) {
+	v := slotView(s.t.slot(slot))
+	s.count(v.state(), ^uint64(0))
+	if v.block() != noBlock {
+		s.addSpace(layout.Inode(le.Uint64(v)), -int64(s.sb.Config.BlockSize))
+	}
+	clear(v)
+	s.t.slotFree.give(slot)
+}
+
+func (p *opening) loadJournal() {
+	s := p.s
+	for _, b := range p.bad {
+		s.dirtyPage(b.page, 0) // before all others, so that the first round mends them
+	}
+	p.x.each(s.sb.Journal.Off, s.sb.Journal.Len, func(at int64, b []byte) error {
+		copy(s.j.mem[at:], b)
+		return nil
+	}, func(err error) {
+		if err == nil {
+			p.live = map[uint32]announced{}
+			s.replaying = true
+			err = p.replay()
+			s.replaying = false
+		}
+		if err == nil {
+			err = p.judgePages()
+		}
+		if err == nil {
+			err = s.takeBlocks()
+		}
+		if err != nil || p.o.ReadOnly {
+			p.finish(err)
+			return
+		}
+		p.bootUp()
+	})
+}
+
+// bootUp makes this opening durable: the boot counter, which is the epoch of the batches to come, and what of the journal counts.
+func (p *opening) bootUp() {
+	s := p.s
+	j := &s.j
+	s.sb.Boot++
+	s.sb.endBatch, s.sb.endEntry, s.sb.endCRC = j.seq, j.entry, j.crc
+	j.advance()
+	s.sb.tailBatch = min(j.oldest, j.seq)
+	pos := j.at(s.sb.tailBatch).pos
+	s.sb.tailPos, s.sb.headPos = pos%j.size, j.head%j.size
+	j.tailKnown, j.freeFrom = s.sb.tailBatch, pos
+	p.x.writeSuper(&s.sb, func(err error) {
+		if err == nil {
+			s.l.Defer(&j.task)
+			s.armIdle()
+		}
+		p.finish(err)
+	})
+}
+
+// judgePages decides about pages with a bad copy: one that was being written when the power went is mended from the journal, any other is damage.
+func (p *opening) judgePages() error {
+	s := p.s
+	for _, b := range p.bad {
+		a, ok := p.live[b.page]
+		if !ok || a.round <= s.round.done || a.gen != s.t.pageGen[b.page]+1 {
+			return &DamagedError{Area: "metadata", Offset: b.off, What: fmt.Sprintf("one copy of page %d is bad, and the other may be older: %v", b.page, b.err)}
+		}
+		// Its announcement must be found again until the copy is good.
+		i := s.newChange()
+		s.changes[i] = change{next: s.t.pageFirst[b.page], batch: a.batch, state: changeVisible}
+		s.t.pageFirst[b.page] = i
+		s.j.batches[a.batch].refs++
+	}
+	for page, a := range p.live {
+		if a.round <= s.round.done && s.t.pageGen[page] < a.gen {
+			return &DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, int(a.gen&1)), What: fmt.Sprintf("page %d has generation %d where %d was written: the device lost a write", page, s.t.pageGen[page], a.gen)}
+		}
+	}
+	if p.max > s.j.entry {
+		return &DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: fmt.Sprintf("the metadata knows entry %d, the journal ends at %d", p.max, s.j.entry)}
+	}
+	return nil
+}
+
+// takeBlocks finds out which blocks are in use.
+func (s *Store) takeBlocks() error {
+	s.blocks = newBitset(s.sb.Blocks)
+	take := func(block uint32, oid layout.ObjectID) error {
+		if block != noBlock && !s.blocks.take(block) {
+			return &DamagedError{Area: "metadata", Offset: s.sb.blockOff(block), What: fmt.Sprintf("block %d of object %v belongs to another one too", block, oid)}
+		}
+		return nil
+	}
+	for i := uint32(0); uint64(i) < s.sb.Slots; i++ {
+		if v := slotView(s.t.slot(i)); v.used() {
+			if err := take(v.block(), s.t.object(i)); err != nil {
+				return err
+			}
+		}
+	}
+	for d := range s.dirty {
+		for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
+			if err := take(s.changes[i].block, s.t.object(s.dirty[d].slot)); err != nil {
+				return err
+			}
+		}
+		o := &s.dirty[d]
+		if o.first != 0 {
+			s.view.clear()
+			s.resolve(&s.view, o.slot, uint32(d), o.lastVisible, 0)
+			o.hasBlock = s.view.block != noBlock
+			o.newest = o.visible
+		}
+	}
+	return nil
+}

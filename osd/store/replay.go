@@ -1,0 +1,201 @@
+package store
+
+import (
+	"fmt"
+)
+
+// replay finds the journal's batches, decides where the journal ends, and applies what is in it.
+//
+// Every sector that claims to be a batch of this store is looked at. The newest of the present epoch says where replay starts. From there batches must follow one another by
+// sequence, place and the checksum of the one before; the first that does not is the end. If a batch (or the superblock) knows that the missing one was durable, it
+// is not a torn end but damage.
+func (p *opening) replay() error {
+	s := p.s
+	j, sb := &s.j, &s.sb
+	known, newest := sb.endBatch, batchInfo{seq: sb.endBatch, tailSeq: sb.tailBatch, tailPos: sb.tailPos}
+	for pos := uint64(0); pos < j.size; pos += journalAlign {
+		h, err := decodeBatch(j.mem[pos:], sb, pos)
+		if err != nil {
+			continue
+		}
+		if h.epoch > sb.Boot {
+			return &DamagedError{Area: "superblock", Offset: 0, What: fmt.Sprintf("the journal has a batch of opening %d, the superblock knows %d: it is older than the journal", h.epoch, sb.Boot)}
+		}
+		known = max(known, h.durable)
+		s.round.done = max(s.round.done, h.roundDone)
+		if h.epoch == sb.Boot && h.seq > newest.seq {
+			newest = h
+		}
+	}
+	pos, seq := newest.tailPos, newest.tailSeq
+	virtual := j.size + pos
+	var last batchInfo
+	for {
+		h, err := p.nextBatch(pos, seq, &last)
+		if err != nil && pos != 0 && last.seq != 0 {
+			// The batch may not have fitted before the end of the ring.
+			if h2, err2 := p.nextBatch(0, seq, &last); err2 == nil {
+				virtual += j.size - virtual%j.size
+				h, err = h2, nil
+			}
+		}
+		if err != nil {
+			if seq <= known {
+				return &DamagedError{Area: "journal", Offset: sb.Journal.Off + int64(pos%j.size), What: fmt.Sprintf("batch %d was durable and is not there: %v", seq, err)}
+			}
+			break
+		}
+		bi := uint32(seq % uint64(len(j.batches)))
+		j.batches[bi] = batch{pos: virtual}
+		if seq == newest.tailSeq {
+			j.oldest = seq
+		}
+		j.seq, j.durable = seq, seq
+		b := j.mem[h.pos : h.pos+uint64(h.size())]
+		err = h.entries(b, sb, func(e *entry, at uint32) error {
+			j.entry = e.seq
+			return p.apply(e, uint32(h.pos), at, bi)
+		})
+		if err != nil {
+			return &DamagedError{Area: "journal", Offset: sb.Journal.Off + int64(h.pos), What: err.Error()}
+		}
+		j.entry = h.first + uint64(h.count) - 1
+		last = h
+		virtual += uint64(h.size())
+		pos, seq = virtual%j.size, seq+1
+	}
+	j.head, j.crc, j.durableEntry = virtual, last.crc, j.entry
+	j.freeFrom, j.tailKnown = j.at(newest.tailSeq).pos, newest.tailSeq
+	s.round.last = max(s.round.last, s.round.done)
+	for d := range s.dirty {
+		if o := &s.dirty[d]; o.ghost {
+			return &DamagedError{Area: "metadata", Offset: sb.pageOff(s.t.page(o.slot), 0), What: fmt.Sprintf("object %v is missing: the journal changes it", s.t.object(o.slot))}
+		}
+	}
+	return nil
+}
+
+// nextBatch is the batch at pos, if it is the one that must follow.
+func (p *opening) nextBatch(pos, seq uint64, last *batchInfo) (batchInfo, error) {
+	s := p.s
+	h, err := decodeBatch(s.j.mem[pos:], &s.sb, pos)
+	switch {
+	case err != nil:
+		return h, err
+	case h.seq != seq:
+		return h, fmt.Errorf("batch %d is in its place", h.seq)
+	case last.seq != 0 && (h.prevCRC != last.crc || h.first != last.first+uint64(last.count)):
+		return h, fmt.Errorf("the batch there does not follow batch %d", last.seq)
+	case (h.epoch == s.sb.Boot) != (seq > s.sb.endBatch):
+		return h, fmt.Errorf("the batch there is a left-over of opening %d", h.epoch)
+	}
+	return h, h.checkData(s.j.mem[pos : pos+uint64(h.size())])
+}
+
+// apply takes one entry; pos is its batch's place, at the entry's within the batch.
+func (p *opening) apply(e *entry, pos, at, bi uint32) error {
+	s := p.s
+	switch e.kind {
+	case entryPair:
+		s.pairs.add(s, e.object, e.pair, 0, e.version, bi)
+		return nil
+	case entrySessionEnd:
+		s.pairs.end(s, e.pair.Session)
+		return nil
+	case entryPG:
+		s.pgs.remove(s, e.pg.PG)
+		s.pgs.m[e.pg.PG] = &pgState{rec: e.pg, batch: bi, held: true}
+		s.j.batches[bi].refs++
+		return nil
+	case entryPGDrop:
+		s.pgs.remove(s, e.pg.PG)
+		return nil
+	case entryPages:
+		s.round.last = max(s.round.last, e.round)
+		for b := e.pages; len(b) > 0; b = b[8:] {
+			page := le.Uint32(b)
+			if int(page) >= s.sb.pages() {
+				return fmt.Errorf("page %d of %d is announced", page, s.sb.pages())
+			}
+			p.live[page] = announced{gen: le.Uint32(b[4:]), round: e.round, batch: bi}
+		}
+		return nil
+	}
+	p.applyPairs(e, bi)
+	_, slot, d, ok := s.lookup(e.object)
+	if ok && slotView(s.t.slot(slot)).used() && slotView(s.t.slot(slot)).seq() >= e.seq {
+		return nil // folded before
+	}
+	if !ok && (e.kind == entryCommit || e.kind == entryRollback) {
+		return nil
+	}
+	if e.flags&entryChainStart != 0 && d != 0 {
+		s.dropChain(d)
+		_, _, d, ok = s.lookup(e.object)
+	}
+	if !ok && s.t.slotFree.free == 0 {
+		return fmt.Errorf("there is no slot left for object %v", e.object)
+	}
+	d = s.makeDirty(e.object)
+	o := &s.dirty[d]
+	if e.kind != entryCommit && e.kind != entryRollback && uint64(o.visible.Version) != e.base && !o.ghost {
+		if o.visible.Version != 0 {
+			return fmt.Errorf("entry %d changes version %x of object %v, which is at %x", e.seq, e.base, e.object, o.visible.Version)
+		}
+		// The object is not there because a later entry removes it and the page without it is durable already. That entry must come.
+		o.ghost = true
+	}
+	i := s.newChange()
+	c := change{dirty: d, kind: e.kind, flags: e.flags &^ entryChainStart, stateFlags: e.stateFlags, version: e.version, interval: e.interval, seq: e.seq, entry: pos + at,
+		off: e.off, length: e.length, block: e.block, batch: bi, state: changeLogged}
+	if e.data != 0 {
+		c.data = pos + e.data
+	}
+	s.changes[i] = c
+	s.j.batches[bi].refs++
+	o = &s.dirty[d]
+	if o.last == 0 {
+		o.first = i
+	} else {
+		s.changes[o.last].next = i
+	}
+	o.last = i
+	o.submitted++
+	if c.resets(s.sb.Config.BlockSize) {
+		o.ghost = false
+	}
+	s.show(i)
+	s.dirty[d].newest = s.dirty[d].visible
+	s.clean(d)
+	return nil
+}
+
+func (p *opening) applyPairs(e *entry, bi uint32) {
+	s := p.s
+	switch e.kind {
+	case entryWrite, entryZero, entryDelete:
+		if e.pair.Session != 0 && e.flags&entryChainStart == 0 {
+			s.pairs.add(s, e.object, e.pair, e.low, e.version, bi)
+		}
+	case entryReplace:
+		s.pairs.dropAbove(s, e.object, e.version)
+		for b := e.pairs; len(b) > 0; b = b[pairBytes:] {
+			if session := le.Uint64(b); session != 0 {
+				s.pairs.add(s, e.object, Pair{session, le.Uint64(b[8:])}, 0, le.Uint64(b[16:]), bi)
+			}
+		}
+	case entryRollback:
+		s.pairs.dropAbove(s, e.object, e.version)
+	}
+}
+
+// dropChain forgets an object's unfolded changes.
+func (s *Store) dropChain(d uint32) {
+	o := &s.dirty[d]
+	for o.first != 0 {
+		s.unlink(d, o.first)
+	}
+	o.lastVisible, o.payloads = 0, 0
+	o.visible = slotView(s.t.slot(o.slot)).state()
+	s.clean(d)
+}

@@ -1,0 +1,208 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+
+	"holdfast/core/loop"
+	"holdfast/core/loop/buf"
+)
+
+// round writes a set of metadata pages:
+//
+//  1. the pages are copied as they are now; the journal announces them, and the data they speak of is flushed;
+//  2. each goes to the older of its two copies;
+//  3. a flush; then the journal no longer needs the changes that are in them.
+//
+// The announcement tells a later Open which pages may have a torn copy; any other bad copy is damage.
+type round struct {
+	active  bool
+	done    uint64 // rounds up to this number are durable
+	pages   []uint32
+	chains  []uint32 // changes to release, per page
+	ref     *buf.Ref
+	waits   int
+	io      int    // device requests under way
+	last    uint64 // the last number given to a round
+	batch   uint32
+	flushOp loop.DiskOp
+	writes  []*loop.DiskOp
+}
+
+// dirtyPage notes that a page must be written; seq is the newest entry in it.
+func (s *Store) dirtyPage(page uint32, seq uint64) {
+	t := s.t
+	t.pageMax[page] = max(t.pageMax[page], seq)
+	if t.pageDirty[page] {
+		return
+	}
+	t.pageDirty[page] = true
+	t.pageNext[page] = 0
+	if t.dirtyTail != 0 {
+		t.pageNext[t.dirtyTail-1] = page + 1
+	} else {
+		t.dirtyHead = page + 1
+	}
+	t.dirtyTail = page + 1
+	t.dirtyLen++
+}
+
+func (t *table) popDirtyPage() uint32 {
+	page := t.dirtyHead - 1
+	if t.dirtyHead = t.pageNext[page]; t.dirtyHead == 0 {
+		t.dirtyTail = 0
+	}
+	t.pageDirty[page] = false
+	t.dirtyLen--
+	return page
+}
+
+// encodePageTo puts a page's slots and header into b.
+func (s *Store) encodePageTo(b []byte, page uint32) {
+	t := s.t
+	clear(b)
+	from := int(page) * int(t.perPage) * t.size
+	copy(b[pageHeader:], t.slots[from:from+int(t.perPage)*t.size])
+	for i := 0; i < int(t.perPage); i++ {
+		slot := b[pageHeader+i*t.size:][:t.size]
+		if slot[slotFlags]&slotUsed == 0 {
+			clear(slot)
+		} else {
+			le.PutUint16(slot[slotGen:], 0)
+		}
+	}
+	encodePage(b, &s.sb, page, pageInfo{gen: t.pageGen[page], maxSeq: t.pageMax[page]})
+}
+
+func (s *Store) startRound() {
+	r, t := &s.round, s.t
+	size := int(s.sb.PageSize)
+	most := max(1, min(roundPages, 4<<20/size))
+	if r.ref == nil {
+		r.ref = t.arena.Alloc(most * size)
+		t.refs = append(t.refs, r.ref)
+		r.flushOp.Done = func(*loop.DiskOp) { s.roundFlushed() }
+	}
+	r.active = true
+	r.pages, r.chains = r.pages[:0], r.chains[:0]
+	for len(r.pages) < most && t.dirtyLen > 0 {
+		r.pages = append(r.pages, t.popDirtyPage())
+	}
+	slices.Sort(r.pages)
+	announce := make([]byte, 32+8*len(r.pages))
+	startEntry(announce, len(announce), entryPages, 0, 0, len(r.pages))
+	r.last++
+	le.PutUint64(announce[24:], r.last)
+	for i, page := range r.pages {
+		r.chains = append(r.chains, t.pageFirst[page])
+		t.pageFirst[page] = 0
+		if t.pageGen[page]++; t.pageGen[page] == 0 {
+			t.pageGen[page] = 2 // wrapped: keep 0 for a page that was never written, and the parity
+		}
+		s.encodePageTo(r.ref.Bytes()[i*size:(i+1)*size], page)
+		le.PutUint32(announce[32+8*i:], page)
+		le.PutUint32(announce[36+8*i:], t.pageGen[page])
+	}
+	r.waits = 2
+	s.j.append(record{data: announce, done: func(batch uint32) {
+		r.batch = batch
+		s.roundStep()
+	}})
+	s.flushDevice()
+}
+
+// flushDevice makes what was written durable; roundFlushed is called later in any case.
+func (s *Store) flushDevice() {
+	op := &s.round.flushOp
+	op.Kind = loop.DiskFlush
+	s.round.io++
+	if s.info.WriteThrough {
+		op.Err = nil
+		s.l.Defer(&s.fl.skip)
+		return
+	}
+	s.flushes++
+	s.d.Submit(op)
+}
+
+func (s *Store) roundFlushed() {
+	s.round.io--
+	if err := s.round.flushOp.Err; err != nil {
+		s.fail(fmt.Errorf("flush the device: %w", err))
+	}
+	s.roundStep()
+}
+
+// roundStep goes on when everything the present step waits for has happened. The steps are told apart by whether pages have been sent.
+func (s *Store) roundStep() {
+	r := &s.round
+	if r.waits--; r.waits > 0 {
+		return
+	}
+	if s.failure != nil {
+		r.active = false
+		s.closeStep()
+		return
+	}
+	switch {
+	case len(r.pages) > 0:
+		s.writePages()
+	case r.batch != noBlock:
+		b := r.batch
+		r.batch = noBlock // the last step: the pages are durable
+		for _, i := range r.chains {
+			for i != 0 {
+				next := s.changes[i].next
+				s.j.release(s.changes[i].batch)
+				s.freeChange(i)
+				i = next
+			}
+		}
+		s.j.release(b)
+		r.done = r.last
+		r.active = false
+		s.l.Defer(&s.j.task)
+		s.closeStep()
+	}
+}
+
+// writePages sends the round's pages, neighbours together.
+func (s *Store) writePages() {
+	r := &s.round
+	size := int(s.sb.PageSize)
+	n := 0
+	for i := 0; i < len(r.pages); {
+		page := r.pages[i]
+		copyNum := int(s.t.pageGen[page] & 1)
+		k := i + 1
+		for k < len(r.pages) && r.pages[k] == page+uint32(k-i) && int(s.t.pageGen[r.pages[k]]&1) == copyNum {
+			k++
+		}
+		if n == len(r.writes) {
+			op := &loop.DiskOp{}
+			op.Done = func(*loop.DiskOp) {
+				s.round.io--
+				if op.Err != nil {
+					s.fail(fmt.Errorf("write %d bytes of metadata at device offset %d: %w", len(op.Data), op.Off, op.Err))
+				}
+				if s.round.waits == 1 && s.failure == nil {
+					s.round.waits++
+					s.flushDevice()
+				}
+				s.roundStep()
+			}
+			r.writes = append(r.writes, op)
+		}
+		op := r.writes[n]
+		op.Kind, op.Off, op.Data = loop.DiskWrite, s.sb.pageOff(page, copyNum), r.ref.Bytes()[i*size:k*size]
+		n++
+		i = k
+	}
+	r.waits = n
+	r.pages = r.pages[:0]
+	for _, op := range r.writes[:n] {
+		s.deviceWrites++
+		r.io++
+		s.d.Submit(op)
+	}
+}
