@@ -1,7 +1,7 @@
 // Package loop defines the event loop that every daemon's work runs on: timers, posted tasks, sockets, disks and reference-counted buffers.
 //
 // One loop is one thread (or the simulator). Everything a loop owns is touched only from that loop's own callbacks, so nothing on it needs a lock.
-// Implementations: core/loop/uring (our own small ring), core/loop/portable (Go's net package and a pool of pread/pwrite workers), core/sim (deterministic).
+// Implementations: core/loop/uring (our own small ring), core/loop/portable (a pool of pread/pwrite workers), both over the epoll sockets of core/loop/reactor, core/sim (deterministic).
 // core/loop/looptest is the conformance suite that each of them passes.
 //
 // Laws that hold for each implementation:

@@ -288,7 +288,7 @@ func diskDirectRefused(g *rig) {
 	})
 }
 
-// diskErrorsPass: past the largest file size the kernel says EFBIG, in place of ENOSPC, which needs a full disk.
+// diskErrorsPass: past the largest file size the kernel says EFBIG; a full file system says ENOSPC.
 func diskErrorsPass(g *rig) {
 	d, path := g.file(1<<20, loop.DiskOptions{})
 	b := g.Alloc(4096)
@@ -298,13 +298,28 @@ func diskErrorsPass(g *rig) {
 	if !errors.As(err, &no) || !strings.Contains(err.Error(), path) {
 		g.Errorf("write at the end of the address space: %v; want an error of the kernel with the path", err)
 	}
-	if full, err := os.OpenFile(os.Getenv("LOOPTEST_FULL_FILE"), os.O_RDWR, 0); err == nil {
-		full.Close()
-		fd := g.open(full.Name(), loop.DiskOptions{Buffered: true})
-		if err := g.submit(fd, &loop.DiskOp{Kind: loop.DiskWrite, Off: 1 << 40, Data: b.Bytes()}); !errors.Is(err, unix.ENOSPC) {
-			g.Errorf("write to a full file system: %v, want %v", err, unix.ENOSPC)
+	full := g.TempDir()
+	if err := unix.Mount("looptest", full, "tmpfs", 0, "size=64k"); err != nil {
+		g.Logf("no file system to fill: %v", err)
+		return
+	}
+	defer func() { _ = unix.Unmount(full, unix.MNT_DETACH) }()
+	path = filepath.Join(full, "disk")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		g.Fatal(err)
+	}
+	fd := g.open(path, loop.DiskOptions{Buffered: true})
+	for off := int64(0); err == nil || off == 0; off += 4096 {
+		if err = g.submit(fd, &loop.DiskOp{Kind: loop.DiskWrite, Off: off, Data: b.Bytes()}); off > 1<<20 {
+			break
 		}
 	}
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), path) {
+		g.Errorf("write to a full file system: %v, want %v with the path", err, unix.ENOSPC)
+	}
+	closed := g.signal("the close")
+	g.do(func() { fd.Close(closed.fire) })
+	closed.wait()
 }
 
 func diskCloseWaits(g *rig) {

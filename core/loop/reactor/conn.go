@@ -165,8 +165,12 @@ func (c *Conn) connected() {
 		c.fail(fmt.Errorf("dial %v: %w", c.remote, err))
 		return
 	}
+	if c.local = localAddr(c.fd); c.family != unix.AF_UNIX && c.local == remoteAddr(c.fd) {
+		// Dialling a free local port can connect a socket to itself (simultaneous open, RFC 9293, section 3.5): nobody listens there.
+		c.fail(fmt.Errorf("dial %v: %w", c.remote, unix.ECONNREFUSED))
+		return
+	}
 	c.state = stateOpen
-	c.local = localAddr(c.fd)
 	c.h.Opened(c)
 	if c.state != stateOpen {
 		return
@@ -446,7 +450,7 @@ func (c *Conn) Pause() { c.paused = true }
 // Resume goes on reading.
 func (c *Conn) Resume() {
 	if c.paused {
-		c.paused = false
+		c.paused, c.held = false, true // what was not consumed is shown again
 		c.wake()
 	}
 }

@@ -194,15 +194,17 @@ func (r *Reactor) Run() error {
 	r.running = true
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	defer r.shutDown()
 	if err := r.engine.Start(); err != nil {
+		r.shutDown()
 		return err
 	}
+	// A panic of a callback is not recovered, and nothing is tidied up behind it: the state is not to be trusted.
 	for !r.stopped.Load() {
 		r.engine.Wait(r.patience())
 		r.sleeping.Store(false)
 		r.turn()
 	}
+	r.shutDown()
 	return nil
 }
 

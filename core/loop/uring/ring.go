@@ -102,10 +102,13 @@ type ring struct {
 	ts  unix.Timespec
 }
 
+// modes are the ways to set a ring up, best first.
+var modes = []uint32{setupSingleIssuer | setupDeferTaskrun | setupSubmitAll, setupCoopTaskrun | setupSubmitAll, 0}
+
 // newRing makes a disabled ring with the best mode that the kernel has.
 func newRing(entries, completions uint32) (*ring, error) {
 	var err error
-	for _, flags := range []uint32{setupSingleIssuer | setupDeferTaskrun | setupSubmitAll, setupCoopTaskrun | setupSubmitAll, 0} {
+	for _, flags := range modes {
 		var r *ring
 		if r, err = setup(entries, completions, flags|setupDisabled|setupCQSize|setupClamp); err == nil {
 			return r, nil
