@@ -413,8 +413,9 @@ func leaseUnreachable(t *testing.T, e *Env) {
 	if !errors.Is(h.lost[0], registry.ErrUnavailable) {
 		t.Errorf("lost by %v, want ErrUnavailable", h.lost[0])
 	}
-	if took := e.Loop.Now().Sub(cut); took > e.TTL+100*time.Millisecond {
-		t.Errorf("learned of the loss after %v, want at most the time to live, %v", took, e.TTL)
+	// Some room for a busy machine: the promise itself is Until's.
+	if took := e.Loop.Now().Sub(le.Until()); le.Until() > cut.Add(e.TTL) || took > time.Second {
+		t.Errorf("cut off at %d, lease of %v until %d, learned of the loss %v later", cut, e.TTL, le.Until(), took)
 	}
 	e.Cut(false)
 	e.Loop.Until("the end of the key", patience, func() bool {
