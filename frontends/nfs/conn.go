@@ -158,8 +158,8 @@ func (c *conn) record(p []byte, ref *buf.Ref) {
 	if h := r.route(); h != nil {
 		r.args = p[n:]
 		r.ref, r.refOff = ref, n
-		d := xdr.NewDecoder(r.args)
-		h(r, &d)
+		r.dec = xdr.NewDecoder(r.args)
+		h(r, &r.dec)
 	}
 	c.throttle()
 }

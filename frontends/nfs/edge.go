@@ -48,7 +48,6 @@ func (p *part) readBlock() {
 // step goes on after an operation of the part has completed; false when the part is over, with its result in op.Err.
 func (p *part) step() bool {
 	op := &p.op
-	var differs *volume.MiscompareError
 	switch {
 	case op.Err == nil && op.Kind == volume.Read:
 		copy(p.now.Bytes(), p.was.Bytes())
@@ -58,9 +57,11 @@ func (p *part) step() bool {
 		op.Pieces = append(op.Pieces[:0], volume.Piece{Ref: p.now, Len: p.now.Len()})
 		p.r.file.handle.Submit(op)
 		return true
-	case op.Err != nil && errors.As(op.Err, &differs):
-		p.readBlock()
-		return true
+	case op.Err != nil:
+		if _, differs := errors.AsType[*volume.MiscompareError](op.Err); differs {
+			p.readBlock()
+			return true
+		}
 	}
 	p.leave()
 	return false

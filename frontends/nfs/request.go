@@ -22,6 +22,7 @@ type request struct {
 	args   []byte
 	ref    *buf.Ref
 	refOff int
+	dec    xdr.Decoder // of args; it stands here because a procedure called through a table would make it escape
 
 	// out is the reply: a record mark, then the message. mark says how many bytes follow out in the record.
 	out xdr.Encoder
@@ -111,7 +112,7 @@ func (r *request) release() {
 	if cap(r.out.B) > maxDirBytes+4096 {
 		r.out.B = nil
 	}
-	r.conn, r.cl, r.args, r.ref, r.then, r.failed, r.cached = nil, nil, nil, nil, nil, nil, nil
+	r.conn, r.cl, r.args, r.ref, r.then, r.failed, r.cached, r.dec = nil, nil, nil, nil, nil, nil, nil, xdr.Decoder{}
 	r.joined, r.tries, r.charged, r.path = r.joined[:0], 0, 0, ""
 	r.attr, r.pre, r.grown, r.ungrown = Attr{}, Attr{}, Attr{}, Attr{}
 	r.next = s.freeRequests
