@@ -96,19 +96,18 @@ func (a *keepAlive) notReading(now loop.Instant, left uint64) {
 	if a.pings {
 		patience = o.IdleTimeout + o.PingTimeout
 	}
-	switch {
-	case k.conn.Queued() <= loop.HighWater:
-		a.moved = now
-		if a.pings {
-			life := &Call{Done: func(*Call) {}} // answered some time, when we read again
-			(&wire.Ping{}).Encode(&life.Header)
-			k.start(life)
-		}
-	case left != a.left:
+	queued := k.conn.Queued()
+	if left != a.left || queued == 0 {
 		a.moved, a.left = now, left
-	case now.Sub(a.moved) >= patience && now.Sub(a.due) <= o.IdleTimeout:
+	}
+	if now.Sub(a.moved) >= patience && now.Sub(a.due) <= o.IdleTimeout {
 		k.fail(ErrSilent)
 		return
+	}
+	if a.pings && queued == 0 {
+		life := &Call{Done: func(*Call) {}} // answered some time, when we read again
+		(&wire.Ping{}).Encode(&life.Header)
+		k.start(life)
 	}
 	a.arm(now.Add(o.IdleTimeout))
 }
