@@ -53,6 +53,7 @@ func Run(t *testing.T, fresh func(t *testing.T) loop.Runner) {
 		{"disk read-only", diskReadOnly},
 		{"disk direct refused", diskDirectRefused},
 		{"disk errors pass through", diskErrorsPass},
+		{"disk block device", diskBlockDevice},
 		{"disk close waits", diskCloseWaits},
 		{"stop with work under way", stopBusy},
 		{"allocations", allocations},
