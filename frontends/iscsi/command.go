@@ -141,19 +141,16 @@ func (s *session) start(t *task) {
 	}
 	t.begun = true
 	s.unit.Begin(&t.Task, t.lun)
-	if t.DataOut > uint64(t.edtl) || t.DataOut != 0 && !t.writes {
-		t.ShortData()
+	offered := uint64(0)
+	if t.writes {
+		offered = uint64(t.edtl)
 	}
+	t.Offer(offered)
 	s.advance(t)
 }
 
-// need is how many bytes of data the command still waits for in all.
-func (t *task) need() uint32 {
-	if t.Status != scsi.Good {
-		return 0
-	}
-	return uint32(t.DataOut)
-}
+// need is how many bytes of data the command takes in all; at most its Expected Data Transfer Length.
+func (t *task) need() uint32 { return uint32(t.Take) }
 
 // advance moves a command on: to wait for unsolicited data, to ask for more, or to run.
 func (s *session) advance(t *task) {

@@ -20,13 +20,12 @@ func (s *session) dataHeader() {
 	unsolicited := ttt == reserved && t.unsolicited
 	solicited := ttt != reserved && t.solicited && ttt == t.ttt
 	offset, n := h.u32(40), uint32(x.length)
-	if !unsolicited && !solicited || t.filling {
-		x.fail("Data-Out that was not asked for")
-		return
+	if !unsolicited && !solicited {
+		return // of an R2T that is over
 	}
-	// Data PDUs and sequences are in order: that was negotiated. What is past the end of the sequence is nobody's.
+	// Data PDUs and sequences are in order: that was negotiated. A gap means a lost PDU, which only a higher error recovery level could ask for again (RFC 7143, section 7.7).
 	if offset != t.received || n > t.limit-t.received || h.u32(36) != t.dataSN {
-		x.fail("Data-Out out of order or beyond its sequence")
+		s.breakData(t)
 		return
 	}
 	if n != 0 {
@@ -46,7 +45,7 @@ func (s *session) dataHeader() {
 func (s *session) dataReceived(t *task) {
 	if s.x.h[1]&bitFinal != 0 {
 		if t.solicited && t.received < t.limit && !t.aborted {
-			s.x.fail("a Data-Out sequence shorter than its R2T")
+			s.breakData(t)
 			return
 		}
 		t.unsolicited, t.solicited = false, false
@@ -57,6 +56,20 @@ func (s *session) dataReceived(t *task) {
 	case t.begun:
 		s.advance(t)
 	}
+}
+
+// breakData ends a command whose data did not arrive in order. What is still to come of it is skipped.
+func (s *session) breakData(t *task) {
+	if !t.begun || t.aborted {
+		s.x.fail("Data-Out out of order or beyond its sequence")
+		return
+	}
+	if t.queued {
+		s.writeQ.remove(t)
+	}
+	t.unsolicited, t.solicited = false, false
+	t.FailData()
+	s.respond(t)
 }
 
 // solicit asks for the next part of the data, or waits for the budget. The whole command is admitted at once, so that what was admitted can always complete.

@@ -30,7 +30,7 @@ type Options struct {
 	MaxConnections int
 	// LoginTimeout bounds the time from connecting to full feature phase. Default 15 s.
 	LoginTimeout time.Duration
-	// PingInterval is how long a session may be silent before it is asked with NOP-In; after as long again without an answer it is ended. Default 15 s.
+	// PingInterval is how long a session may be silent before it is asked with NOP-In; after as long again without an answer it is ended. Default 30 s.
 	PingInterval time.Duration
 }
 
@@ -71,7 +71,7 @@ func (o Options) withDefaults() Options {
 		o.LoginTimeout = 15 * time.Second
 	}
 	if o.PingInterval == 0 {
-		o.PingInterval = 15 * time.Second
+		o.PingInterval = 30 * time.Second
 	}
 	return o
 }

@@ -89,6 +89,7 @@ func beginWrite(u *Unit, t *Task) {
 		return
 	}
 	t.DataOut = t.blocks * BlockSize
+	t.sizing = sizePartial
 	t.next = startWrite
 }
 
@@ -253,6 +254,7 @@ func beginCompareAndWrite(u *Unit, t *Task) {
 		t.failField(13, -1)
 		return
 	}
+	t.sizing = sizeExact
 	if !u.inRange(t, t.lba, t.blocks) || t.blocks == 0 {
 		return
 	}

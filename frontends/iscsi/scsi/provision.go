@@ -8,7 +8,7 @@ import (
 
 // Limits of thin provisioning commands, told in VPD page B0h.
 const (
-	maxUnmapBlocks      = 4 << 20 // 2 GiB of one UNMAP descriptor
+	maxUnmapBlocks      = 1 << 20 // 512 MiB of one UNMAP
 	maxUnmapDescriptors = 256
 	maxSameBlocks       = 512 << 11 // 512 MiB
 	patternSize         = 64 << 10  // bytes of a repeated block that are made once
@@ -47,6 +47,7 @@ func beginWriteSame(u *Unit, t *Task) {
 		return
 	}
 	t.DataOut = BlockSize
+	t.sizing = sizeExact
 	t.next = startWriteSame
 }
 

@@ -49,6 +49,7 @@ var (
 	codeReadError            = Code{keyMedium, 0x11, 0x00}         // UNRECOVERED READ ERROR
 	codeWriteError           = Code{keyMedium, 0x0C, 0x00}         // WRITE ERROR
 	codeInternalFailure      = Code{keyAborted, 0x44, 0x00}        // INTERNAL TARGET FAILURE
+	codeProtocolCRC          = Code{keyAborted, 0x47, 0x05}        // PROTOCOL SERVICE CRC ERROR
 	codeCommunicationFailure = Code{keyAborted, 0x08, 0x00}        // LOGICAL UNIT COMMUNICATION FAILURE
 	codeMiscompare           = Code{keyMiscompare, 0x1D, 0x00}     // MISCOMPARE DURING VERIFY OPERATION
 )

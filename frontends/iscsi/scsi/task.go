@@ -16,12 +16,12 @@ const (
 
 // Task is one command. The transport pools it, sets CDB, and sets Op.Done and Change.Done once.
 //
-// Order of calls: Begin; when DataOut is not 0, the transport brings that many bytes into Data (or calls ShortData); then Next until it says Finished. A Task whose Op or Change is
+// Order of calls: Begin; Offer; the transport brings Take bytes into Data (or calls FailData); then Next until it says Finished. A Task whose Op or Change is
 // under way must not be reused.
 type Task struct {
 	CDB [16]byte
 
-	// Data is what the initiator sent, DataOut bytes; the transport owns the references and keeps them until Finished.
+	// Data is what the initiator sent, Take bytes; the transport owns the references and keeps them until Finished.
 	Data []volume.Piece
 
 	// Op is valid while Submit was the last step. Streams says that its Pieces are the data of this command for the initiator; the transport releases them.
@@ -31,6 +31,8 @@ type Task struct {
 
 	// DataIn and DataOut are how many bytes the command itself moves, known after Begin (for parameter data after Finished); residuals are counted against them.
 	DataIn, DataOut uint64
+	// Take is how many bytes the transport brings, known after Offer.
+	Take uint64
 
 	Status Status
 	Sense  Sense
@@ -41,6 +43,7 @@ type Task struct {
 	lba     uint64
 	blocks  uint64
 	flags   uint8
+	sizing  uint8
 	index   int    // of the next UNMAP descriptor
 	scratch []byte // the parameter list in one piece
 	pattern volume.Piece
@@ -52,7 +55,7 @@ func (t *Task) reset() {
 	t.Op.Offset, t.Op.Length, t.Op.MaxExtents, t.Op.Err = 0, 0, 0, nil
 	t.Op.FUA, t.Op.NoHole, t.Op.Fast = false, false, false
 	t.Streams, t.Drop = false, false
-	t.DataIn, t.DataOut = 0, 0
+	t.DataIn, t.DataOut, t.Take, t.sizing = 0, 0, 0, sizeAtLeast
 	t.Status, t.Sense, t.In = Good, Sense{}, t.In[:0]
 	t.next, t.lba, t.blocks, t.flags, t.index = nil, 0, 0, 0, 0
 }
@@ -61,7 +64,7 @@ func (t *Task) reset() {
 func (t *Task) fail(code Code) Step {
 	t.Status, t.Sense = CheckCondition, Sense{Code: code}
 	t.In, t.Streams, t.next = t.In[:0], false, nil
-	t.DataIn = 0
+	t.DataIn, t.Take = 0, 0
 	return Finished
 }
 
@@ -80,8 +83,42 @@ func (t *Task) failParameter(at uint16) Step {
 	return Finished
 }
 
-// ShortData ends a command whose initiator announced fewer bytes than the command takes: nothing is written (FCP-4 and SPC-4 leave the choice; writing a part would surprise more).
-func (t *Task) ShortData() { t.fail(codeInformationUnit) }
+// Offer says how many bytes the initiator will send, after Begin; it sets Take. WRITE takes the whole blocks among fewer bytes than it asked for, and tells the residual (FCP-4 leaves the
+// choice between this and an error, initiators' tests ask for this); a list of parameters or a block to compare with or to repeat must be whole.
+func (t *Task) Offer(n uint64) {
+	switch {
+	case t.Status != Good:
+	case t.sizing == sizeExact && n != t.DataOut:
+		t.failField(lengthField(t.CDB[0]), -1)
+	case n >= t.DataOut:
+		t.Take = t.DataOut
+	case t.sizing == sizePartial:
+		t.blocks = n / BlockSize
+		t.Take = t.blocks * BlockSize
+		if t.blocks == 0 {
+			t.next = nil
+		}
+	default:
+		t.failKeep(codeInformationUnit)
+	}
+}
+
+// How the bytes that an initiator sends may differ from what the command takes.
+const (
+	sizeAtLeast = iota // more are ignored
+	sizePartial        // fewer make a shorter transfer
+	sizeExact
+)
+
+// FailData ends a command whose data did not arrive as it should (RFC 7143, section 11.4.7.2: protocol service CRC error).
+func (t *Task) FailData() { t.failKeep(codeProtocolCRC) }
+
+// failKeep is fail, with the residual that follows from what the command would have taken.
+func (t *Task) failKeep(code Code) {
+	n := t.DataOut
+	t.fail(code)
+	t.DataOut = n
+}
 
 // Abort ends a command that has no Op and no Change under way, releasing what it holds.
 func (t *Task) Abort() {

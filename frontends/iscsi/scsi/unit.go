@@ -15,7 +15,7 @@ import (
 const BlockSize = 512
 
 // maxTransfer is the most one READ or WRITE moves, bytes, if the volume allows it.
-const maxTransfer = 16 << 20
+const maxTransfer = 32 << 20
 
 // Port is the target port that a session came in by.
 type Port struct {
