@@ -149,7 +149,7 @@ func (s *OSD) closeListeners() {
 func (s *OSD) config() wire.ConfigReply {
 	c := s.o.Store.Superblock().Config
 	return wire.ConfigReply{
-		BlockSize: c.BlockSize, BitmapGranularity: c.Granularity, PrimaryEnabled: true, BlockstoreEnabled: true,
+		BlockSize: uint64(c.BlockSize), BitmapGranularity: uint64(c.Granularity), PrimaryEnabled: true, BlockstoreEnabled: true,
 		ImmediateCommit: "all", LeaseTimeout: uint64(s.o.LeaseTime / time.Second),
 	}
 }
@@ -228,9 +228,9 @@ func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64
 	if id.Store != sb.StoreID {
 		return nil // a new disk under this number
 	}
-	if sb.BootCount < id.Boot || sequence < id.Sequence {
+	if sb.Boot < id.Boot || sequence < id.Sequence {
 		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted; format it to refill it from the other copies",
-			sb.StoreID, sb.BootCount, sequence, id.Boot, id.Sequence)
+			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
 	return nil
 }
@@ -284,7 +284,7 @@ func (s *OSD) register() {
 		return
 	}
 	sb := s.o.Store.Superblock()
-	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.BootCount, Sequence: s.o.Store.Stats().Sequence}
+	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
 		mod, id.Retired = old.Mod, old.Retired

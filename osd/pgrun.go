@@ -179,7 +179,7 @@ func (r *pgRun) do(e peering.Effect) {
 	case peering.Lock:
 		r.lock(round, e.OSD, e.Interval)
 	case peering.List:
-		r.list(round, e.OSD, nil, layout.ObjectID{}, false)
+		r.list(round, e.OSD, nil, 0)
 	case peering.Void:
 		r.void(round, e.OSD, e.Entries)
 	case peering.Activate:
@@ -401,21 +401,21 @@ func (r *pgRun) unlockAll() {
 }
 
 // list brings the objects of a heard store, page by page.
-func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, after layout.ObjectID, resume bool) {
+func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, after store.Cursor) {
 	s := r.s
 	take := func(e wire.SubEntry) {
 		f := store.StateFlags(e.Flags)
 		sofar = append(sofar, peering.Entry{Object: e.Object, Version: e.Version, Interval: e.Interval, Tombstone: f&store.Tombstone != 0, Void: f&store.Void != 0})
 	}
 	if osd == s.o.Num {
-		entries, next, more := s.sec.List(r.id, after, resume, secondary.ListLimit)
+		entries, next, more := s.sec.List(r.id, after, secondary.ListLimit)
 		for _, e := range entries {
 			take(e)
 		}
 		if more {
 			t := &loop.Task{Run: func() {
 				if round == r.m.Round {
-					r.list(round, osd, sofar, next, true)
+					r.list(round, osd, sofar, next)
 				}
 			}}
 			s.l.Post(t)
@@ -424,10 +424,7 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 		r.exec(r.m.Listed(round, osd, sofar))
 		return
 	}
-	m := wire.Sub{Op: wire.OpSubList, Grant: r.grantOf(r.m.Interval), Object: after, Limit: secondary.ListLimit}
-	if resume {
-		m.Flags = wire.SubResume
-	}
+	m := wire.Sub{Op: wire.OpSubList, Grant: r.grantOf(r.m.Interval), Object: layout.ObjectID{Stripe: uint64(after)}, Limit: secondary.ListLimit}
 	c := &peer.Call{}
 	m.Encode(&c.Header)
 	c.Done = func(c *peer.Call) {
@@ -441,7 +438,7 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 			return
 		}
 		if a.Flags&wire.SubResume != 0 {
-			r.list(round, osd, sofar, a.Object, true)
+			r.list(round, osd, sofar, store.Cursor(a.Object.Stripe))
 			return
 		}
 		r.exec(r.m.Listed(round, osd, sofar))

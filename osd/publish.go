@@ -68,7 +68,7 @@ func (s *OSD) publishStats() {
 		return
 	}
 	space := cluster.OSDSpace{}
-	s.o.Store.SpaceByInode(func(i layout.Inode, bytes uint64) {
+	s.o.Store.SpaceByInode(func(i layout.Inode, bytes int64) {
 		pool := strconv.Itoa(int(i.Pool()))
 		if space[pool] == nil {
 			space[pool] = map[string]cluster.Number{}
@@ -100,7 +100,7 @@ func (s *OSD) recordSequence(done func()) {
 		return
 	}
 	id := *old
-	id.Boot, id.Sequence = s.o.Store.Superblock().BootCount, s.o.Store.Stats().Sequence
+	id.Boot, id.Sequence = s.o.Store.Superblock().Boot, s.o.Store.Stats().Sequence
 	key := cluster.OSDIdentityKey(s.o.Num)
 	t := registry.Txn{If: []registry.Compare{registry.Unchanged(key, old.Mod)}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&id)}}}
 	s.o.Registry.Txn(t, func(registry.TxnResult, error) { done() })
@@ -149,7 +149,7 @@ func (j *strayJob) step() {
 		j.running = false
 		return
 	}
-	entries, _, _ := s.sec.List(j.pg, layout.ObjectID{}, false, strayBatch)
+	entries, _, _ := s.sec.List(j.pg, 0, strayBatch)
 	if len(entries) == 0 || j.failed {
 		if !j.failed {
 			s.log.Info("removed what was left of a PG that lives elsewhere", "pg", j.pg.String())

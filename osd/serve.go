@@ -115,7 +115,7 @@ func (s *OSD) endSessions(prev, next *cluster.Snapshot) {
 			continue
 		}
 		instance := g.Instance
-		t := &loop.Timer{Fire: func() { s.o.Store.EndInstance(instance) }}
+		t := &loop.Timer{Fire: func() { s.o.Store.EndSessions(func(id uint64) bool { return id>>cluster.SessionBits == instance }) }}
 		s.l.Arm(t, s.l.Now().Add(endPause))
 	}
 }

@@ -191,13 +191,13 @@ func (m *SubChange) Decode(h *Header) error {
 // Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
 type Sub struct {
 	Op           Opcode
-	Object       layout.ObjectID // @24: of SUB_READ and SUB_REPLACE; of SUB_LIST the object after which to go on
+	Object       layout.ObjectID // @24: of SUB_READ and SUB_REPLACE; of SUB_LIST the stripe is the cursor that the last answer gave
 	Base         layout.Version  // @40: SUB_REPLACE: what the member holds now
 	Version      layout.Version  // @48: SUB_REPLACE: what it shall hold
 	BaseInterval layout.Interval // @56: SUB_REPLACE
 	Written      layout.Interval // @64: SUB_REPLACE: the interval that wrote Version
 	Limit        uint32          // @72: SUB_LIST: entries at most
-	Flags        uint32          // @76: SUB_REPLACE: SubTombstone; SUB_LIST: SubResume
+	Flags        uint32          // @76: SUB_REPLACE: SubTombstone;
 	Grant                        // @88..109
 	Meta, Data   int             // lengths @112, @116
 }
@@ -205,7 +205,7 @@ type Sub struct {
 // Flags of a Sub.
 const (
 	SubTombstone uint32 = 1 // SUB_REPLACE: the truth is a deletion
-	SubResume    uint32 = 2 // SUB_LIST: go on after Object
+	SubResume    uint32 = 2 // SUB_LIST's reply: there is more
 )
 
 var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead)
@@ -244,7 +244,7 @@ func (m *Sub) Decode(h *Header) error {
 	return nil
 }
 
-// SubReply answers a Sub. For SUB_READ Version and Written are the object's, Flags its state; for SUB_LIST Flags has SubResume when there is more after Object.
+// SubReply answers a Sub. For SUB_READ Version and Written are the object's, Flags its state; for SUB_LIST Flags has SubResume when there is more, from the cursor in Object's stripe.
 type SubReply struct {
 	Op         Opcode
 	Retval     int64

@@ -8,6 +8,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/peer"
 	"holdfast/core/wire"
+	"holdfast/osd/store"
 )
 
 // listMax bounds one answer to a client's listing: the objects of one inode in one PG.
@@ -36,9 +37,9 @@ func (p *Primary) List(r *peer.Request) {
 			found[id] = true
 		}
 	}
-	var after layout.ObjectID
-	for resume := false; ; resume = true {
-		entries, next, more := p.sec.List(q.ID, after, resume, 4096)
+	var after store.Cursor
+	for {
+		entries, next, more := p.sec.List(q.ID, after, 4096)
 		for _, e := range entries {
 			if e.Flags == 0 {
 				add(e.Object)

@@ -337,13 +337,17 @@ func (s *Server) serveList(r *peer.Request, m *wire.Sub) {
 	if limit <= 0 {
 		limit = ListLimit
 	}
-	entries, next, more := s.List(m.PG, m.Object, m.Flags&wire.SubResume != 0, limit)
+	if !s.st.Sharded(m.PG.Pool) {
+		r.Fail(wire.EAGAIN)
+		return
+	}
+	entries, next, more := s.List(m.PG, store.Cursor(m.Object.Stripe), limit)
 	s.meta = s.meta[:0]
 	for _, e := range entries {
 		s.meta = wire.AppendSubEntry(s.meta, e)
 	}
 	var h wire.Header
-	a := wire.SubReply{Op: wire.OpSubList, Retval: int64(len(entries)), Object: next, Meta: len(s.meta)}
+	a := wire.SubReply{Op: wire.OpSubList, Retval: int64(len(entries)), Object: layout.ObjectID{Stripe: uint64(next)}, Meta: len(s.meta)}
 	if more {
 		a.Flags = wire.SubResume
 	}
@@ -351,11 +355,8 @@ func (s *Server) serveList(r *peer.Request, m *wire.Sub) {
 	r.Reply(&h, s.meta, nil)
 }
 
-// List brings entries of a PG's objects that this store holds, from after (when resume is set) on; next is where to resume.
-func (s *Server) List(pg layout.PGID, after layout.ObjectID, resume bool, limit int) (entries []wire.SubEntry, next layout.ObjectID, more bool) {
-	if !resume {
-		after = layout.ObjectID{}
-	}
+// List brings entries of a PG's objects that this store holds, from after on; next is where to resume.
+func (s *Server) List(pg layout.PGID, after store.Cursor, limit int) (entries []wire.SubEntry, next store.Cursor, more bool) {
 	s.list, next, more = s.st.List(s.list[:0], pg, after, limit)
 	for _, e := range s.list {
 		entries = append(entries, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval, Flags: uint8(e.Flags)})

@@ -1,0 +1,21 @@
+package store
+
+import "holdfast/core/layout"
+
+// EndSessions drops the pairs of every session that over reports as ended; it is called for each session once.
+func (s *Store) EndSessions(over func(session uint64) bool) {
+	for i := range s.pairs.list {
+		if id := s.pairs.list[i].id; id != 0 && over(id) {
+			s.EndSession(id)
+		}
+	}
+}
+
+// CountPG is the number of objects of a PG, tombstones included; 0 when the pool is not sharded.
+func (s *Store) CountPG(pg layout.PGID) int {
+	p := s.lists[pg.Pool]
+	if p == nil || pg.Num == 0 || int(pg.Num) > len(p.pgs) {
+		return 0
+	}
+	return len(p.pgs[pg.Num-1])
+}
