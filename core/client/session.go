@@ -1,0 +1,112 @@
+package client
+
+import (
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+)
+
+// SessionBits is how many low bits of a session's id count the sessions of one instance; the instance stands above.
+const SessionBits = 24
+
+// MaxInstance is the largest Options.Instance.
+const MaxInstance = 1<<(64-SessionBits) - 1
+
+// Session is the identity of one writer, which is never used again: an I_T nexus, an NBD connection, a run of a command.
+type Session struct {
+	c      *Client
+	id     uint64
+	alive  func() loop.Instant
+	next   uint64 // sequence
+	sent   partList
+	ops    int
+	fenced bool
+	closed bool
+	done   func()
+}
+
+// NewSession makes a session. alive is when its client last showed life: a change is not begun later than Options.OpTTL after that. nil means that the client is this process.
+func (c *Client) NewSession(alive func() loop.Instant) *Session {
+	s := &Session{c: c, alive: alive, next: 1, sent: partList{which: inSession}}
+	n := c.sessions*uint64(c.o.Lanes) + uint64(c.o.Lane) + 1
+	if n < 1<<SessionBits {
+		c.sessions++
+		s.id = c.o.Instance<<SessionBits | n
+	}
+	return s
+}
+
+// ID is the session's id, which fences name; 0 when the instance has used up its ids: then every change fails with ErrSessions.
+func (s *Session) ID() uint64 { return s.id }
+
+// Fenced reports whether an OSD has refused the session.
+func (s *Session) Fenced() bool { return s.fenced }
+
+// Fence ends the session from this side: what was not sent ends with ErrFenced, what was sent is asked for no more. Fencing at the OSDs is the caller's (fence/ keys).
+func (s *Session) Fence() {
+	s.fenced = true
+	s.c.dropSession(s, ErrFenced)
+}
+
+// Close ends the session: new operations fail with ErrClosed; done (which may be nil) is called later, after the running ones have completed.
+func (s *Session) Close(done func()) {
+	s.closed = true
+	s.done = done
+	if s.ops == 0 {
+		s.c.closing = append(s.c.closing, s)
+		s.c.l.Defer(&s.c.task)
+	}
+}
+
+// deadline is the moment until which a change may be begun.
+func (s *Session) deadline(now loop.Instant) loop.Instant {
+	if s.alive != nil {
+		now = min(now, s.alive())
+	}
+	return now.Add(s.c.o.OpTTL)
+}
+
+// low is the lowest sequence without an answer.
+func (s *Session) low() uint64 {
+	if p := s.sent.first; p != nil {
+		return p.seq
+	}
+	return s.next
+}
+
+// number gives p its sequence, which it keeps until it has an answer.
+func (s *Session) number(p *part) {
+	if p.seq == 0 {
+		p.seq = s.next
+		s.next++
+		s.sent.push(p)
+	}
+}
+
+// answered takes p's sequence back.
+func (s *Session) answered(p *part) {
+	if p.seq != 0 {
+		s.sent.remove(p)
+		p.seq = 0
+	}
+}
+
+// check says why the session may not be used.
+func (s *Session) check(k Kind) error {
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.fenced:
+		return ErrFenced
+	case s.id == 0 && k.changes():
+		return ErrSessions
+	}
+	return nil
+}
+
+// InstanceOf is the instance that a session's id belongs to.
+func InstanceOf(session uint64) uint64 { return session >> SessionBits }
+
+// objectOf names a part's object.
+func (p *part) objectOf() layout.ObjectID {
+	return layout.ObjectID{Inode: p.op.Inode, Stripe: p.stripe}
+}
