@@ -12,7 +12,7 @@ import (
 	"holdfast/core/loop"
 )
 
-// Bench measures a loop: disk writes and reads of 4 KiB, and echoes. Besides the time it reports cpu-us/op, the processor time of the whole process.
+// Bench measures a loop: disk writes and reads of 4 KiB, echoes, and echoes that wait for a disk write of 4 KiB. Besides the time it reports cpu-us/op, the processor time of the whole process.
 func Bench(b *testing.B, fresh func(b *testing.B) loop.Runner) {
 	for _, kind := range []loop.DiskKind{loop.DiskWrite, loop.DiskRead} {
 		for _, depth := range []int{1, 32} {
@@ -20,7 +20,8 @@ func Bench(b *testing.B, fresh func(b *testing.B) loop.Runner) {
 		}
 	}
 	for _, conns := range []int{1, 32} {
-		b.Run(fmt.Sprintf("Echo/size=100/conns=%d", conns), func(b *testing.B) { benchEcho(b, fresh(b), conns) })
+		b.Run(fmt.Sprintf("Echo/size=100/conns=%d", conns), func(b *testing.B) { benchEcho(b, fresh(b), conns, false) })
+		b.Run(fmt.Sprintf("EchoAfterWrite/size=4KiB/conns=%d", conns), func(b *testing.B) { benchEcho(b, fresh(b), conns, true) })
 	}
 }
 
@@ -51,19 +52,27 @@ func cpu() float64 {
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1000
 }
 
-func benchDisk(b *testing.B, r loop.Runner, kind loop.DiskKind, depth int) {
-	const size, span = 4096, 64 << 20
+const benchSpan = 64 << 20
+
+// benchFile opens a file of benchSpan bytes that has its blocks.
+func benchFile(b *testing.B, r loop.Runner) loop.Disk {
 	path := filepath.Join(b.TempDir(), "disk")
-	if err := os.WriteFile(path, make([]byte, span), 0o600); err != nil {
+	if err := os.WriteFile(path, make([]byte, benchSpan), 0o600); err != nil {
 		b.Fatal(err)
 	}
-	drive(b, r)
 	var d loop.Disk
 	var err error
 	onLoop(r, func() { d, err = r.OpenDisk(path, loop.DiskOptions{}) })
 	if err != nil {
 		b.Skip(err)
 	}
+	return d
+}
+
+func benchDisk(b *testing.B, r loop.Runner, kind loop.DiskKind, depth int) {
+	const size = 4096
+	drive(b, r)
+	d := benchFile(b, r)
 	done := make(chan struct{})
 	ops := make([]loop.DiskOp, depth)
 	left, running, next := 0, 0, int64(0)
@@ -72,7 +81,7 @@ func benchDisk(b *testing.B, r loop.Runner, kind loop.DiskKind, depth int) {
 		left--
 		running++
 		op.Off = next
-		next = (next + 37*size) % span
+		next = (next + 37*size) % benchSpan
 		d.Submit(op)
 	}
 	over := func(op *loop.DiskOp) {
@@ -105,21 +114,61 @@ func benchDisk(b *testing.B, r loop.Runner, kind loop.DiskKind, depth int) {
 	b.ReportMetric((cpu()-before)/float64(b.N), "cpu-us/op")
 }
 
-type benchServer struct{}
+// benchServer echoes; with a disk it writes 4 KiB before each reply.
+type benchServer struct {
+	r    loop.Runner
+	disk loop.Disk
+	next int64
+}
 
-func (benchServer) Accepted(loop.Conn) loop.ConnHandler { return benchServer{} }
-func (benchServer) Opened(loop.Conn)                    {}
-func (benchServer) Received(c loop.Conn, p []byte) int  { c.Send(p); return len(p) }
-func (benchServer) Filled(loop.Conn)                    {}
-func (benchServer) Drained(loop.Conn)                   {}
-func (benchServer) Closed(loop.Conn, error)             {}
+func (s *benchServer) Accepted(c loop.Conn) loop.ConnHandler {
+	e := &benchEnd{s: s, c: c}
+	e.op = loop.DiskOp{Kind: loop.DiskWrite, Done: e.written}
+	if s.disk != nil {
+		e.op.Data = s.r.Alloc(4096).Bytes()
+	}
+	return e
+}
+
+// benchEnd serves one connection with one request at a time.
+type benchEnd struct {
+	s     *benchServer
+	c     loop.Conn
+	op    loop.DiskOp
+	reply [100]byte
+}
+
+func (e *benchEnd) written(*loop.DiskOp) { e.c.Send(e.reply[:]) }
+
+func (e *benchEnd) Received(c loop.Conn, p []byte) int {
+	switch {
+	case e.s.disk == nil:
+		c.Send(p)
+	case len(p) < len(e.reply):
+		return 0
+	default:
+		e.op.Off = e.s.next
+		e.s.next = (e.s.next + 37*4096) % benchSpan
+		e.s.disk.Submit(&e.op)
+	}
+	return len(p)
+}
+
+func (*benchEnd) Opened(loop.Conn)        {}
+func (*benchEnd) Filled(loop.Conn)        {}
+func (*benchEnd) Drained(loop.Conn)       {}
+func (*benchEnd) Closed(loop.Conn, error) {}
 
 // benchEcho has the server on the loop under test and one client goroutine per connection on Go's net package, whose processor time is counted too.
-func benchEcho(b *testing.B, r loop.Runner, conns int) {
+func benchEcho(b *testing.B, r loop.Runner, conns int, write bool) {
 	drive(b, r)
+	srv := &benchServer{r: r}
+	if write {
+		srv.disk = benchFile(b, r)
+	}
 	var l loop.Listener
 	var err error
-	onLoop(r, func() { l, err = r.Listen(tcp, loop.ListenOptions{}, benchServer{}) })
+	onLoop(r, func() { l, err = r.Listen(tcp, loop.ListenOptions{}, srv) })
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -164,4 +213,9 @@ func benchEcho(b *testing.B, r loop.Runner, conns int) {
 		}
 	}
 	b.ReportMetric((cpu()-before)/float64(b.N), "cpu-us/op")
+	if t, ok := r.(interface{ Turns() uint64 }); ok {
+		var n uint64
+		onLoop(r, func() { n = t.Turns() })
+		b.ReportMetric(float64(n)/float64(b.N), "turns/op")
+	}
 }
