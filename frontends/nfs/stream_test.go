@@ -117,7 +117,7 @@ func TestNonsense(t *testing.T) {
 			if p.c.closed != tc.closed {
 				t.Errorf("closed = %v, want %v", p.c.closed, tc.closed)
 			}
-			if live := b.l.arena.Live(); live > 8 {
+			if live := b.l.live(); live > 8 {
 				t.Errorf("%d buffers lent", live)
 			}
 			other.attr(root)
@@ -138,11 +138,11 @@ func TestMemoryFollowsWhatArrivedNotWhatWasAnnounced(t *testing.T) {
 	b := newBench(t, nil, nfs.Options{})
 	defer b.close()
 	head := record(message(1, rpc.ProgramNFS, 3, 7, append(args(root, uint64(0), 1<<20, 2, 1<<20), make([]byte, 1<<20)...)))[:1200]
-	before := b.l.arena.Live()
+	before := b.l.live()
 	for range 100 {
 		b.local().raw(head)
 	}
-	if n := b.l.arena.Live() - before; n > 100 {
+	if n := b.l.live() - before; n > 100 {
 		t.Errorf("100 beginnings of WRITEs lent %d buffers, want one of 128 KiB each at most", n)
 	}
 }
@@ -488,6 +488,36 @@ func TestDataPathDoesNotAllocate(t *testing.T) {
 			t.Errorf("%s allocates %v times", tc.name, n)
 		}
 	}
+}
+
+// FuzzCall sends well-formed calls of every procedure with any arguments.
+func FuzzCall(f *testing.F) {
+	dir := root
+	for proc, a := range [][]byte{
+		nil, args(dir), args(dir, sattr{}, false), args(dir, "file"), args(dir, 63), args(dir), args(dir, uint64(0), 512), args(dir, uint64(0), 4, 2, []byte("data")),
+		args(dir, "x", 2, [8]byte{1}), args(dir, "x", sattr{}), args(dir, "x", sattr{}, "y"), args(dir, "x", 7), args(dir, "file"), args(dir, "x"),
+		args(dir, "file", dir, "y"), args(dir, dir, "x"), args(dir, uint64(0), [8]byte{}, 4096), args(dir, uint64(0), [8]byte{}, 4096, 4096),
+		args(dir), args(dir), args(dir), args(dir, uint64(0), 0),
+	} {
+		f.Add(uint8(0), uint8(proc), a)
+	}
+	f.Add(uint8(0), uint8(8), args(dir, "y", 0, sattr{size: ptr(uint64(700)), mode: ptr(uint32(1)), mtime: &[2]uint32{1, 2}}))
+	f.Add(uint8(1), uint8(1), args("/x"))
+	f.Add(uint8(2), uint8(3), args(100003, 3, 6, 0))
+	f.Fuzz(func(t *testing.T, program, proc uint8, a []byte) {
+		b := newBench(t, nil, nfs.Options{})
+		p := b.local()
+		p.create(root, "file")
+		prog := []uint32{rpc.ProgramNFS, rpc.ProgramMount, rpc.ProgramPortmap}[program%3]
+		vers := []uint32{3, 3, 2}[program%3]
+		p.raw(record(message(9, prog, vers, uint32(proc), a)))
+		b.l.settle()
+		if n := len(p.replies()); n != 1 && len(a) < 1<<20 {
+			t.Errorf("%d replies to one call", n)
+		}
+		p.attr(root)
+		b.close()
+	})
 }
 
 // FuzzStream feeds a server with whatever a peer may send, cut as TCP may cut it.
