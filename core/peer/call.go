@@ -1,5 +1,11 @@
 package peer
 
+import (
+	"fmt"
+
+	"holdfast/core/wire"
+)
+
 type callState uint8
 
 const (
@@ -58,6 +64,15 @@ func (q *callList) moveTo(to *callList, state callState, err error) {
 		q.remove(c)
 		c.Err = err
 		to.push(c, state)
+	}
+}
+
+// check finds a payload that is not what the header announces, which would confuse the stream: a fault of the caller.
+func (c *Call) check() {
+	meta, data, err := wire.PayloadLen(&c.Header)
+	if err != nil || meta != len(c.Meta) || data != pieceBytes(c.Payload) {
+		panic(fmt.Sprintf("peer: call of %v with %d + %d bytes, its header announces %d + %d (%v)",
+			c.Header.Op(), len(c.Meta), pieceBytes(c.Payload), meta, data, err))
 	}
 }
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"bytes"
 	"log/slog"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -147,34 +148,48 @@ func FuzzDialler(f *testing.F) {
 // FuzzCallTable compares the table with a map.
 func FuzzCallTable(f *testing.F) {
 	f.Add([]byte{1, 1, 1, 0, 2, 1, 1})
-	f.Fuzz(func(t *testing.T, p []byte) {
-		var table callTable
-		naive := map[uint64]*Call{}
-		id := uint64(0)
-		for i, op := range p[:min(len(p), 2000)] {
-			if op&3 != 0 {
-				id += uint64(op>>4) + 1
-				c := &Call{}
-				c.impl.id = id
-				table.put(c)
-				naive[id] = c
-				continue
-			}
-			ask := id - min(id, uint64(op>>2)*uint64(i))
-			if got := table.take(ask); got != naive[ask] {
-				t.Fatalf("take(%d) = %p, want %p", ask, got, naive[ask])
-			}
-			delete(naive, ask)
+	f.Fuzz(checkCallTable)
+}
+
+func TestCallTableAtRandom(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	for range 200 {
+		p := make([]byte, 2000)
+		for i := range p {
+			p[i] = byte(rng.Uint32())
 		}
-		for id, c := range naive {
-			if table.take(id) != c {
-				t.Fatalf("call %d is lost", id)
-			}
+		checkCallTable(t, p)
+	}
+}
+
+// checkCallTable puts and takes as p says; takes ask for ids lately given, so that gaps appear everywhere.
+func checkCallTable(t *testing.T, p []byte) {
+	var table callTable
+	naive := map[uint64]*Call{}
+	id := uint64(0)
+	for i, op := range p[:min(len(p), 2000)] {
+		if op&3 != 0 {
+			id += uint64(op>>4) + 1
+			c := &Call{}
+			c.impl.id = id
+			table.put(c)
+			naive[id] = c
+			continue
 		}
-		if table.n != 0 {
-			t.Fatalf("%d left", table.n)
+		ask := id - min(id, uint64(op>>2)*uint64(i%5))
+		if got := table.take(ask); got != naive[ask] {
+			t.Fatalf("take(%d) = %p, want %p", ask, got, naive[ask])
 		}
-	})
+		delete(naive, ask)
+	}
+	for id, c := range naive {
+		if table.take(id) != c {
+			t.Fatalf("call %d is lost", id)
+		}
+	}
+	if table.n != 0 {
+		t.Fatalf("%d left", table.n)
+	}
 }
 
 // pump sends one read and one write around, forever.

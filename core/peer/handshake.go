@@ -31,7 +31,8 @@ const (
 
 func (b *Hub) self() identity { return identity{b.o.Self, b.o.Role, b.o.Instance, b.o.Client} }
 
-// nonce is a number that nobody without the key can foresee and that never comes twice, as Instance and the counter do not.
+// nonce is a number that nobody without the key can foresee and that never comes twice: Instance is this run's, the counter this Hub's, and two Hubs of a process
+// have generators of their own.
 func (b *Hub) nonce() string {
 	b.nonces++
 	m := hmac.New(sha256.New, b.o.Key)

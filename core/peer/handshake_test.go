@@ -166,6 +166,26 @@ func TestStockClientMayNotDoWhatIsForOSDs(t *testing.T) {
 	}
 }
 
+func TestStrangerActsForNobodysSession(t *testing.T) {
+	w := newWorld(t)
+	osd := start(t, w, "osd1", 1, func(o *Options) { o.AllowLegacy = anyone })
+	osd.serve = func(r *Request) { osd.held = append(osd.held, r) }
+	dialRaw(t, w, osd.addr, packet(1, &wire.ReadWrite{Op: wire.OpDelete, Version: 3, Trailer: wire.Trailer{Session: 5, Sequence: 6, Low: 7, Deadline: 8}}),
+		packet(2, &wire.List{PG: 1, MaxStripe: 77, StableLimit: 9, Flags: wire.ListPrimary}))
+	w.Run(time.Second)
+	var m wire.ReadWrite
+	var list wire.List
+	if len(osd.held) != 2 || m.Decode(&osd.held[0].Header) != nil || list.Decode(&osd.held[1].Header) != nil {
+		t.Fatal("not served")
+	}
+	if m.Trailer != (wire.Trailer{}) || m.Version != 3 {
+		t.Errorf("a stock client's request came with %+v", m)
+	}
+	if list.MaxStripe != 77 || list.StableLimit != 9 || list.Flags != wire.ListPrimary {
+		t.Errorf("its list came as %+v", list)
+	}
+}
+
 func TestStockClientWhereNotAllowed(t *testing.T) {
 	w := newWorld(t)
 	osd := start(t, w, "osd1", 1, nil)

@@ -149,6 +149,7 @@ func (b *Hub) Call(osd layout.OSDNum, c *Call) {
 	if c.impl.state != callIdle {
 		panic("peer: Call of a call that is under way")
 	}
+	c.check()
 	p := b.peers[osd]
 	switch {
 	case p != nil && p.ready():

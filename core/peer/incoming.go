@@ -128,13 +128,16 @@ func (c *Incoming) admit(h *wire.Header, meta, data int) (answered bool, err err
 	errno := int64(wire.EPERM)
 	switch op.Access() {
 	case wire.AnyClient:
+		if c.Legacy && op != wire.OpSecList && op != wire.OpDescribe {
+			(&wire.Trailer{}).Encode(h) // a stranger acts for nobody's session
+		}
 		return false, nil
 	case wire.OwnClient:
 		if !c.Legacy {
 			return false, nil
 		}
 	case wire.OSDOnly:
-		if c.OSD != 0 {
+		if c.OSD != 0 && (c.Role == RoleOSD || c.Role == RoleParent) {
 			return false, nil
 		}
 	default:
@@ -211,7 +214,7 @@ func (c *Incoming) challenge(r *Request, q *wire.ConfigRequest) {
 	err := checkHello(h)
 	switch {
 	case err != nil:
-	case h.Role == RoleOSD && q.OSDNum == 0, h.Role == RoleClient && q.OSDNum != 0, h.Role == "":
+	case (h.Role == RoleOSD || h.Role == RoleParent) && q.OSDNum == 0, h.Role == RoleClient && q.OSDNum != 0, h.Role == "":
 		err = fmt.Errorf("%w: role %q with osd_num %d", ErrHandshake, h.Role, q.OSDNum)
 	case h.Role == RoleOSD && q.OSDNum == b.o.Self:
 		err = fmt.Errorf("%w: the dialler says it is OSD %d, and so are we", ErrHandshake, q.OSDNum)

@@ -1,8 +1,6 @@
 package peer
 
 import (
-	"fmt"
-
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
 	"holdfast/core/wire"
@@ -143,13 +141,6 @@ func (k *link) Closed(_ loop.Conn, err error) {
 
 // start sends a call's request.
 func (k *link) start(c *Call) {
-	meta, data, err := wire.PayloadLen(&c.Header)
-	if err == nil && (meta != len(c.Meta) || data != pieceBytes(c.Payload)) {
-		err = fmt.Errorf("header announces %d + %d bytes", meta, data)
-	}
-	if err != nil {
-		panic(fmt.Sprintf("peer: call of %v with %d + %d bytes: %v", c.Header.Op(), len(c.Meta), pieceBytes(c.Payload), err))
-	}
 	c.Err, c.ReplyData = nil, nil
 	k.lastID++
 	c.impl.id = k.lastID

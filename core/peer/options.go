@@ -20,12 +20,13 @@ const (
 type Options struct {
 	Self     layout.OSDNum // our number; 0 is a client
 	Role     string        // [RoleOSD or RoleClient, by Self]
-	Instance uint64        // random id of this run of the process; must not repeat
+	Instance uint64        // random id of this run of the process, the same for all its loops; must not repeat
 	Client   string        // name for people, in the other side's logs
 
 	// Key is the cluster key; nil switches authentication off on our side, and then only others without a key are accepted.
 	Key []byte
-	// AllowLegacy says whether a client that does not speak our handshake may connect from an address; nil means none may.
+	// AllowLegacy says whether a client that does not speak our handshake may connect from an address, and, on a client, whether such an OSD may be used at one;
+	// nil means none may.
 	AllowLegacy func(remote loop.Addr) bool
 	// Config gives what SHOW_CONFIG tells; number, version, features and handshake are filled in by the Hub. A client may leave it nil. Between OSDs, block size
 	// and granularity must be equal and the other's immediate_commit at least as strong as ours.

@@ -439,42 +439,49 @@ func TestBackPressurePausesReading(t *testing.T) {
 }
 
 func TestDeadlineIsNeverLaterThere(t *testing.T) {
+	for _, ppm := range [][2]int64{{0, 0}, {150, -40}, {-150, 40}} { // of the OSD's clock, of the client's
+		w, osd, client := pair(t)
+		osd.l.SetClock(12345*time.Second, ppm[0])
+		client.l.SetClock(0, ppm[1])
+		client.hub.Connect(1)
+		w.RunUntil(func() bool { return client.hub.Connected(1) }, time.Second)
+		worst := time.Duration(0)
+		for i := range 400 {
+			w.Run(50 * time.Millisecond)
+			ahead := time.Duration(i%3) * 2 * time.Second
+			d, ok := client.hub.RemoteDeadline(1, client.l.Now().Add(ahead))
+			if !ok {
+				t.Fatal("no offset")
+			}
+			// What the OSD's clock will show when ours shows that: both run evenly.
+			truth := osd.l.Now().Add(time.Duration(float64(ahead) * float64(1e6+ppm[0]) / float64(1e6+ppm[1])))
+			early := truth.Sub(loop.Instant(d))
+			if early < 0 {
+				t.Fatalf("ppm %v, %v ahead: the deadline is %v too late", ppm, ahead, -early)
+			}
+			worst = max(worst, early)
+		}
+		if worst > 5*time.Millisecond {
+			t.Fatalf("ppm %v: the deadline is up to %v early", ppm, worst)
+		}
+	}
+}
+
+func TestDeadlineIsWrittenInTheReceiversTime(t *testing.T) {
 	w, osd, client := pair(t)
-	osd.l.SetClock(12345*time.Second, 150)
-	client.l.SetClock(0, -40)
-	client.hub.Connect(1)
-	w.RunUntil(func() bool { return client.hub.Connected(1) }, time.Second)
-	worst := time.Duration(0)
-	for range 200 {
-		w.Run(100 * time.Millisecond)
-		local := client.l.Now().Add(4 * time.Second)
-		d, ok := client.hub.RemoteDeadline(1, local)
-		if !ok {
-			t.Fatal("no offset")
-		}
-		// Where will the OSD's clock be when ours shows local? Both run linearly.
-		truth := osd.l.Now().Add(4 * time.Second * (1_000_000 + 150) / (1_000_000 - 40))
-		early := truth.Sub(loop.Instant(d))
-		if early < 0 {
-			t.Fatalf("deadline is %v too late", -early)
-		}
-		worst = max(worst, early)
-	}
-	if worst > 5*time.Millisecond {
-		t.Fatalf("deadline is up to %v early", worst)
-	}
-	t.Logf("at most %v early", worst)
+	osd.l.SetClock(12345*time.Second, 0)
 	c := read(0, 4096)
 	c.Deadline = client.l.Now().Add(time.Second)
-	client.hub.Call(1, c)
+	client.hub.Call(1, c) // waits for the connection first
+	want := osd.l.Now().Add(time.Second)
+	await(t, w, c)
 	var m wire.ReadWrite
 	if err := m.Decode(&c.Header); err != nil {
 		t.Fatal(err)
 	}
-	if d := loop.Instant(m.Deadline).Sub(osd.l.Now()); d > time.Second || d < time.Second-5*time.Millisecond {
-		t.Fatalf("the request allows %v at the OSD", d)
+	if d := want.Sub(loop.Instant(m.Deadline)); d < 0 || d > 5*time.Millisecond {
+		t.Fatalf("the deadline at the OSD is %v early", d)
 	}
-	await(t, w, c)
 	c.ReplyData.Release()
 }
 
