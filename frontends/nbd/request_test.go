@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -177,6 +178,30 @@ func TestSparseReadsComeAsHoles(t *testing.T) {
 	r.disk.ReadAt(want, 0)
 	if a := q.do(cmdRead, 0, 0, 1<<20, nil); !bytes.Equal(a.data, want) {
 		t.Error("a simple reply with holes differs")
+	}
+	r.end()
+}
+
+func TestRandomSparseReads(t *testing.T) {
+	r := newRig(t, memory.Options{}, Options{})
+	rng := r.w.Rand()
+	for range 200 {
+		r.disk.WriteAt(pattern(512*(1+rng.IntN(12)), byte(1+rng.IntN(255))), uint64(rng.IntN(512))*512)
+	}
+	for _, structured := range []bool{false, true} {
+		p := r.attached(structured)
+		for range 300 {
+			off, n := uint64(rng.IntN(512))*512, uint32(1+rng.IntN(200))*512
+			flags := uint16(0)
+			if structured && rng.IntN(4) == 0 {
+				flags = cmdFlagDF
+			}
+			want := make([]byte, n)
+			r.disk.ReadAt(want, off)
+			if a := p.do(cmdRead, flags, off, n, nil); !bytes.Equal(a.data, want) || flags != 0 && strings.Contains(a.chunks, ",") {
+				t.Fatalf("read %d+%d, flags %d: errno %d, %s", off, n, flags, a.errno, a.chunks)
+			}
+		}
 	}
 	r.end()
 }

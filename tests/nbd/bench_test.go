@@ -44,9 +44,14 @@ func measure(b *testing.B, uri, rw string, depth int) {
 			}
 		}
 	}
-	text := client(b, "fio", "--name=bench", "--ioengine=nbd", "--uri="+uri, "--rw="+rw, "--bs=4k", fmt.Sprintf("--iodepth=%d", depth), "--size=64m",
+	report := filepath.Join(b.TempDir(), "report.json") // what fio prints has warnings in between
+	client(b, "fio", "--output="+report, "--name=bench", "--ioengine=nbd", "--uri="+uri, "--rw="+rw, "--bs=4k", fmt.Sprintf("--iodepth=%d", depth), "--size=64m",
 		"--time_based", "--runtime=2", "--output-format=json")
-	if err := json.Unmarshal([]byte(text), &out); err != nil {
+	text, err := os.ReadFile(report)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &out); err != nil {
 		b.Fatalf("fio: %v\n%s", err, text)
 	}
 	j := out.Jobs[0]

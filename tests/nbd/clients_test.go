@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -159,5 +160,37 @@ func TestFioVerify(t *testing.T) {
 			client(t, "fio", "--name=verify", "--ioengine=nbd", "--uri="+uri, "--rw=randrw", "--bsrange=512-64k", "--bs_unaligned=0", "--blockalign=512",
 				"--iodepth=32", "--size=16m", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1", "--randseed=5")
 		}
+	})
+}
+
+// Garbage, half requests and vanishing clients cost the sender only, on real sockets as in the simulator.
+func TestBadClientsBesideGoodOnes(t *testing.T) {
+	onEachLoop(t, func(t *testing.T, kind string) {
+		d := image("demo", 200*time.Microsecond)
+		s := start(t, kind, nbd.Options{}, d)
+		hello := []byte("\x00\x00\x00\x03IHAVEOPT\x00\x00\x00\x01\x00\x00\x00\x04demo")
+		write := func(n byte) []byte { // of 16 MiB, with n bytes of it
+			return append([]byte("\x25\x60\x95\x13\x00\x00\x00\x01cookie!!\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00"), make([]byte, n)...)
+		}
+		for i, b := range [][]byte{
+			nil, {1}, []byte("GET / HTTP/1.1\r\n\r\n"), hello[:13], append(hello, "garbage that is long enough to be a request"...),
+			append(hello, write(0)...), append(hello, write(200)...),
+		} {
+			c, err := net.Dial("tcp", s.tcp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.Write(b); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+			if i%2 == 0 {
+				c.Close() // the others stay until the end
+			} else {
+				defer c.Close()
+			}
+		}
+		from := content(t)
+		client(t, "nbdcopy", from, s.uri("demo"))
+		same(t, d, from)
 	})
 }

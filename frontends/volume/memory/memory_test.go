@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"holdfast/core/loop"
+	"holdfast/core/loop/system"
+	"holdfast/core/sim"
 	"holdfast/frontends/volume"
 	"holdfast/frontends/volume/memory"
 	"holdfast/frontends/volume/volumetest"
@@ -34,6 +36,38 @@ func TestConformance(t *testing.T) {
 				return e
 			})
 		})
+	}
+}
+
+func TestConformanceInTheSimulator(t *testing.T) {
+	volumetest.Run(t, func(t *testing.T) volumetest.Env {
+		w := sim.NewWorld(1)
+		l := w.NewLoop("loop")
+		d := memory.New(memory.Options{Name: "disk", Size: 8 << 20, MaxDelay: time.Millisecond})
+		return volumetest.Env{
+			Loop: l, Device: d, Live: l.Live, On: func(f func()) { f() },
+			Wait:   func(cond func() bool) bool { return w.RunUntil(cond, time.Minute) },
+			Resize: d.Resize, Remove: d.Remove,
+		}
+	})
+}
+
+func TestConformanceOnThisMachinesLoop(t *testing.T) {
+	l, err := system.New(system.Options{Name: "test", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- l.Run() }()
+	volumetest.Run(t, func(t *testing.T) volumetest.Env {
+		d := memory.New(memory.Options{Name: "disk", Size: 8 << 20, MaxDelay: 10 * time.Microsecond})
+		e := volumetest.Running(l, l.(interface{ Lent() int64 }).Lent, d)
+		e.Resize, e.Remove = d.Resize, d.Remove
+		return e
+	})
+	l.Stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

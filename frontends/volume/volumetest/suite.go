@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"testing"
+	"time"
 
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
@@ -44,6 +46,31 @@ func Manual(l *Loop, d volume.Device) Env {
 				}
 			}
 			return false
+		},
+	}
+}
+
+// Running is the Env of a device on a loop that another goroutine runs.
+func Running(l loop.Loop, live func() int64, d volume.Device) Env {
+	on := func(f func()) {
+		done := make(chan struct{})
+		l.Post(&loop.Task{Run: func() {
+			f()
+			close(done)
+		}})
+		<-done
+	}
+	return Env{
+		Loop: l, Device: d, Live: live, On: on,
+		Wait: func(cond func() bool) bool {
+			for end := time.Now().Add(10 * time.Second); ; {
+				ok := false
+				on(func() { ok = cond() })
+				if ok || time.Now().After(end) {
+					return ok
+				}
+				runtime.Gosched()
+			}
 		},
 	}
 }
