@@ -1,8 +1,8 @@
 // Package uring is the event loop over io_uring: disks by our own small ring, sockets by epoll beside it.
 //
 // While no disk operation runs, the loop waits in epoll. While one does, it waits in the ring, which then also watches the epoll instance: everything that was submitted
-// in a turn and the wait for the next turn are one system call. (The other way round, the ring's descriptor in the epoll set, costs a call more per turn, and with
-// DEFER_TASKRUN wake-ups were lost.) Memory that the kernel uses (data, vectors, arguments) is on the heap or mapped, never on a stack, and
+// in a turn and the wait for the next turn are one system call. (The other way round, the ring's descriptor in the epoll set, costs a call more per turn, and in a
+// trial with DEFER_TASKRUN wake-ups did not arrive.) Memory that the kernel uses (data, vectors, arguments) is on the heap or mapped, never on a stack, and
 // stays reachable through the table of running jobs until its completion.
 package uring
 
