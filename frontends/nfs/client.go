@@ -3,6 +3,7 @@ package nfs
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"holdfast/core/loop"
 	"holdfast/frontends/volume"
@@ -17,6 +18,7 @@ type client struct {
 	seen    loop.Instant // when it last showed life, once it has no connection
 	alive   func() loop.Instant
 	files   map[ID]*file
+	opened  []*file       // the same, in a fixed order
 	writes  [256]*request // WRITEs under way by xid, chained by sameXID
 	replies replyCache
 }
@@ -28,12 +30,27 @@ func (s *Server) client(a netip.Addr) *client {
 		return cl
 	}
 	if len(s.clients) >= maxClients {
-		return nil
+		s.forgetClients(func(cl *client) bool { return true })
+		if len(s.clients) >= maxClients {
+			return nil
+		}
 	}
 	cl = &client{s: s, addr: a, files: make(map[ID]*file), seen: s.l.Now()}
 	cl.alive = cl.lastAck
 	s.clients[a] = cl
+	s.known = append(s.known, cl)
 	return cl
+}
+
+// forgetClients drops the state of those clients that have nothing under way and that old picks.
+func (s *Server) forgetClients(old func(*client) bool) {
+	s.known = slices.DeleteFunc(s.known, func(cl *client) bool {
+		if len(cl.conns) > 0 || len(cl.files) > 0 || cl.running > 0 || !old(cl) {
+			return false
+		}
+		delete(s.clients, cl.addr)
+		return true
+	})
 }
 
 // lastAck is volume.Session.Alive: when the client last acknowledged anything on any connection.
@@ -50,10 +67,13 @@ func (cl *client) closed(c *conn) {
 	cl.conns = slices.DeleteFunc(cl.conns, func(o *conn) bool { return o == c })
 }
 
-func (cl *client) tidy(now loop.Instant) {
-	for _, f := range cl.files {
+// tidy closes the files that have not been used for idle.
+func (cl *client) tidy(idle time.Duration) {
+	now := cl.s.l.Now()
+	for i := len(cl.opened) - 1; i >= 0; i-- { // from the end: drop takes files out
+		f := cl.opened[i]
 		f.rerun()
-		if f.users == 0 && f.handle != nil && now.Sub(f.used) > fileIdle {
+		if f.users == 0 && f.handle != nil && now.Sub(f.used) >= idle {
 			f.drop()
 		}
 	}
@@ -107,12 +127,13 @@ func (r *request) withFile(then func(*request)) {
 	f := r.cl.files[r.id]
 	if f == nil {
 		if len(r.cl.files) >= maxFiles {
-			r.cl.tidy(r.s.l.Now().Add(fileIdle))
+			r.cl.tidy(0)
 		}
 		f = &file{s: r.s, cl: r.cl, id: r.id}
 		f.open.Kind, f.open.Loop, f.open.ID = TreeOpen, r.s.l, r.id
 		f.open.Done = func(*TreeOp) { f.opened() }
 		r.cl.files[r.id] = f
+		r.cl.opened = append(r.cl.opened, f)
 		f.users++
 		r.file, r.then = f, then
 		f.waiting.push(r)
@@ -197,6 +218,7 @@ func (f *file) awaitSize(r *request, then func(*request)) {
 func (f *file) drop() {
 	if f.cl.files[f.id] == f {
 		delete(f.cl.files, f.id)
+		f.cl.opened = slices.DeleteFunc(f.cl.opened, func(o *file) bool { return o == f })
 	}
 	if !f.dropped {
 		f.dropped = true

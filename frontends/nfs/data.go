@@ -24,6 +24,8 @@ type part struct {
 	r    *request
 	next *part // in the pool
 
+	flying bool // op is the device's
+
 	// A block of which only [lo, hi) is written, with the WRITE's data from src on: was holds what the block was, now what it shall be.
 	edge        bool
 	block       uint64
@@ -71,6 +73,7 @@ func (r *request) dropParts() {
 func partDone(op *volume.Op) {
 	p := op.User.(*part)
 	r := p.r
+	p.flying = false
 	if p.edge && p.step() {
 		return
 	}
@@ -250,13 +253,31 @@ func (r *request) again(start func(*request), err error) {
 
 // run submits r's parts; then(r) follows when all have completed.
 func (r *request) run(then func(*request)) {
+	if r.s.closed != nil {
+		r.dataFailed(volume.ErrShutdown)
+		return
+	}
 	r.then = then
 	r.busy = len(r.parts)
 	for i := 0; i < len(r.parts); i++ {
 		if p := r.parts[i]; p.edge {
 			p.enter()
 		} else {
-			r.file.handle.Submit(&p.op)
+			p.submit()
+		}
+	}
+}
+
+func (p *part) submit() {
+	p.flying = true
+	p.r.file.handle.Submit(&p.op)
+}
+
+// cancel asks the device to take back r's operations.
+func (r *request) cancel() {
+	for i := 0; i < len(r.parts); i++ {
+		if p := r.parts[i]; p.flying {
+			r.file.handle.Cancel(&p.op)
 		}
 	}
 }

@@ -42,20 +42,22 @@ func (p *part) readBlock() {
 	op := &p.op
 	op.Kind, op.FUA = volume.Read, false
 	op.Pieces = append(op.Pieces[:0], volume.Piece{Ref: p.was, Len: p.was.Len()})
-	p.r.file.handle.Submit(op)
+	p.submit()
 }
 
 // step goes on after an operation of the part has completed; false when the part is over, with its result in op.Err.
 func (p *part) step() bool {
 	op := &p.op
 	switch {
+	case op.Err == nil && op.Kind == volume.Read && p.r.s.closed != nil:
+		op.Err = volume.ErrShutdown
 	case op.Err == nil && op.Kind == volume.Read:
 		copy(p.now.Bytes(), p.was.Bytes())
 		copyOut(p.now.Bytes()[p.lo:p.hi], p.r.data, p.src)
 		op.Kind, op.FUA = volume.CompareAndWrite, true
 		op.Compare = append(op.Compare[:0], volume.Piece{Ref: p.was, Len: p.was.Len()})
 		op.Pieces = append(op.Pieces[:0], volume.Piece{Ref: p.now, Len: p.now.Len()})
-		p.r.file.handle.Submit(op)
+		p.submit()
 		return true
 	case op.Err != nil:
 		if _, differs := errors.AsType[*volume.MiscompareError](op.Err); differs {
@@ -80,7 +82,12 @@ func (p *part) leave() {
 			}
 			f.edges[i] = next
 			p.line, p.lineEnd = nil, nil
-			next.readBlock()
+			if f.s.closed != nil {
+				next.op.Err = volume.ErrShutdown
+				partDone(&next.op)
+			} else {
+				next.readBlock()
+			}
 			return
 		}
 		last := len(f.edges) - 1

@@ -58,7 +58,7 @@ type request struct {
 	cached     *cachedReply // where the reply is kept
 }
 
-// take lends a request.
+// takeRequest lends a request.
 func (s *Server) takeRequest() *request {
 	r := s.freeRequests
 	if r == nil {
@@ -67,6 +67,7 @@ func (s *Server) takeRequest() *request {
 		r.tree.Loop = s.l
 		r.tree.Done = treeDone
 		r.out.B = make([]byte, 0, 512)
+		s.requests = append(s.requests, r)
 	} else {
 		s.freeRequests = r.next
 		r.next = nil

@@ -118,6 +118,7 @@ type Server struct {
 	port      int
 	conns     []*conn
 	clients   map[netip.Addr]*client
+	known     []*client // the same, in a fixed order
 	mounts    []mountEntry
 	bytes     int // data of requests under way
 	running   int // requests under way
@@ -125,6 +126,7 @@ type Server struct {
 	sweep     loop.Timer
 	closed    func() // not nil while closing
 
+	requests     []*request // all there are
 	freeRequests *request
 	freeParts    *part
 	stats        Stats
@@ -158,7 +160,8 @@ func (s *Server) Listen(a loop.Addr, o loop.ListenOptions) (loop.Listener, error
 	return ln, nil
 }
 
-// Close stops listening, ends every connection and calls done when every request has ended and every image was given back.
+// Close stops listening, ends every connection, takes back what the devices can still take back, and calls done when every request has ended and every image was given back.
+// Requests that wait for the Tree end when it ends them (with volume.ErrShutdown).
 func (s *Server) Close(done func()) {
 	if s.closed != nil {
 		return
@@ -173,6 +176,9 @@ func (s *Server) Close(done func()) {
 	for _, c := range s.conns {
 		c.hangUp()
 	}
+	for _, r := range s.requests {
+		r.cancel()
+	}
 	s.l.Disarm(&s.sweep)
 	s.finishClose()
 }
@@ -182,12 +188,11 @@ func (s *Server) finishClose() {
 	if s.closed == nil || s.running > 0 || len(s.conns) > 0 {
 		return
 	}
-	for _, cl := range s.clients {
-		for _, f := range cl.files {
-			f.drop()
+	for _, cl := range s.known {
+		for len(cl.opened) > 0 {
+			cl.opened[0].drop()
 		}
 	}
-	clear(s.clients)
 	if s.detaching == 0 && s.zero != nil {
 		s.zero.Release()
 		s.zero = nil
@@ -253,12 +258,10 @@ func (s *Server) tidy() {
 			c.garbage("an unfinished request", errors.New("no more of it came"))
 		}
 	}
-	for addr, cl := range s.clients {
-		cl.tidy(now)
-		if len(cl.conns) == 0 && len(cl.files) == 0 && cl.running == 0 && now.Sub(cl.seen) > clientIdle {
-			delete(s.clients, addr)
-		}
+	for _, cl := range s.known {
+		cl.tidy(fileIdle)
 	}
+	s.forgetClients(func(cl *client) bool { return now.Sub(cl.seen) > clientIdle })
 	if s.closed == nil {
 		s.l.Arm(&s.sweep, now.Add(sweepEvery))
 	}

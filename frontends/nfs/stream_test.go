@@ -439,6 +439,31 @@ func TestRequestsWaitWhileStorageIsAway(t *testing.T) {
 	b.close()
 }
 
+func TestCloseTakesBackWhatTheDeviceHasNotDone(t *testing.T) {
+	tree := memtree.New(memtree.Options{Device: memory.Options{MaxDelay: time.Hour}})
+	b := newBench(t, tree, nfs.Options{})
+	p := b.local()
+	st, d := p.call(8, args(root, "f", 0, sattr{size: ptr(uint64(1 << 20))}))
+	if st != nfs.OK || !d.Bool() {
+		t.Fatal(st)
+	}
+	f := getHandle(&d)
+	p.send(7, args(f, uint64(100), 5000, 2, make([]byte, 5000)))
+	for i := range 10 {
+		p.send(7, args(f, uint64(101+i), 1, 2, []byte{1}))
+	}
+	p.send(6, args(f, uint64(0), 5000))
+	p.send(21, args(f, uint64(0), 0))
+	b.l.settle()
+	b.close()
+	if n := len(p.replies()); n != 0 {
+		t.Errorf("%d replies to canceled requests, want none", n)
+	}
+	if n := tree.Device("/f").Sessions(); n != 0 {
+		t.Errorf("%d sessions left", n)
+	}
+}
+
 func TestUnusedFilesAreClosed(t *testing.T) {
 	b := newBench(t, nil, nfs.Options{})
 	defer b.close()

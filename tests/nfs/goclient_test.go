@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 
 	client "github.com/willscott/go-nfs-client/nfs"
@@ -18,6 +19,12 @@ func (s *served) mount(t *testing.T, path string) *client.Target {
 	t.Helper()
 	auth := rpc.NewAuthUnix("tester", 0, 0).Auth()
 	c, err := rpc.DialTCP("tcp", s.addr.String(), false)
+	for range 100 {
+		if !errors.Is(err, syscall.EADDRINUSE) { // it draws a local port and does not look whether that is free
+			break
+		}
+		c, err = rpc.DialTCP("tcp", s.addr.String(), false)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func onLoops(t *testing.T, f func(t *testing.T, s *served)) {
 // serve starts a server; it is closed and checked for what it left behind when the test ends.
 func serve(t *testing.T, kind string, tree *memtree.Tree, o nfs.Options) *served {
 	t.Helper()
-	l, err := system.New(system.Options{Kind: kind, Name: t.Name(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Seed: 1})
+	l, err := system.New(system.Options{Kind: kind, Name: t.Name(), Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})), Seed: 1})
 	if err != nil {
 		t.Fatalf("make a %s loop: %v", kind, err)
 	}
