@@ -256,7 +256,7 @@ func (s *Store) apply(v *view, c *change) {
 		} else {
 			clearBits(v.written, u0, u1)
 		}
-		if c.length == cfg.BlockSize {
+		if c.dropsBlock(cfg.BlockSize) {
 			v.block = noBlock
 		}
 	case entryDelete:
@@ -319,6 +319,11 @@ func stateAfter(st State, c *change) State {
 	return State{Version: layout.Version(c.version), Interval: layout.Interval(c.interval), Flags: flags}
 }
 
+// dropsBlock reports whether the object has no block after a zero. It is decided when the zero is submitted, so that replay finds what later changes counted on.
+func (c *change) dropsBlock(blockSize uint32) bool {
+	return c.kind == entryZero && (c.length == blockSize || c.flags&entryDropBlock != 0)
+}
+
 // resets reports whether nothing before c matters any more once it is stable.
 func (c *change) resets(blockSize uint32) bool {
 	switch c.kind {
@@ -364,10 +369,6 @@ func (s *Store) fold(d, last uint32) {
 	if b.used() {
 		old = b.block()
 		s.count(b.state(), ^uint64(0))
-	}
-	if s.changes[last].next == 0 && v.block != noBlock && allZero(v.present) {
-		v.block = noBlock // nothing is in it any more, and nothing under way counts on it
-		o.hasBlock = false
 	}
 	page := s.t.page(o.slot)
 	seq := s.changes[last].seq
@@ -585,6 +586,11 @@ func clearBits(b []byte, from, to uint32) {
 }
 
 func allZero(b []byte) bool {
+	for ; len(b) >= 32; b = b[32:] {
+		if le.Uint64(b)|le.Uint64(b[8:])|le.Uint64(b[16:])|le.Uint64(b[24:]) != 0 {
+			return false
+		}
+	}
 	for _, c := range b {
 		if c != 0 {
 			return false

@@ -47,6 +47,7 @@ func (k entryKind) onObject() bool { return k >= entryWrite && k <= entryRollbac
 const (
 	entryUnstable    = 1 // the version waits for a commit
 	entryKeepWritten = 2 // of a zero: the range counts as written
+	entryDropBlock   = 8 // of a zero: nothing is present any more, the block is free
 	entryChainStart  = 4 // carried forward: what the journal said of the object's unfolded changes before is void
 )
 

@@ -3,9 +3,9 @@ package store
 import (
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"holdfast/core/loop"
-	"holdfast/core/loop/buf"
 )
 
 // Limits of the journal.
@@ -21,7 +21,6 @@ const (
 // Positions only grow; modulo the size they are offsets in the area.
 type journal struct {
 	s    *Store
-	ref  *buf.Ref
 	mem  []byte
 	size uint64
 
@@ -54,8 +53,9 @@ type batch struct {
 
 // record is an entry that is not a change of an object.
 type record struct {
-	data []byte
-	done func(batch uint32) // called when it is durable; may be nil. It owns one reference of the batch
+	data  []byte
+	valid func() bool        // asked before it is written; nil: it is. A record that is not is dropped
+	done  func(batch uint32) // called when it is durable; may be nil. It owns one reference of the batch
 }
 
 // flight is a batch on its way to the device.
@@ -74,9 +74,7 @@ type flight struct {
 func (j *journal) init(s *Store) {
 	j.s = s
 	j.size = uint64(s.sb.Journal.Len)
-	j.ref = s.t.arena.Alloc(int(j.size))
-	s.t.refs = append(s.t.refs, j.ref)
-	j.mem = j.ref.Bytes()
+	j.mem = s.t.alloc(int(j.size))
 	j.batches = make([]batch, j.size/journalAlign+2)
 	j.task.Run = j.launch
 	for i := range j.flights {
@@ -159,6 +157,7 @@ func align(n int) int { return (n + journalAlign - 1) &^ (journalAlign - 1) }
 // send builds one batch and writes it. Without force it does so only when there is something to write. It reports whether a batch went out.
 func (j *journal) send(force bool) bool {
 	s := j.s
+	j.records = slices.DeleteFunc(j.records, func(r record) bool { return r.valid != nil && !r.valid() })
 	header, data, ops, records := batchHeader, 0, 0, 0
 	for records < len(j.records) && header < batchEntries {
 		n := len(j.records[records].data)

@@ -122,7 +122,7 @@ func (p *opening) start() {
 	case s.sb.Config.Identity != s.info.Identity && s.info.Identity != "":
 		s.log.Warn("the store was formatted on another device; was the disk copied?", "formatted", s.sb.Config.Identity, "device", s.info.Identity)
 	}
-	s.t = newTable(&s.sb)
+	s.t = newTable(s.l, &s.sb)
 	s.j.init(s)
 	p.loadPages(0)
 }
@@ -139,9 +139,7 @@ func (p *opening) loadPages(from uint32) {
 	b := p.x.ref.Bytes()
 	if 2*n*size > len(b) {
 		// Pages of a megabyte or more: a buffer of their own.
-		r := s.t.arena.Alloc(2 * n * size)
-		s.t.refs = append(s.t.refs, r)
-		b = r.Bytes()
+		b = s.t.alloc(2 * n * size)
 	}
 	first, second := b[:n*size], b[n*size:2*n*size]
 	p.x.run(loop.DiskRead, s.sb.pageOff(from, 0), first, func(err error) {
@@ -280,8 +278,24 @@ func (p *opening) loadJournal() {
 	})
 }
 
-// bootUp makes this opening durable: the boot counter, which is the epoch of the batches to come, and what of the journal counts.
+// bootUp makes this opening durable: the boot counter, which is the epoch of the batches to come, and what of the journal counts. What was read may so far be in the
+// device's cache only (when a process died and the power did not go), so that must be flushed before anything builds on it.
 func (p *opening) bootUp() {
+	s := p.s
+	if !s.info.WriteThrough {
+		p.x.run(loop.DiskFlush, 0, nil, func(err error) {
+			if err != nil {
+				p.finish(err)
+				return
+			}
+			p.writeBoot()
+		})
+		return
+	}
+	p.writeBoot()
+}
+
+func (p *opening) writeBoot() {
 	s := p.s
 	j := &s.j
 	s.sb.Boot++
@@ -334,26 +348,72 @@ func (s *Store) takeBlocks() error {
 		}
 		return nil
 	}
-	for i := uint32(0); uint64(i) < s.sb.Slots; i++ {
-		if v := slotView(s.t.slot(i)); v.used() {
-			if err := take(v.block(), s.t.object(i)); err != nil {
-				return err
-			}
-		}
-	}
 	for d := range s.dirty {
-		for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
-			if err := take(s.changes[i].block, s.t.object(s.dirty[d].slot)); err != nil {
+		if s.dirty[d].first != 0 {
+			if err := s.takeDirty(uint32(d), take); err != nil {
 				return err
 			}
 		}
-		o := &s.dirty[d]
-		if o.first != 0 {
-			s.view.clear()
-			s.resolve(&s.view, o.slot, uint32(d), o.lastVisible, 0)
-			o.hasBlock = s.view.block != noBlock
-			o.newest = o.visible
+	}
+	for i := uint32(0); uint64(i) < s.sb.Slots; i++ {
+		v := slotView(s.t.slot(i))
+		if !v.used() || v.block() == noBlock || s.blocks.take(v.block()) {
+			continue
+		}
+		if _, _, d, _ := s.lookup(s.t.object(i)); d != 0 {
+			continue // it is the block of a newer state of the same object
+		}
+		if err := take(v.block(), s.t.object(i)); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// takeDirty takes the blocks of an object with unfolded changes. What lies before the newest stable state may have been folded, and its blocks given away, before the power
+// went: only the block of that state and those of the unstable changes after it are the object's.
+func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) error {
+	o := &s.dirty[d]
+	oid := s.t.object(o.slot)
+	base := slotView(s.t.slot(o.slot))
+	if cut := s.cut(o); cut != 0 {
+		s.resolve(&s.view, o.slot, d, cut, 0)
+		live := s.view.block
+		if old := base.block(); base.used() && old != noBlock && old != live {
+			le.PutUint32(base[slotBlock:], noBlock)
+			clear(base.present(s.t.bitmap)) // a change up to the cut replaces all of it
+			s.addSpace(oid.Inode, -int64(s.sb.Config.BlockSize))
+		}
+		if err := take(live, oid); err != nil {
+			return err
+		}
+		for i := o.first; ; i = s.changes[i].next {
+			if c := &s.changes[i]; c.block != live {
+				c.block = noBlock
+			}
+			if i == cut {
+				break
+			}
+		}
+		for i := s.changes[cut].next; i != 0; i = s.changes[i].next {
+			if err := take(s.changes[i].block, oid); err != nil {
+				return err
+			}
+		}
+	} else {
+		if base.used() {
+			if err := take(base.block(), oid); err != nil {
+				return err
+			}
+		}
+		for i := o.first; i != 0; i = s.changes[i].next {
+			if err := take(s.changes[i].block, oid); err != nil {
+				return err
+			}
+		}
+	}
+	s.resolve(&s.view, o.slot, d, o.lastVisible, 0)
+	o.hasBlock = s.view.block != noBlock
+	o.newest = o.visible
 	return nil
 }

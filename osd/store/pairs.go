@@ -195,10 +195,18 @@ func (p *pairs) carry(s *Store, upTo uint64) {
 			continue
 		}
 		pair, object, version, old := n.pair, n.object, n.version, n.batch
-		s.j.append(record{data: encodePair(object, pair, version), done: func(batch uint32) {
-			// The pair may have been dropped, or made again, in the meantime.
+		current := func() uint32 {
 			j := p.byPair.get(pair.Session, pair.Sequence)
 			if j == 0 || p.nodes[j].batch != old || p.nodes[j].object != object || p.nodes[j].version != version {
+				return 0 // dropped, or made again, in the meantime
+			}
+			return j
+		}
+		// A change in a batch under way may drop the pair; an entry behind it would bring it back in a replay. Then a later turn carries it.
+		valid := func() bool { return current() != 0 && !s.anyLogged(object) }
+		s.j.append(record{data: encodePair(object, pair, version), valid: valid, done: func(batch uint32) {
+			j := current()
+			if j == 0 {
 				s.j.release(batch)
 				return
 			}
@@ -206,4 +214,18 @@ func (p *pairs) carry(s *Store, upTo uint64) {
 			p.nodes[j].batch = batch
 		}})
 	}
+}
+
+// anyLogged reports whether a change of the object is in a batch under way.
+func (s *Store) anyLogged(oid layout.ObjectID) bool {
+	_, _, d, _ := s.lookup(oid)
+	if d == 0 {
+		return false
+	}
+	for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
+		if s.changes[i].state == changeLogged {
+			return true
+		}
+	}
+	return false
 }

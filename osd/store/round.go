@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"holdfast/core/loop"
-	"holdfast/core/loop/buf"
 )
 
 // round writes a set of metadata pages:
@@ -20,7 +19,7 @@ type round struct {
 	done    uint64 // rounds up to this number are durable
 	pages   []uint32
 	chains  []uint32 // changes to release, per page
-	ref     *buf.Ref
+	buf     []byte
 	waits   int
 	io      int    // device requests under way
 	last    uint64 // the last number given to a round
@@ -78,9 +77,8 @@ func (s *Store) startRound() {
 	r, t := &s.round, s.t
 	size := int(s.sb.PageSize)
 	most := max(1, min(roundPages, 4<<20/size))
-	if r.ref == nil {
-		r.ref = t.arena.Alloc(most * size)
-		t.refs = append(t.refs, r.ref)
+	if r.buf == nil {
+		r.buf = t.alloc(most * size)
 		r.flushOp.Done = func(*loop.DiskOp) { s.roundFlushed() }
 	}
 	r.active = true
@@ -99,7 +97,7 @@ func (s *Store) startRound() {
 		if t.pageGen[page]++; t.pageGen[page] == 0 {
 			t.pageGen[page] = 2 // wrapped: keep 0 for a page that was never written, and the parity
 		}
-		s.encodePageTo(r.ref.Bytes()[i*size:(i+1)*size], page)
+		s.encodePageTo(r.buf[i*size:(i+1)*size], page)
 		le.PutUint32(announce[32+8*i:], page)
 		le.PutUint32(announce[36+8*i:], t.pageGen[page])
 	}
@@ -194,7 +192,7 @@ func (s *Store) writePages() {
 			r.writes = append(r.writes, op)
 		}
 		op := r.writes[n]
-		op.Kind, op.Off, op.Data = loop.DiskWrite, s.sb.pageOff(page, copyNum), r.ref.Bytes()[i*size:k*size]
+		op.Kind, op.Off, op.Data = loop.DiskWrite, s.sb.pageOff(page, copyNum), r.buf[i*size:k*size]
 		n++
 		i = k
 	}

@@ -117,6 +117,9 @@ func (s *Store) change(op *Op) error {
 	}
 	d = s.makeDirty(op.Object)
 	o := &s.dirty[d]
+	if op.Kind == OpZero && hasBlock && o.shown == o.submitted && s.emptyWithout(d, c.off, c.length) {
+		c.flags |= entryDropBlock
+	}
 	i := s.newChange()
 	c.dirty = d
 	op.impl.change, op.impl.block0 = i, c.block
@@ -155,7 +158,7 @@ func blockAfter(has bool, c *change, blockSize uint32) bool {
 	case entryWrite:
 		return has || c.block != noBlock
 	case entryZero:
-		return has && c.length != blockSize
+		return has && !c.dropsBlock(blockSize)
 	case entryReplace:
 		return c.block != noBlock
 	case entryDelete, entryForget:
@@ -319,6 +322,14 @@ func (s *Store) doom(o *dirtyObject, i uint32) {
 			o.hasBlock = blockAfter(o.hasBlock, c, s.sb.Config.BlockSize)
 		}
 	}
+}
+
+// emptyWithout reports whether nothing is present in an object whose changes are all visible when a range of it is zeroed.
+func (s *Store) emptyWithout(d uint32, off, length uint32) bool {
+	o, v, g := &s.dirty[d], &s.foldView, s.sb.Config.Granularity
+	s.resolve(v, o.slot, d, o.lastVisible, 0)
+	clearBits(v.present, off/g, (off+length)/g)
+	return allZero(v.present)
 }
 
 // queueReady gives the journal the object's changes in order, up to one whose data is still on its way.

@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
 )
 
@@ -28,8 +29,8 @@ const noBlock = ^uint32(0)
 
 // table is the folded state of every object: slots in one piece of memory outside the garbage collector's heap, found through an open-addressing index.
 type table struct {
-	arena *buf.Arena
-	refs  []*buf.Ref
+	l    loop.Loop
+	refs []*buf.Ref
 
 	slots    []byte
 	size     int // of a slot
@@ -57,16 +58,25 @@ const dirtyBit = 1 << 31
 // offHeap lends cleared memory for n values outside the garbage collector's heap. T must hold no pointers.
 func offHeap[T any](t *table, n int) []T {
 	var zero T
-	r := t.arena.Alloc(max(n, 1) * int(unsafe.Sizeof(zero)))
-	if r.Len() <= 4<<20 {
-		clear(r.Bytes()) // larger pieces are fresh mappings
+	b := t.alloc(max(n, 1) * int(unsafe.Sizeof(zero)))
+	// A large piece is a fresh mapping: looking at it does not make it resident, clearing it would.
+	for page := b; len(page) > 0; page = page[min(len(page), 4096):] {
+		if p := page[:min(len(page), 4096)]; !allZero(p) {
+			clear(p)
+		}
 	}
-	t.refs = append(t.refs, r)
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(r.Bytes()))), max(n, 1))[:n]
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), max(n, 1))[:n]
 }
 
-func newTable(sb *Superblock) *table {
-	t := &table{arena: buf.NewArena(), size: sb.Config.slotSize(), bitmap: sb.Config.BitmapLen(), perPage: uint32(sb.slotsPerPage())}
+// alloc lends memory until free.
+func (t *table) alloc(n int) []byte {
+	r := t.l.Alloc(n)
+	t.refs = append(t.refs, r)
+	return r.Bytes()
+}
+
+func newTable(l loop.Loop, sb *Superblock) *table {
+	t := &table{l: l, size: sb.Config.slotSize(), bitmap: sb.Config.BitmapLen(), perPage: uint32(sb.slotsPerPage())}
 	n, pages := int(sb.Slots), sb.pages()
 	t.slots = offHeap[byte](t, n*t.size)
 	t.index = offHeap[uint32](t, n+n*2/5+16)
