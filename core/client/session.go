@@ -1,12 +1,13 @@
 package client
 
 import (
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 )
 
-// SessionBits is how many low bits of a session's id count the sessions of one instance; the instance stands above.
-const SessionBits = 24
+// SessionBits is cluster.SessionBits: how many low bits of a session's id count the sessions of one instance.
+const SessionBits = cluster.SessionBits
 
 // MaxInstance is the largest Options.Instance.
 const MaxInstance = 1<<(64-SessionBits) - 1
