@@ -134,7 +134,7 @@ func (x *conn) stepHeader(p []byte) (int, bool) {
 	if len(p) < size {
 		return 0, false
 	}
-	if x.headerD && crc32.Checksum(p[:n], castagnoli) != digest(p[n:]) {
+	if x.headerD && checksum(p[:n]) != digest(p[n:]) {
 		x.fail("header digest error") // at error recovery level 0 the session ends (RFC 7143, section 7.8)
 		return size, false
 	}
@@ -310,7 +310,7 @@ func (x *conn) sendHeader(h *header) {
 	copy(x.out[:], h[:])
 	n := bhsSize
 	if x.headerD {
-		putDigest(x.out[bhsSize:], crc32.Checksum(x.out[:bhsSize], castagnoli))
+		putDigest(x.out[bhsSize:], checksum(x.out[:bhsSize]))
 		n += digestSize
 	}
 	x.c.Send(x.out[:n])
@@ -339,7 +339,7 @@ func (x *conn) send(h *header, data []byte) {
 	x.c.Send(data)
 	sum := uint32(0)
 	if x.dataD {
-		sum = crc32.Checksum(data, castagnoli)
+		sum = checksum(data)
 	}
 	x.sendTrailer(len(data), sum)
 }

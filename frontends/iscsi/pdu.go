@@ -93,3 +93,5 @@ func digest(b []byte) uint32 { return binary.LittleEndian.Uint32(b) }
 
 // before is serial number arithmetic (RFC 1982): a comes before b.
 func before(a, b uint32) bool { return int32(a-b) < 0 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

@@ -276,7 +276,7 @@ func (s *session) ping() {
 	silent := x.srv.l.Now().Sub(x.lastRecv)
 	if silent < x.srv.o.PingInterval {
 		s.pinged = false
-		s.armPing()
+		x.srv.l.Arm(&s.pingTimer, x.lastRecv.Add(x.srv.o.PingInterval))
 		return
 	}
 	if s.pinged {
