@@ -18,8 +18,9 @@ type client struct {
 	seen    loop.Instant // when it last showed life, once it has no connection
 	alive   func() loop.Instant
 	files   map[ID]*file
-	opened  []*file       // the same, in a fixed order
-	writes  [256]*request // WRITEs under way by xid, chained by sameXID
+	opened  []*file        // the same, in a fixed order
+	writes  [256]*request  // WRITEs under way by xid, chained by sameXID
+	done    [256]doneWrite // WRITEs answered lately, by xid
 	replies replyCache
 }
 
@@ -104,6 +105,28 @@ func (cl *client) twin(r *request) *request {
 		}
 	}
 	return nil
+}
+
+// doneWrite recognizes a WRITE that was answered and comes again because the answer was lost: done again, it would undo what others have written meanwhile.
+type doneWrite struct {
+	xid    uint32
+	count  uint32
+	crc    uint32 // of the data: an xid and a place alone may come again with something new
+	id     ID
+	offset uint64
+	when   loop.Instant
+}
+
+// keepWrite remembers that r has been carried out.
+func (cl *client) keepWrite(r *request) {
+	cl.done[r.call.XID&255] = doneWrite{r.call.XID, r.count, checksum(r.data), r.id, r.offset, cl.s.l.Now()}
+}
+
+// wasDone reports whether r has been carried out already.
+func (cl *client) wasDone(r *request) bool {
+	d := &cl.done[r.call.XID&255]
+	return d.when != 0 && d.xid == r.call.XID && d.id == r.id && d.offset == r.offset && d.count == r.count && cl.s.l.Now().Sub(d.when) < keptFor &&
+		d.crc == checksum(r.data)
 }
 
 // file is an image that a client uses: one attached Handle and who waits for it.

@@ -23,6 +23,7 @@ type conn struct {
 	filling *request // a WRITE whose data is being received straight into its buffers
 	fillLen int      // bytes of data still to be asked for
 	gather  gather   // a record of several fragments
+	partial bool     // the beginning of a record has been shown and not consumed
 
 	requests   int  // under way
 	readBytes  int  // data of READs under way
@@ -63,6 +64,7 @@ func (c *conn) Received(_ loop.Conn, p []byte) int {
 		}
 		used += n
 	}
+	c.partial = used < len(p)
 	return used
 }
 
@@ -233,7 +235,9 @@ func (c *conn) filled() {
 }
 
 // unfinished reports whether part of a record has arrived.
-func (c *conn) unfinished() bool { return c.filling != nil || c.gather.fragments > 0 || c.skip > 0 }
+func (c *conn) unfinished() bool {
+	return c.filling != nil || c.gather.fragments > 0 || c.skip > 0 || c.partial
+}
 
 // begin makes a request that came over c.
 func (c *conn) begin() *request {

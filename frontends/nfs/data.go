@@ -3,6 +3,7 @@ package nfs
 import (
 	"bytes"
 	"errors"
+	"hash/crc32"
 	"slices"
 
 	"holdfast/core/loop"
@@ -334,9 +335,25 @@ func (r *request) startWrite() {
 		r.release()
 		return
 	}
+	if r.count > 0 && r.cl.wasDone(r) {
+		r.s.stats.Replayed++
+		r.prepare(TreeAttr, r.id)
+		r.submit(writeRepeated)
+		return
+	}
 	r.cl.addWrite(r)
 	r.registered = true
 	writeStart(r)
+}
+
+// writeRepeated answers a WRITE that was carried out before.
+func writeRepeated(r *request) {
+	if r.tree.Err != nil {
+		r.dataFailed(r.tree.Err)
+		return
+	}
+	r.attr = r.tree.Attr
+	r.writeDone()
 }
 
 func writeStart(r *request) {
@@ -437,6 +454,7 @@ func writeTouched(r *request) {
 		r.pre = r.ungrown // growth and data are one change when nothing came between
 	}
 	r.s.stats.BytesWritten += uint64(r.count)
+	r.cl.keepWrite(r)
 	r.writeDone()
 }
 
@@ -526,6 +544,14 @@ func copyOut(p []byte, data []volume.Piece, from int) {
 		n := copy(p, piece.Bytes()[from:])
 		p, from = p[n:], 0
 	}
+}
+
+// checksum is the CRC32C of data.
+func checksum(data []volume.Piece) (crc uint32) {
+	for _, p := range data {
+		crc = crc32.Update(crc, castagnoli, p.Bytes())
+	}
+	return crc
 }
 
 // sameData compares two WRITEs' data, however they are cut.
