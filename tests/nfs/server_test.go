@@ -48,7 +48,7 @@ func serve(t *testing.T, kind string, tree *memtree.Tree, o nfs.Options) *served
 		s.s = nfs.New(l, o, tree)
 		var ln loop.Listener
 		if ln, err = s.s.Listen(loop.Addr{Network: "tcp", Address: "127.0.0.1:0"}, loop.ListenOptions{}); err == nil {
-			s.addr = netip.MustParseAddrPort(ln.Addr().Address)
+			s.addr = addrOf(ln)
 		}
 	})
 	if err != nil {
@@ -96,3 +96,5 @@ func program(t *testing.T, name, pkg string) string {
 	}
 	return p
 }
+
+func addrOf(ln loop.Listener) netip.AddrPort { return netip.MustParseAddrPort(ln.Addr().Address) }
