@@ -3,7 +3,9 @@ package osd
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"holdfast/core/cluster"
@@ -352,6 +354,10 @@ func (r *pgRun) lock(round uint64, osd layout.OSDNum, interval layout.Interval) 
 
 func (r *pgRun) lockAnswered(round uint64, osd layout.OSDNum, interval layout.Interval, retval int64, a secondary.LockReply) {
 	s := r.s
+	if retval == wire.ESTALE {
+		// A grant that lapsed is never revived, and an interval that the store has seen is not new to it: only a higher one will do.
+		a.Seen = max(a.Seen, interval) + 1
+	}
 	if retval != 0 {
 		r.exec(r.m.Refused(round, osd, a.Seen))
 		return
@@ -749,4 +755,18 @@ func (r *pgRun) publish() {
 			s.l.Defer(&r.report)
 		}
 	})
+}
+
+// Describe says for people what each PG that this OSD should serve is doing.
+func (s *OSD) Describe() string {
+	var b strings.Builder
+	for _, r := range s.sortedPGs() {
+		fmt.Fprintf(&b, "pg %v: %v interval %d round %d %s\n", r.id, r.m.Phase, r.m.Interval, r.m.Round, r.m.Describe())
+		fmt.Fprintf(&b, "  retry armed %v, locking armed %v, state key ours %v, draining %v\n", r.retry.Armed(), r.locking.Armed(), r.haveState, r.draining)
+	}
+	for _, p := range s.sortedPeers() {
+		fmt.Fprintf(&b, "peer %d: %d grants, valid for %v, renewing %v, waiting %d+%d, connected %v\n", p.osd, len(p.pgs), p.until.Sub(s.l.Now()), p.renewing, len(p.waiting), len(p.inFlight), s.hub.Connected(p.osd))
+	}
+	b.WriteString(s.locks.Describe())
+	return b.String()
 }

@@ -558,3 +558,17 @@ func (m *Machine) LeftOut() []layout.OSDNum {
 	}
 	return list
 }
+
+// Describe says for people who was asked and what was answered.
+func (m *Machine) Describe() string {
+	var b strings.Builder
+	if m.Reason != "" {
+		fmt.Fprintf(&b, "waits: %s; ", m.Reason)
+	}
+	for _, osd := range m.asked {
+		if h := m.peers[osd]; h != nil {
+			fmt.Fprintf(&b, "OSD %d granted %v failed %v listed %v voided %v told %v; ", osd, h.granted, h.failed, h.listed, h.voided, h.told)
+		}
+	}
+	return b.String()
+}

@@ -3,7 +3,10 @@ package secondary
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"holdfast/core/layout"
@@ -307,4 +310,15 @@ func decodeJSON[T any](p []byte) (v T, ok bool) {
 func (t *Locks) Granted(pg layout.PGID) bool {
 	g := t.pgs[pg]
 	return g != nil && (g.pending || t.live(g))
+}
+
+// Describe says for people whom each PG is granted to.
+func (t *Locks) Describe() string {
+	var b strings.Builder
+	ids := slices.SortedFunc(maps.Keys(t.pgs), func(a, b layout.PGID) int { return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Num, b.Num)) })
+	for _, id := range ids {
+		g := t.pgs[id]
+		fmt.Fprintf(&b, "grant %v: OSD %d interval %d in force %v pending %v frozen %v, %d changes under way\n", id, g.pair.holder.OSD, g.interval, t.live(g), g.pending, g.frozen != 0, t.busy[id])
+	}
+	return b.String()
 }

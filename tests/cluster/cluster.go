@@ -2,7 +2,10 @@
 package cluster
 
 import (
+	"flag"
 	"fmt"
+	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -19,6 +22,8 @@ import (
 	"holdfast/osd"
 	"holdfast/osd/store"
 )
+
+var logs = flag.Bool("logs", false, "show what the simulated processes log")
 
 // Options shape a cluster.
 type Options struct {
@@ -68,6 +73,9 @@ func (quiet) Unavailable(error)                          {}
 func New(t *testing.T, o Options) *Cluster {
 	t.Helper()
 	w := sim.NewWorld(o.Seed)
+	if *logs {
+		w.LogTo(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	c := &Cluster{T: t, W: w, O: o, Nodes: map[layout.OSDNum]*Node{}, Key: []byte("a cluster key for tests")}
 	regLoop := w.NewLoop("registry")
 	c.Reg = memory.New(regLoop)
@@ -181,6 +189,12 @@ func (c *Cluster) describe() string {
 	for id, r := range c.Snapshot().Records.All() {
 		text += fmt.Sprintf("\n  record %v: %+v", id, *r)
 	}
+	for i := range c.O.OSDs {
+		n := c.Nodes[layout.OSDNum(i+1)]
+		if n.OSD != nil && n.Loop.Alive() {
+			text += fmt.Sprintf("\nOSD %d (error %v):\n%s", n.Num, n.Err, n.OSD.Describe())
+		}
+	}
 	return text
 }
 
@@ -237,19 +251,26 @@ type Result struct {
 	Tries   int
 }
 
-// Do sends one READ or WRITE or DELETE until it is answered with something else than EPIPE; a negative limit of tries means forever.
+// Do sends one READ, WRITE or DELETE until it is answered with something else than EPIPE, and runs the world meanwhile.
 func (k *Client) Do(m wire.ReadWrite, data []byte, limit time.Duration) (Result, bool) {
+	var out Result
+	done := false
+	k.Begin(m, data, func(r Result) { out, done = r, true })
+	ok := k.c.W.RunUntil(func() bool { return done }, limit)
+	return out, ok
+}
+
+// Begin is Do without waiting: done is called with the answer.
+func (k *Client) Begin(m wire.ReadWrite, data []byte, done func(Result)) {
 	var out Result
 	if m.Op != wire.OpRead && m.Session == 0 {
 		k.seq++
 		m.Trailer = wire.Trailer{Session: k.session, Sequence: k.seq, Low: k.seq}
 	}
-	done := false
 	var ref *buf.Ref
 	if data != nil {
 		ref = k.Loop.Alloc(len(data))
 		copy(ref.Bytes(), data)
-		defer ref.Release()
 	}
 	var try func()
 	retry := &loop.Timer{}
@@ -275,7 +296,10 @@ func (k *Client) Do(m wire.ReadWrite, data []byte, limit time.Duration) (Result,
 			call.ReplyData.Release()
 			call.ReplyData = nil
 		}
-		done = true
+		if ref != nil {
+			ref.Release()
+		}
+		done(out)
 	}
 	try = func() {
 		s := k.c.Snapshot()
@@ -300,9 +324,6 @@ func (k *Client) Do(m wire.ReadWrite, data []byte, limit time.Duration) (Result,
 	retry.Fire = try
 	start := &loop.Task{Run: try}
 	k.Loop.Post(start)
-	ok := k.c.W.RunUntil(func() bool { return done }, limit)
-	k.Loop.Disarm(retry)
-	return out, ok
 }
 
 // Write writes whole units and fails the test when that does not succeed.
