@@ -1,6 +1,7 @@
 package iscsi
 
 import (
+	"holdfast/core/loop"
 	"holdfast/frontends/iscsi/scsi"
 )
 
@@ -213,7 +214,7 @@ func (s *session) admitRead(t *task) {
 }
 
 func (s *session) mayRead(t *task) bool {
-	return !s.x.paused && (s.reading == 0 || s.reading+int(t.DataIn) <= readBudget)
+	return s.x.c.Queued() <= loop.HighWater && (s.reading == 0 || s.reading+int(t.DataIn) <= readBudget)
 }
 
 func (s *session) admittedRead(t *task) {

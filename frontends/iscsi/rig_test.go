@@ -72,6 +72,7 @@ type fakeConn struct {
 	after  bool // CloseAfterSend was called
 	told   bool
 	mute   bool // drop what the server sends
+	stuck  bool // nothing that is sent leaves
 	pumpT  loop.Task
 	shown  int // len(in) at which Received consumed nothing
 }
@@ -136,6 +137,9 @@ func (c *fakeConn) hangUp() {
 }
 
 func (c *fakeConn) Send(p []byte) {
+	if c.stuck {
+		c.queued += len(p)
+	}
 	if !c.mute && !c.closed {
 		c.out = append(c.out, p...)
 	}

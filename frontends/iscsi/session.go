@@ -74,6 +74,8 @@ func newSession(x *conn, g *login) *session {
 	s.e = &entry{l: x.srv.l, s: s, key: sessionKey{initiator: strings.ToLower(g.initiator), isid: g.isid}}
 	if !g.discovery {
 		s.e.key.target, s.e.key.group = g.target, x.srv.o.PortalGroup
+		_, info, _ := x.srv.c.Lookup(g.image) // attach finds out whether it is gone
+		s.e.unit = info.ID
 	}
 	s.pingTimer.Fire = s.ping
 	return s
@@ -114,7 +116,6 @@ func (s *session) attach(g *login) (status uint16, why string) {
 	s.handle = h
 	s.attached = true
 	info = h.Info()
-	s.e.unit = info.ID
 	s.member = srv.shared.reservations.Join(srv.l, info.ID, scsi.Nexus{Initiator: s.initiatorPort(), Port: srv.o.RelativePort}, s)
 	s.unit = scsi.NewUnit(scsi.Config{
 		Info: info, Port: scsi.Port{Name: targetPort, Relative: srv.o.RelativePort, Group: srv.o.RelativePort},

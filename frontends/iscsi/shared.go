@@ -37,7 +37,7 @@ type sessionKey struct {
 	discovery uint64 // numbers discovery sessions: they do not replace each other, since initiators run several under one ISID
 }
 
-// entry is one session in Shared. s is touched on l only.
+// entry is one session in Shared. s is touched on l only; key, tsih and unit do not change once it is claimed.
 type entry struct {
 	key     sessionKey
 	tsih    uint16

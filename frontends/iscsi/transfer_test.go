@@ -275,6 +275,29 @@ func TestReadsWaitForTheBudget(t *testing.T) {
 	g.stop()
 }
 
+// TestReadsWaitForASlowReader proves that what is read for an initiator that takes nothing is bounded, and that it goes on when the output drains.
+func TestReadsWaitForASlowReader(t *testing.T) {
+	g := newRig(t, Options{}, memory.Options{})
+	i := g.ready(1)
+	i.stuck, i.mute = true, true
+	for range 40 {
+		i.command(read10(0, 2048), bitRead, 1<<20, nil)
+	}
+	rounds := 0
+	for g.idle(); i.queued != 0; g.idle() {
+		if i.queued > loop.HighWater+readBudget+1<<20 {
+			t.Fatalf("%d bytes wait in the output, want at most %d", i.queued, loop.HighWater+readBudget+1<<20)
+		}
+		rounds++
+		i.queued = 0
+		i.h.Drained(i.fakeConn)
+	}
+	if rounds < 4 || g.srv.busy() {
+		t.Errorf("40 MiB left in %d rounds, commands under way: %v; want at least 4 and none", rounds, g.srv.busy())
+	}
+	g.stop()
+}
+
 func TestNopIsAnsweredWhileCommandsAreStuck(t *testing.T) {
 	g := newRig(t, Options{}, memory.Options{MaxDelay: time.Hour, Seed: 1})
 	i := g.ready(1)
