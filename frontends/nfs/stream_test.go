@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -143,6 +144,43 @@ func TestMemoryFollowsWhatArrivedNotWhatWasAnnounced(t *testing.T) {
 	}
 	if n := b.l.live() - before; n > 100 {
 		t.Errorf("100 beginnings of WRITEs lent %d buffers, want one of 128 KiB each at most", n)
+	}
+}
+
+// Every word of every call, in turn, says 4 GiB: nobody allocates on the word of a peer.
+func TestHugeNumbersCostNothing(t *testing.T) {
+	b := newBench(t, nil, nfs.Options{})
+	defer b.close()
+	b.local().create(root, "file")
+	calls := map[uint32][]byte{
+		1: args(root), 2: args(root, sattr{}, false), 3: args(root, "file"), 4: args(root, 63), 6: args(root, uint64(0), 512), 7: args(root, uint64(0), 4, 2, []byte("data")),
+		8: args(root, "x", 0, sattr{}), 9: args(root, "x", sattr{}), 10: args(root, "x", sattr{}, "y"), 12: args(root, "x"), 14: args(root, "x", root, "y"),
+		16: args(root, uint64(0), [8]byte{}, 4096), 17: args(root, uint64(0), [8]byte{}, 4096, 4096),
+	}
+	n := 0
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	p := b.local()
+	for proc, a := range calls {
+		whole := record(message(9, rpc.ProgramNFS, 3, proc, a))
+		for at := 0; at+4 <= len(whole); at += 4 {
+			msg := slices.Clone(whole)
+			copy(msg[at:], "\xff\xff\xff\xff")
+			p.raw(msg)
+			b.l.settle()
+			p.c.out = p.c.out[:0]
+			if p.c.closed {
+				p = b.local()
+			}
+			n++
+		}
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / uint64(n); each > 8192 {
+		t.Errorf("%d calls allocated %d bytes each", n, each)
+	}
+	if live := b.l.live(); live > 2 {
+		t.Errorf("%d buffers lent", live)
 	}
 }
 
@@ -541,6 +579,8 @@ func TestDataPathDoesNotAllocate(t *testing.T) {
 		msg := record(message(1, rpc.ProgramNFS, 3, tc.proc, tc.args))
 		p.c.out = make([]byte, 0, 2<<20)
 		n := testing.AllocsPerRun(100, func() {
+			p.xid++ // a WRITE that is repeated is not carried out
+			binary.BigEndian.PutUint32(msg[4:], p.xid)
 			p.c.in = msg
 			p.c.deliver()
 			b.l.settle()
