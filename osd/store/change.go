@@ -37,6 +37,9 @@ const (
 // doomed is set in change.flags (in memory only) when a rollback that drops the change was submitted.
 const doomed = 0x80
 
+// inJournal is set in change.flags (in memory only) when the data of the change travels in the journal.
+const inJournal = 0x40
+
 // dirtyObject is an object with changes that are not folded into its slot.
 type dirtyObject struct {
 	slot        uint32
@@ -52,6 +55,7 @@ type dirtyObject struct {
 	flushing    int    // device writes of the flusher under way
 	flushTo     uint32 // what those will make foldable
 	inList      bool
+	carrying    bool // its chain is being written again
 	ghost       bool // replay: a change of an object that a later one removed, see replay.go
 	prev, next  uint32
 	waiters     opList // reads
@@ -378,6 +382,7 @@ func (s *Store) fold(d, last uint32) {
 		if c.block != noBlock && c.block != v.block {
 			s.freeBlock(c.block)
 		}
+		s.settleUnstable(c)
 		c.next = s.t.pageFirst[page]
 		s.t.pageFirst[page] = i
 		if i == last {
@@ -454,7 +459,7 @@ func (s *Store) freeBlock(block uint32) {
 // foldNow folds what needs no data moved.
 func (s *Store) foldNow(d uint32) {
 	o := &s.dirty[d]
-	if o.flushing != 0 || o.first == 0 {
+	if o.flushing != 0 || o.first == 0 || o.carrying || o.ghost {
 		return
 	}
 	cut := s.cut(o)
@@ -495,7 +500,7 @@ func (s *Store) show(i uint32) {
 	if o.payloads == 0 {
 		s.foldNow(d)
 	}
-	if o.first != 0 && o.flushing == 0 && s.changes[o.first].state == changeVisible {
+	if o.first != 0 && o.flushing == 0 && !o.carrying && s.changes[o.first].state == changeVisible {
 		s.fifo.push(s, d)
 	}
 }
@@ -506,13 +511,21 @@ func (s *Store) commit(d, i uint32) {
 	version := s.changes[i].version
 	for j := o.first; j != 0 && j != i; j = s.changes[j].next {
 		if c := &s.changes[j]; c.version <= version {
-			c.flags &^= entryUnstable
+			s.settleUnstable(c)
 		}
 	}
 	if uint64(o.visible.Version) <= version {
 		o.visible.Flags &^= Unstable
 	}
 	s.unlink(d, i)
+}
+
+// settleUnstable notes that a change waits for a commit no longer.
+func (s *Store) settleUnstable(c *change) {
+	if c.flags&entryUnstable != 0 {
+		s.unstable -= s.weight(c)
+		c.flags &^= entryUnstable
+	}
 }
 
 // rollback drops the unstable changes above the version of change i, and i.
@@ -528,11 +541,15 @@ func (s *Store) rollback(d, i uint32) {
 			if c.data != 0 {
 				o.payloads--
 			}
+			s.settleUnstable(c)
 			s.unlink(d, j)
 		}
 		j = next
 	}
 	s.unlink(d, i)
+	if o.first == 0 {
+		o.ghost = false // replay: what was not understood is gone
+	}
 	slotView(s.t.slot(o.slot)).bump()
 	o.visible = slotView(s.t.slot(o.slot)).state()
 	o.lastVisible = 0

@@ -45,10 +45,11 @@ func (k entryKind) onObject() bool { return k >= entryWrite && k <= entryRollbac
 
 // Flags of an entry.
 const (
-	entryUnstable    = 1 // the version waits for a commit
-	entryKeepWritten = 2 // of a zero: the range counts as written
-	entryDropBlock   = 8 // of a zero: nothing is present any more, the block is free
-	entryChainStart  = 4 // carried forward: what the journal said of the object's unfolded changes before is void
+	entryUnstable    = 1  // the version waits for a commit
+	entryKeepWritten = 2  // of a zero: the range counts as written
+	entryDropBlock   = 8  // of a zero: nothing is present any more, the block is free
+	entryCarried     = 16 // written again by the store; its pairs are elsewhere
+	entryChainStart  = 4  // carried forward: what the journal said of the object's unfolded changes before is void
 )
 
 const (

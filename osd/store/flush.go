@@ -57,6 +57,7 @@ func (s *Store) maintain() {
 	age := s.j.age(s.j.start())
 	if age >= carryStart {
 		s.carry(s.j.seq - (s.j.seq-s.j.oldest)/2)
+		s.carryChains(s.j.oldest + (s.j.seq-s.j.oldest)/8)
 	}
 	if !s.round.active && s.t.dirtyLen > 0 && (age >= roundStart || s.fl.urgent && s.fl.running == 0) {
 		s.startRound()
@@ -97,7 +98,7 @@ func (s *Store) flushObject(d uint32) {
 		s.fifo.remove(s, d)
 	}
 	cut := s.cut(o)
-	if cut == 0 {
+	if cut == 0 || o.carrying {
 		return // waits for a commit; the next visible change brings it back
 	}
 	v := &s.foldView

@@ -39,6 +39,7 @@ type journal struct {
 	queue   opList // changes to be written
 	queued  int    // bytes of their data
 	records []record
+	chains  []uint32 // dirty objects whose chain is to be written again
 	flights [batchesFlown]flight
 	flying  int
 	stalled bool // the queue waits for space
@@ -69,6 +70,8 @@ type flight struct {
 	tailPos   uint64
 	ops       opList
 	records   []record
+	carried   []carried
+	chains    []uint32
 }
 
 func (j *journal) init(s *Store) {
@@ -139,9 +142,12 @@ func (j *journal) append(r record) {
 
 // launch sends what is queued.
 func (j *journal) launch() {
+	if j.s.closed {
+		return
+	}
 	j.stalled = false
 	for j.s.failure == nil && j.flying < batchesFlown {
-		if j.queue.head == nil && len(j.records) == 0 || j.flying > 0 && j.queued < secondBatch {
+		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 || j.flying > 0 && j.queued < secondBatch {
 			break
 		}
 		if !j.send(false) {
@@ -158,10 +164,21 @@ func align(n int) int { return (n + journalAlign - 1) &^ (journalAlign - 1) }
 func (j *journal) send(force bool) bool {
 	s := j.s
 	j.records = slices.DeleteFunc(j.records, func(r record) bool { return r.valid != nil && !r.valid() })
-	header, data, ops, records := batchHeader, 0, 0, 0
+	j.chains = slices.DeleteFunc(j.chains, func(d uint32) bool { return !s.mayCarry(d) })
+	header, data, ops, records, chains := batchHeader, 0, 0, 0, 0
+	for _, d := range j.chains {
+		h, n := s.chainSize(d)
+		if chains > 0 && (header+h > batchEntries || data+n > batchData) {
+			break
+		}
+		if _, ok := j.room(align(header+h)+align(data+n), journalAlign); !ok {
+			break
+		}
+		header, data, chains = header+h, data+n, chains+1
+	}
 	for records < len(j.records) && header < batchEntries {
 		n := len(j.records[records].data)
-		if _, ok := j.room(align(header+n), journalAlign); !ok {
+		if _, ok := j.room(align(header+n)+align(data), journalAlign); !ok {
 			break
 		}
 		header += n
@@ -172,7 +189,7 @@ func (j *journal) send(force bool) bool {
 		if op.impl.journaled {
 			d = int(op.Len)
 		}
-		if ops > 0 && (header+h > batchEntries || data+d > batchData) {
+		if ops+chains > 0 && (header+h > batchEntries || data+d > batchData) {
 			break
 		}
 		if _, ok := j.room(align(header+h)+align(data+d), j.keep()); !ok {
@@ -181,7 +198,7 @@ func (j *journal) send(force bool) bool {
 		}
 		header, data, ops = header+h, data+d, ops+1
 	}
-	if ops == 0 && records == 0 && !force {
+	if ops+records+chains == 0 && !force {
 		return false
 	}
 	gap, ok := j.room(align(header)+align(data), 0)
@@ -195,7 +212,7 @@ func (j *journal) send(force bool) bool {
 			break
 		}
 	}
-	j.build(f, gap, header, data, ops, records)
+	j.build(f, gap, header, data, ops, records, chains)
 	j.flying++
 	s.deviceWrites++
 	s.d.Submit(&f.op)
@@ -203,7 +220,7 @@ func (j *journal) send(force bool) bool {
 }
 
 // build puts a batch together in the ring's memory.
-func (j *journal) build(f *flight, gap uint64, header, data, ops, records int) {
+func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chains int) {
 	s := j.s
 	j.head += gap
 	j.seq++
@@ -217,6 +234,13 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records int) {
 		headerLen: uint32(header), dataOff: uint32(align(header)), dataLen: uint32(align(data))}
 	at, dataAt := batchHeader, align(header)
 	f.busy, f.done, f.ops, f.records = true, false, opList{}, append(f.records[:0], j.records[:records]...)
+	for _, d := range j.chains[:chains] {
+		var n int
+		at, dataAt, n = j.putChain(f, d, mem, at, dataAt, uint32(pos))
+		b.refs += n
+		h.count += uint32(n)
+	}
+	j.chains = j.chains[:copy(j.chains, j.chains[chains:])]
 	for _, r := range f.records {
 		j.entry++
 		copy(mem[at:], r.data)
@@ -301,6 +325,7 @@ func (j *journal) settle(f *flight) {
 	ops := f.ops
 	f.ops = opList{}
 	bi := uint32(f.seq % uint64(len(j.batches)))
+	j.carriedOver(f, bi)
 	for i := range f.records {
 		r := f.records[i]
 		f.records[i] = record{}

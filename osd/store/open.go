@@ -360,8 +360,8 @@ func (s *Store) takeBlocks() error {
 		if !v.used() || v.block() == noBlock || s.blocks.take(v.block()) {
 			continue
 		}
-		if _, _, d, _ := s.lookup(s.t.object(i)); d != 0 {
-			continue // it is the block of a newer state of the same object
+		if _, _, d, _ := s.lookup(s.t.object(i)); d != 0 && s.dirty[d].first != 0 {
+			continue // taken with its changes
 		}
 		if err := take(v.block(), s.t.object(i)); err != nil {
 			return err
@@ -379,7 +379,17 @@ func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) er
 	if cut := s.cut(o); cut != 0 {
 		s.resolve(&s.view, o.slot, d, cut, 0)
 		live := s.view.block
-		if old := base.block(); base.used() && old != noBlock && old != live {
+		// The change that gave the object its live block; an earlier one, or the slot, may name the same block from a former life.
+		giver := uint32(0)
+		for i := o.first; ; i = s.changes[i].next {
+			if live != noBlock && s.changes[i].block == live {
+				giver = i
+			}
+			if i == cut {
+				break
+			}
+		}
+		if old := base.block(); base.used() && old != noBlock && (old != live || giver != 0) {
 			le.PutUint32(base[slotBlock:], noBlock)
 			clear(base.present(s.t.bitmap)) // a change up to the cut replaces all of it
 			s.addSpace(oid.Inode, -int64(s.sb.Config.BlockSize))
@@ -388,8 +398,8 @@ func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) er
 			return err
 		}
 		for i := o.first; ; i = s.changes[i].next {
-			if c := &s.changes[i]; c.block != live {
-				c.block = noBlock
+			if i != giver {
+				s.changes[i].block = noBlock
 			}
 			if i == cut {
 				break

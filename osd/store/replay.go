@@ -69,7 +69,7 @@ func (p *opening) replay() error {
 	s.round.last = max(s.round.last, s.round.done)
 	for d := range s.dirty {
 		if o := &s.dirty[d]; o.ghost {
-			return &DamagedError{Area: "metadata", Offset: sb.pageOff(s.t.page(o.slot), 0), What: fmt.Sprintf("object %v is missing: the journal changes it", s.t.object(o.slot))}
+			return &DamagedError{Area: "metadata", Offset: sb.pageOff(s.t.page(o.slot), 0), What: fmt.Sprintf("the journal changes object %v from a version that is not there", s.t.object(o.slot))}
 		}
 	}
 	return nil
@@ -130,7 +130,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 		return nil
 	}
 	if e.flags&entryChainStart != 0 && d != 0 {
-		s.dropChain(d)
+		s.dropChain(d, e.low)
 		_, _, d, ok = s.lookup(e.object)
 	}
 	if !ok && s.t.slotFree.free == 0 {
@@ -139,20 +139,22 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	d = s.makeDirty(e.object)
 	o := &s.dirty[d]
 	if e.kind != entryCommit && e.kind != entryRollback && uint64(o.visible.Version) != e.base && !o.ghost {
-		if o.visible.Version != 0 {
-			return fmt.Errorf("entry %d changes version %x of object %v, which is at %x", e.seq, e.base, e.object, o.visible.Version)
-		}
-		// The object is not there because a later entry removes it and the page without it is durable already. That entry must come.
+		// Either the object is not there because a later entry removes it and the page without it is durable already, or the beginning of its chain is beyond the tail
+		// because the chain was carried forward. That later entry must come.
 		o.ghost = true
 	}
 	i := s.newChange()
-	c := change{dirty: d, kind: e.kind, flags: e.flags &^ entryChainStart, stateFlags: e.stateFlags, version: e.version, interval: e.interval, seq: e.seq, entry: pos + at,
+	c := change{dirty: d, kind: e.kind, flags: e.flags &^ (entryChainStart | entryCarried), stateFlags: e.stateFlags, version: e.version, interval: e.interval, seq: e.seq, entry: pos + at,
 		off: e.off, length: e.length, block: e.block, batch: bi, state: changeLogged}
 	if e.data != 0 {
 		c.data = pos + e.data
 	}
 	s.changes[i] = c
 	s.j.batches[bi].refs++
+	if c.flags&entryUnstable != 0 {
+		s.changes[i].state = changeVisible
+		s.unstable += s.weight(&s.changes[i])
+	}
 	o = &s.dirty[d]
 	if o.last == 0 {
 		o.first = i
@@ -172,9 +174,12 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 
 func (p *opening) applyPairs(e *entry, bi uint32) {
 	s := p.s
+	if e.flags&entryCarried != 0 {
+		return
+	}
 	switch e.kind {
 	case entryWrite, entryZero, entryDelete:
-		if e.pair.Session != 0 && e.flags&entryChainStart == 0 {
+		if e.pair.Session != 0 {
 			s.pairs.add(s, e.object, e.pair, e.low, e.version, bi)
 		}
 	case entryReplace:
@@ -189,13 +194,27 @@ func (p *opening) applyPairs(e *entry, bi uint32) {
 	}
 }
 
-// dropChain forgets an object's unfolded changes.
-func (s *Store) dropChain(d uint32) {
+// dropChain forgets an object's unfolded changes from the given sequence on.
+func (s *Store) dropChain(d uint32, from uint64) {
 	o := &s.dirty[d]
-	for o.first != 0 {
-		s.unlink(d, o.first)
-	}
-	o.lastVisible, o.payloads = 0, 0
 	o.visible = slotView(s.t.slot(o.slot)).state()
+	o.lastVisible, o.payloads = 0, 0
+	for i := o.first; i != 0; {
+		c := &s.changes[i]
+		next := c.next
+		if c.seq >= from {
+			s.settleUnstable(c)
+			s.unlink(d, i)
+		} else {
+			o.visible, o.lastVisible = stateAfter(o.visible, c), i
+			if c.data != 0 {
+				o.payloads++
+			}
+		}
+		i = next
+	}
+	if o.first == 0 {
+		o.ghost = false
+	}
 	s.clean(d)
 }

@@ -54,6 +54,7 @@ type Store struct {
 	foldView  view // scratch of folds
 	finished  opList
 	finish    loop.Task
+	unstable  int // weight of the changes that wait for a commit
 	reads     int // reads under way on the device
 	direct    int // data writes under way on the device
 	replaying bool

@@ -41,7 +41,7 @@ func (s *Store) change(op *Op) error {
 	}
 	op.impl.journaled, op.impl.block0 = false, noBlock
 	c := change{kind: kindOfOp[op.Kind], state: changeReady, version: uint64(op.Version), interval: uint64(op.Interval), block: noBlock}
-	if op.Unstable {
+	if op.Unstable && op.Kind <= OpDelete {
 		c.flags |= entryUnstable
 	}
 	baseError := &BaseError{Object: op.Object, Have: newest, Want: op.Base}
@@ -106,7 +106,10 @@ func (s *Store) change(op *Op) error {
 	if err != nil {
 		return err
 	}
-	if !ok && s.t.slotFree.free <= s.slotReserve(op) {
+	if op.impl.journaled {
+		c.flags |= inJournal
+	}
+	if !ok && s.t.slotFree.free <= s.slotReserve(op) || c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
 		if c.block != noBlock {
 			s.blocks.give(c.block)
 		}
@@ -128,6 +131,9 @@ func (s *Store) change(op *Op) error {
 	}
 	s.changes[i] = c
 	s.ops[i] = op
+	if c.flags&entryUnstable != 0 {
+		s.unstable += s.weight(&c)
+	}
 	if o.last == 0 {
 		o.first = i
 	} else {
@@ -419,7 +425,7 @@ func (s *Store) putOp(op *Op, mem []byte, at, dataAt int, seq uint64, pos uint32
 	cfg := &s.sb.Config
 	c := &s.changes[op.impl.change]
 	c.seq, c.entry, c.data = seq, pos+uint32(at), 0
-	e := entry{kind: c.kind, flags: c.flags &^ doomed, seq: seq, object: op.Object, base: uint64(op.Base), version: c.version, interval: c.interval, stateFlags: c.stateFlags,
+	e := entry{kind: c.kind, flags: c.flags &^ (doomed | inJournal), seq: seq, object: op.Object, base: uint64(op.Base), version: c.version, interval: c.interval, stateFlags: c.stateFlags,
 		low: op.Low, off: c.off, length: c.length, block: c.block}
 	if op.Kind == OpWrite || op.Kind == OpZero || op.Kind == OpDelete {
 		e.pair = op.Pair

@@ -1,0 +1,133 @@
+package store
+
+// Changes that wait for a commit cannot be folded, and would hold the journal's tail for as long as they wait. When the tail comes near, the whole chain of such an object is
+// written again, in one batch, marked so that a replay forgets what it has read of the object's chain before.
+
+// carried is one change on its way to a new place in the journal.
+type carried struct {
+	change      uint32
+	entry, data uint32
+	seq         uint64
+}
+
+// unstableLimit is how much of the journal such changes may take; more are refused.
+func (s *Store) unstableLimit() int { return int(s.j.size / 4) }
+
+// chainLimit is how much those of one object may take: they must fit into one batch within the room that is kept back.
+func (s *Store) chainLimit() int { return int(s.j.size/8) - 2*journalAlign }
+
+// weight is what a change that waits for a commit takes in the journal.
+func (s *Store) weight(c *change) int {
+	n := objectEntry + s.sb.Config.BitmapLen() + 4*s.sb.Config.sums() + 8
+	if c.data != 0 || c.state != changeVisible && s.opJournaled(c) {
+		n += int(c.length)
+	}
+	return n
+}
+
+func (s *Store) opJournaled(c *change) bool { return c.kind == entryWrite && c.flags&inJournal != 0 }
+
+// roomForUnstable reports whether one more unstable change of an object can be taken.
+func (s *Store) roomForUnstable(d uint32, c *change) bool {
+	chain, n := 0, s.weight(c)
+	if d != 0 {
+		for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
+			chain += s.weight(&s.changes[i])
+		}
+	}
+	return chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
+}
+
+// carryChains queues the chains whose oldest change is in a batch up to the given one.
+func (s *Store) carryChains(upTo uint64) {
+	if len(s.j.chains) > 0 {
+		return
+	}
+	for d := range s.dirty {
+		o := &s.dirty[d]
+		if o.first != 0 && s.changes[o.first].state == changeVisible && s.j.seqOf(s.changes[o.first].batch) <= upTo && s.mayCarry(uint32(d)) {
+			s.j.chains = append(s.j.chains, uint32(d))
+		}
+	}
+	if len(s.j.chains) > 0 {
+		s.l.Defer(&s.j.task)
+	}
+}
+
+// mayCarry reports whether an object's chain can go into the next batch: nothing of it is under way anywhere, and it cannot be folded.
+func (s *Store) mayCarry(d uint32) bool {
+	o := &s.dirty[d]
+	if o.first == 0 || o.flushing != 0 || o.carrying || s.changes[o.first].state != changeVisible || s.cut(o) != 0 {
+		return false
+	}
+	for i := o.first; i != 0; i = s.changes[i].next {
+		if s.changes[i].state == changeLogged {
+			return false
+		}
+	}
+	return true
+}
+
+// chainSize is what an object's visible changes take in a batch.
+func (s *Store) chainSize(d uint32) (header, data int) {
+	for i := s.dirty[d].first; i != 0 && s.changes[i].state == changeVisible; i = s.changes[i].next {
+		c := &s.changes[i]
+		header += int(le.Uint32(s.j.mem[c.entry:]))
+		if c.data != 0 {
+			data += int(c.length)
+		}
+	}
+	return header, data
+}
+
+// putChain copies an object's visible changes into a batch being built at mem, which is at pos in the ring.
+func (j *journal) putChain(f *flight, d uint32, mem []byte, at, dataAt int, pos uint32) (int, int, int) {
+	s := j.s
+	o := &s.dirty[d]
+	o.carrying = true
+	n := 0
+	for i := o.first; i != 0 && s.changes[i].state == changeVisible; i = s.changes[i].next {
+		c := &s.changes[i]
+		size := int(le.Uint32(j.mem[c.entry:]))
+		b := mem[at : at+size]
+		copy(b, j.mem[c.entry:])
+		j.entry++
+		le.PutUint64(b[8:], j.entry)
+		flags := c.flags&^(doomed|inJournal) | entryCarried
+		if n == 0 {
+			flags |= entryChainStart
+		}
+		b[17] = flags
+		clear(b[64:88]) // its pair is carried by itself
+		le.PutUint64(b[80:], c.seq)
+		m := carried{change: i, entry: pos + uint32(at), seq: j.entry}
+		if c.data != 0 {
+			copy(mem[dataAt:], j.mem[c.data:c.data+c.length])
+			le.PutUint32(b[96:], uint32(dataAt))
+			m.data = pos + uint32(dataAt)
+			dataAt += int(c.length)
+		}
+		sealEntry(b, size)
+		f.carried = append(f.carried, m)
+		at += size
+		n++
+	}
+	f.chains = append(f.chains, d)
+	return at, dataAt, n
+}
+
+// carriedOver takes a batch's carried changes to their new places.
+func (j *journal) carriedOver(f *flight, batch uint32) {
+	s := j.s
+	for _, m := range f.carried {
+		c := &s.changes[m.change]
+		j.release(c.batch)
+		c.entry, c.data, c.seq, c.batch = m.entry, m.data, m.seq, batch
+	}
+	for _, d := range f.chains {
+		s.dirty[d].carrying = false
+		s.foldNow(d)
+		s.fifo.push(s, d)
+	}
+	f.carried, f.chains = f.carried[:0], f.chains[:0]
+}
