@@ -49,6 +49,11 @@ type pgRun struct {
 	activeDone func()
 	cleaning   bool
 
+	servedAt loop.Instant // when the PG last began to serve
+	hasty    int          // intervals in a row that ended soon after
+	storm    loop.Timer
+	pending  func() // the take that waits for it
+
 	busy      bool // the release transaction is under way
 	published wire.PGState
 	putting   bool
@@ -136,6 +141,12 @@ func (s *OSD) newPG(id layout.PGID) *pgRun {
 	r.report.Run = r.publish
 	r.retry.Fire = func() { r.exec(r.m.Retry(r.round)) }
 	r.locking.Fire = r.lockTimedOut
+	r.storm.Fire = func() {
+		if f := r.pending; f != nil {
+			r.pending = nil
+			f()
+		}
+	}
 	r.readmit.Fire = r.tryReadmit
 	if rec, ok := s.Snapshot().Records.Get(id); ok {
 		r.record, r.recordMod = *rec, rec.Mod
@@ -177,6 +188,11 @@ func (r *pgRun) do(e peering.Effect) {
 			r.exec(r.m.Drained())
 		})
 	case peering.Take:
+		if pause := r.calm(); pause > 0 {
+			r.pending = func() { r.take(round, e.Above) }
+			s.l.Arm(&r.storm, s.l.Now().Add(pause))
+			return
+		}
 		r.take(round, e.Above)
 	case peering.Lock:
 		r.lock(round, e.OSD, e.Interval)
@@ -206,6 +222,19 @@ func (r *pgRun) do(e peering.Effect) {
 	}
 }
 
+// calm is how long to wait before the next interval: nothing as a rule, and longer each time when intervals end as soon as they have begun.
+func (r *pgRun) calm() time.Duration {
+	if r.servedAt == 0 || r.s.l.Now().Sub(r.servedAt) > time.Second {
+		r.hasty = 0
+		return 0
+	}
+	r.hasty++
+	if r.hasty < 4 {
+		return 0
+	}
+	return min(10*time.Millisecond<<min(r.hasty-4, 8), time.Second)
+}
+
 // grantOf names the right of the present interval.
 func (r *pgRun) grantOf(interval layout.Interval) wire.Grant {
 	return wire.Grant{PG: r.id, Interval: interval, Instance: r.s.o.Instance}
@@ -222,6 +251,9 @@ func (r *pgRun) stateValue(bits wire.PGState) []byte {
 // take raises the interval and makes the PG's state key ours.
 func (r *pgRun) take(round uint64, above layout.Interval) {
 	s := r.s
+	if round != r.m.Round || r.m.Phase != peering.Taking {
+		return
+	}
 	if !s.leaseUp {
 		r.exec(r.m.TakeFailed(round, "no lease in etcd"))
 		return
@@ -590,6 +622,7 @@ func (r *pgRun) serve(e peering.Effect) {
 		r.exec(r.m.Restart())
 		return
 	}
+	r.servedAt = s.l.Now()
 	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if r.m.Record.IsClean() {

@@ -141,6 +141,7 @@ func (c *call) answered() {
 	id, stopped := q.ID, q.stopped
 	o.member()
 	if errno != 0 && !stopped {
+		p.l.Log().Warn("a member failed a change", "pg", id.String(), "peer", uint64(c.osd), "object", o.id.String(), "retval", errno, "err", c.c.Err)
 		p.host.Lost(id, c.osd, errno == wire.ENOSPC)
 	}
 }

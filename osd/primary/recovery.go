@@ -227,6 +227,7 @@ func (j *copyJob) write(src *store.Op, bitmap, present []byte, pairs []store.Pai
 			}
 			j.written(err)
 			if err != nil && !q.stopped {
+				p.l.Log().Warn("a member failed a replacement", "pg", q.ID.String(), "peer", uint64(osd), "object", j.u.Object.String(), "err", err)
 				p.host.Lost(q.ID, osd, err == wire.Errno(wire.ENOSPC))
 			}
 		}
@@ -361,6 +362,7 @@ func (q *PG) forgetSome() {
 		c.Done = func(c *peer.Call) {
 			failed := c.Err != nil || c.Reply.Err() != nil
 			if failed && !q.stopped {
+				p.l.Log().Warn("a member failed to forget deletions", "pg", q.ID.String(), "peer", uint64(osd), "err", c.Err, "retval", c.Reply.Retval())
 				p.host.Lost(q.ID, osd, false)
 				return // the objects stay blocked until the interval ends
 			}
@@ -371,6 +373,7 @@ func (q *PG) forgetSome() {
 	q.begin()
 	p.sec.Mark(wire.OpSubForget, q.ID, batch, func(err error) {
 		if err != nil && !q.stopped {
+			p.l.Log().Warn("forgetting deletions failed", "pg", q.ID.String(), "err", err)
 			p.host.Lost(q.ID, p.o.Self, false)
 		} else {
 			done(true)

@@ -229,6 +229,9 @@ func (s *Server) Changed(pg layout.PGID) { s.Locks.end(pg) }
 
 func (j *job) done() {
 	s, r := j.s, j.r
+	if err := j.op.Err; err != nil && Retval(err) != wire.ENOSPC {
+		s.l.Log().Warn("the store refused a request of a primary", "peer", uint64(r.From.OSD), "pg", j.pg.String(), "object", j.op.Object.String(), "err", err)
+	}
 	var h wire.Header
 	switch j.op.Kind {
 	case store.OpReadObject:
@@ -292,13 +295,18 @@ func (s *Server) serveReplace(r *peer.Request, m *wire.Sub) {
 		op.Present = append(op.Present[:0], present...)
 	}
 	op.Data = r.Data
-	s.Locks.begin(m.PG)
-	s.st.Submit(op)
+	s.Replace(m.PG, op)
 }
 
 // Replace carries out a replacement for the primary on this OSD; op is filled in but for its Kind. The caller calls Changed afterwards.
 func (s *Server) Replace(pg layout.PGID, op *store.Op) {
 	op.Kind = store.OpReplace
+	if len(op.Bitmap) == 0 {
+		// A deletion, or nothing at all: no unit is written or present.
+		n := s.st.Superblock().Config.BitmapLen()
+		op.Bitmap = append(op.Bitmap[:0], make([]byte, n)...)
+		op.Present = append(op.Present[:0], make([]byte, n)...)
+	}
 	s.Locks.begin(pg)
 	s.st.Submit(op)
 }

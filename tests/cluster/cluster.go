@@ -173,6 +173,19 @@ func (n *Node) Kill() {
 	n.Loop.Kill()
 }
 
+// PowerOff ends the process and its machine: what the disk's cache had not written is kept, lost or torn by chance.
+func (n *Node) PowerOff() {
+	n.reg.Close()
+	n.Loop.PowerOff()
+	n.c.W.Disk(n.disk()).Crash(sim.CrashRandom)
+}
+
+// CutRegistry takes the OSD's contact with the registry away, or gives it back.
+func (n *Node) CutRegistry(cut bool) { n.reg.Unreachable(cut) }
+
+// KillMonitor ends the monitor's process.
+func (c *Cluster) KillMonitor() { c.monLoop.Kill() }
+
 // Wait runs the world until cond, at most limit.
 func (c *Cluster) Wait(what string, limit time.Duration, cond func() bool) {
 	c.T.Helper()
