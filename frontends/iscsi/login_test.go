@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/frontends/iscsi/scsi"
 	"holdfast/frontends/volume/memory"
 )
 
@@ -265,7 +266,7 @@ func TestDiscoveryListsTargetsInParts(t *testing.T) {
 	if err != nil || len(pairs) != 3*42 {
 		t.Fatalf("%d pairs, %v, want 42 targets with 2 addresses each", len(pairs), err)
 	}
-	if strings.Contains(string(all), "hidden") || !strings.Contains(string(all), "TargetName="+DefaultPrefix+":dir_2f_44isk_202\x00TargetAddress=192.0.2.1:3260,1\x00TargetAddress=[2001:db8::1]:3260,2\x00") {
+	if strings.Contains(string(all), "hidden") || !strings.Contains(string(all), "TargetName="+DefaultPrefix+":dir:2f:44isk:202\x00TargetAddress=192.0.2.1:3260,1\x00TargetAddress=[2001:db8::1]:3260,2\x00") {
 		t.Errorf("SendTargets answered %q", all)
 	}
 	p = ask(reserved, text("SendTargets="+testTarget))
@@ -282,7 +283,7 @@ func parseList(b []byte) ([]string, error) {
 
 func TestNames(t *testing.T) {
 	for image, want := range map[string]string{
-		"disk": ":disk", "a-b.c:9": ":a-b.c:9", "A": ":_41", "dir/x": ":dir_2fx", "a_b": ":a_5fb", "ü": ":_c3_bc", "": "", strings.Repeat("x", 300): "",
+		"disk": ":disk", "a-b.c:9": ":a-b.c:3a9", "A": "::41", "dir/x": ":dir:2fx", "a_b": ":a:5fb", "ü": "::c3:bc", "": "", strings.Repeat("x", 300): "",
 	} {
 		if want != "" {
 			want = DefaultPrefix + want
@@ -295,9 +296,29 @@ func TestNames(t *testing.T) {
 			t.Errorf("ImageName(%q) = %q, %v, want %q", got, back, ok, image)
 		}
 	}
-	for _, bad := range []string{"", DefaultPrefix, DefaultPrefix + ":", DefaultPrefix + ":_6", DefaultPrefix + ":_61", DefaultPrefix + ":a/b", "iqn.x:disk"} {
+	for _, bad := range []string{"", DefaultPrefix, DefaultPrefix + ":", DefaultPrefix + "::6", DefaultPrefix + "::61", DefaultPrefix + ":a_b", DefaultPrefix + ":a/b", "iqn.x:disk"} {
 		if got, ok := ImageName(DefaultPrefix, bad); ok {
 			t.Errorf("ImageName(%q) = %q, want none", bad, got)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for _, c := range []struct {
+		o    Options
+		want string // "" for none
+	}{
+		{Options{}, ""},
+		{Options{TargetPrefix: "iqn.2003-01.com.example:store", Portals: []Portal{{"[2001:db8::1]:3260", 1}}}, ""},
+		{Options{TargetPrefix: "disk"}, "target prefix"},
+		{Options{TargetPrefix: "iqn.2003-01.com.example:a_b"}, "is not allowed"},
+		{Options{TargetPrefix: "iqn.X"}, "lower case"},
+		{Options{Portals: []Portal{{"192.0.2.1", 1}}}, "portal"},
+		{Options{Ports: []scsi.Port{{Group: 2}, {Group: 1}}}, "sorted"},
+	} {
+		err := c.o.Validate()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("Validate of %+v: %v, want %q", c.o, err, c.want)
 		}
 	}
 }

@@ -12,8 +12,9 @@ const DefaultPrefix = "iqn.2026-11.local.holdfast"
 // maxName is the longest iSCSI name, bytes (RFC 7143, section 4.2.7.1).
 const maxName = 223
 
-// TargetName is the iSCSI name under which an image is served: prefix, a colon and the image's name. A byte that an iSCSI name cannot hold (RFC 7143, section 4.2.7.2 and RFC 3722:
-// lower-case letters, digits, '-', '.', ':') is written as an underscore and two hexadecimal digits, the underscore itself included, so ImageName gets the name back. It is "" when the result would be
+// TargetName is the iSCSI name under which an image is served: prefix, a colon and the image's name. An iSCSI name holds lower-case letters, digits, '-', '.' and ':'
+// (RFC 3722, section 6; open-iscsi ignores a whole discovery with another byte in it). Every other byte is written as a colon and two hexadecimal digits, the colon itself included, so
+// ImageName gets the name back. It is "" when the result would be
 // longer than an iSCSI name may be: such an image has no target.
 func TargetName(prefix, image string) string {
 	var b strings.Builder
@@ -23,7 +24,7 @@ func TargetName(prefix, image string) string {
 		if c := image[i]; plain(c) {
 			b.WriteByte(c)
 		} else {
-			fmt.Fprintf(&b, "_%02x", c)
+			fmt.Fprintf(&b, ":%02x", c)
 		}
 	}
 	if image == "" || b.Len() > maxName {
@@ -47,7 +48,7 @@ func ImageName(prefix, target string) (string, bool) {
 		switch {
 		case plain(c):
 			b.WriteByte(c)
-		case c == '_' && i+2 < len(rest):
+		case c == ':' && i+2 < len(rest):
 			var d [1]byte
 			if _, err := hex.Decode(d[:], []byte(rest[i+1:i+3])); err != nil || plain(d[0]) {
 				return "", false // one image has one name
@@ -62,7 +63,7 @@ func ImageName(prefix, target string) (string, bool) {
 }
 
 func plain(c byte) bool {
-	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == ':'
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.'
 }
 
 // validInitiator accepts the names of RFC 7143, section 4.2.7: iqn., eui. or naa., of printable bytes without spaces. It is lenient in the rest, as initiators are.

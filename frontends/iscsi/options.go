@@ -1,6 +1,11 @@
 package iscsi
 
 import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
 	"time"
 
 	"holdfast/frontends/iscsi/scsi"
@@ -49,6 +54,30 @@ const (
 	readBudget  = 8 << 20
 	writeBudget = 8 << 20
 )
+
+// Validate says everything that is wrong with the options.
+func (o Options) Validate() error {
+	var errs []error
+	o = o.withDefaults()
+	if !validInitiator(o.TargetPrefix) || len(o.TargetPrefix) > maxName-32 || TargetName(o.TargetPrefix, "x") != strings.ToLower(TargetName(o.TargetPrefix, "x")) {
+		errs = append(errs, fmt.Errorf("iSCSI target prefix %q: it must be an iqn., eui. or naa. name in lower case, at most %d bytes long", o.TargetPrefix, maxName-32))
+	}
+	for i := range len(o.TargetPrefix) {
+		if c := o.TargetPrefix[i]; !plain(c) && c != ':' {
+			errs = append(errs, fmt.Errorf("iSCSI target prefix %q: %q is not allowed; use lower-case letters, digits, '-', '.' and ':'", o.TargetPrefix, c))
+			break
+		}
+	}
+	for _, p := range o.Portals {
+		if host, _, err := net.SplitHostPort(p.Address); err != nil || host == "" {
+			errs = append(errs, fmt.Errorf("iSCSI portal %q: it must be host:port, an IPv6 host in brackets", p.Address))
+		}
+	}
+	if !slices.IsSortedFunc(o.Ports, func(a, b scsi.Port) int { return int(a.Group) - int(b.Group) }) {
+		errs = append(errs, errors.New("iSCSI ports: they must be sorted by group"))
+	}
+	return errors.Join(errs...)
+}
 
 func (o Options) withDefaults() Options {
 	if o.TargetPrefix == "" {

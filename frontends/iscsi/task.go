@@ -66,6 +66,7 @@ func (t *task) init() {
 
 // clear makes a task new again, keeping its memory. Its data buffers have been released.
 func (t *task) clear() {
+	t.Reset()
 	t.s, t.next, t.hash, t.prev, t.succ = nil, nil, nil, nil, nil
 	t.itt, t.cmdSN, t.lun, t.edtl, t.attr = 0, 0, 0, 0, 0
 	t.reads, t.writes, t.immediate, t.held, t.parked, t.begun = false, false, false, false, false, false

@@ -15,10 +15,10 @@ func TestReinstatementAcrossLoops(t *testing.T) {
 	for _, kind := range kinds {
 		t.Run(kind, func(t *testing.T) {
 			g := start(t, kind, 2, iscsi.Options{}, 1<<20)
-			first := login(t, g.portals[0])
+			first := login(t, g.portals[0], 1)
 			defer first.Close()
 			for i := range 20 {
-				next := login(t, g.portals[(i+1)%2])
+				next := login(t, g.portals[(i+1)%2], 1)
 				defer next.Close()
 				_ = first.SetReadDeadline(time.Now().Add(5 * time.Second))
 				if n, err := first.Read(make([]byte, 1)); err == nil || n != 0 {
@@ -35,8 +35,8 @@ func TestReinstatementAcrossLoops(t *testing.T) {
 	}
 }
 
-// login makes a session by hand, always of the same initiator port.
-func login(t *testing.T, portal string) net.Conn {
+// login makes a session by hand.
+func login(t *testing.T, portal string, isid byte) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", portal)
 	if err != nil {
@@ -46,7 +46,7 @@ func login(t *testing.T, portal string) net.Conn {
 	h := make([]byte, 48)
 	h[0], h[1] = 0x43, 0x87 // Login, immediate; T, operational to full feature
 	h[7] = byte(len(text))
-	h[8], h[13] = 0x40, 1
+	h[8], h[13] = 0x40, isid
 	h = append(h, text...)
 	for len(h)%4 != 0 {
 		h = append(h, 0)

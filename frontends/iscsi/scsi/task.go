@@ -49,8 +49,8 @@ type Task struct {
 	pattern volume.Piece
 }
 
-// reset forgets the previous command but keeps memory.
-func (t *Task) reset() {
+// Reset forgets the previous command but keeps memory. Begin does it too.
+func (t *Task) Reset() {
 	t.Op.Pieces, t.Op.Compare, t.Op.Extents = t.Op.Pieces[:0], t.Op.Compare[:0], t.Op.Extents[:0]
 	t.Op.Offset, t.Op.Length, t.Op.MaxExtents, t.Op.Err = 0, 0, 0, nil
 	t.Op.FUA, t.Op.NoHole, t.Op.Fast = false, false, false

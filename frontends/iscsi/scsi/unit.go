@@ -90,7 +90,7 @@ func (u *Unit) transferLimit() uint64 {
 
 // Begin decodes t.CDB, addressed to the given LUN field, and checks it as far as that is possible without data.
 func (u *Unit) Begin(t *Task, lun uint64) {
-	t.reset()
+	t.Reset()
 	c := find(&t.CDB)
 	if lun != 0 && !u.otherLUN(t, c) {
 		return
