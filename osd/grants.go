@@ -70,7 +70,12 @@ func (p *peerRun) granted(pg layout.PGID, interval layout.Interval, done func(bo
 	p.renew()
 }
 
-func (p *peerRun) dropped(pg layout.PGID) { delete(p.pgs, pg) }
+// dropped forgets a grant that is given back.
+func (p *peerRun) dropped(pg layout.PGID, interval layout.Interval) {
+	if p.pgs[pg].interval == interval {
+		delete(p.pgs, pg)
+	}
+}
 
 // renew prolongs all grants of this OSD.
 func (p *peerRun) renew() {

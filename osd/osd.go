@@ -351,7 +351,7 @@ func (s *OSD) checkStopped() {
 		return
 	}
 	for _, r := range s.pgs { // order: a conjunction
-		if r.m.Phase != peering.Offline || r.busy {
+		if r.m.Phase != peering.Offline || r.busy > 0 {
 			return
 		}
 	}

@@ -54,7 +54,7 @@ type pgRun struct {
 	storm    loop.Timer
 	pending  func() // the take that waits for it
 
-	busy      bool // the release transaction is under way
+	busy      int // transactions that may give us the state key, or take it away, under way
 	published wire.PGState
 	putting   bool
 	report    loop.Task
@@ -130,7 +130,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 			s.log.Warn("another OSD has taken the PG over", "pg", r.id.String(), "primary", uint64(st.Primary))
 			r.exec(r.m.Restart())
 		}
-		if r.m.Phase == peering.Offline && !r.busy {
+		if r.m.Phase == peering.Offline && r.busy == 0 {
 			delete(s.pgs, r.id)
 		}
 	}
@@ -279,10 +279,16 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
 	}
+	r.busy++
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		defer r.settle()
 		switch {
 		case err != nil:
-			r.refresh(func() { r.exec(r.m.TakeFailed(round, "etcd does not answer: "+err.Error())) })
+			r.busy++
+			r.refresh(func() {
+				r.exec(r.m.TakeFailed(round, "etcd does not answer: "+err.Error()))
+				r.settle()
+			})
 		case !res.Succeeded:
 			r.adopt(res.Results)
 			reason := "the record in etcd has changed"
@@ -424,7 +430,7 @@ func (r *pgRun) unlock(osd layout.OSDNum, interval layout.Interval) {
 		s.locks.Unlock(r.grantOf(interval))
 		return
 	}
-	s.peer(osd).dropped(r.id)
+	s.peer(osd).dropped(r.id, interval)
 	s.callJSON(osd, wire.OpSubUnlock, r.grantOf(interval), nil, func(int64, []byte, error) {})
 }
 
@@ -686,22 +692,43 @@ func (r *pgRun) release() {
 	s := r.s
 	s.l.Disarm(&r.retry)
 	r.unlockAll()
-	if !r.haveState || s.lease == nil {
+	r.dropState()
+	s.checkStopped()
+}
+
+// dropState removes the state key if it is ours, and tries again while the registry does not answer.
+func (r *pgRun) dropState() {
+	s := r.s
+	if !r.haveState || s.lease == nil || s.lease.ID() == 0 {
 		r.haveState = false
-		s.checkStopped()
 		return
 	}
-	r.busy = true
+	r.busy++
 	key := cluster.PGStateKey(r.id)
 	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{{Kind: registry.Delete, Key: key}}}
 	r.haveState = false
-	s.o.Registry.Txn(t, func(registry.TxnResult, error) {
-		r.busy = false
+	s.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
+		if err == nil {
+			r.settle()
+			return
+		}
+		r.refresh(r.settle)
+	})
+}
+
+// settle is called when such a transaction has ended: what it left behind for a PG that is no longer ours is cleared away.
+func (r *pgRun) settle() {
+	s := r.s
+	r.busy--
+	if r.m.Phase == peering.Offline && r.haveState && r.busy == 0 {
+		r.dropState()
+	}
+	if r.busy == 0 && r.m.Phase == peering.Offline {
 		s.checkStopped()
 		if !s.stopping {
 			s.applyPGs(s.Snapshot(), s.Snapshot())
 		}
-	})
+	}
 }
 
 // reclaim makes the state key again after the lease was lost, if nobody took the PG meanwhile; the interval goes on.
