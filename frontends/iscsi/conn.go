@@ -26,7 +26,8 @@ type conn struct {
 	statSN   uint32
 	paused   bool // reading stopped because output is not taken
 	waiting  bool // reading stopped because a login waits
-	failed   bool // Close was called
+	failed   bool // nothing more is read or answered: Close or CloseAfterSend was called
+	closed   bool // Close was called
 	gone     bool // Closed was called
 	lastRecv loop.Instant
 	out      [bhsSize + digestSize]byte
@@ -58,10 +59,10 @@ func (x *conn) Opened(loop.Conn) {}
 
 // fail ends the connection; why is for the log.
 func (x *conn) fail(why string) {
-	if x.failed {
+	if x.closed {
 		return
 	}
-	x.failed = true
+	x.failed, x.closed = true, true
 	x.srv.log.Info("connection ended", "client", x.c.Remote().Address, "initiator", x.initiator(), "why", why)
 	x.c.Close()
 }

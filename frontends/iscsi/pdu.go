@@ -50,12 +50,11 @@ const reserved = 0xffffffff
 
 // Reasons of Reject (RFC 7143, section 11.17.1).
 const (
-	rejectSnack         = 0x03
-	rejectProtocol      = 0x04
-	rejectNotSupported  = 0x05
-	rejectTooMany       = 0x06
-	rejectInvalidField  = 0x09
-	rejectWaitForLogout = 0x0c
+	rejectSnack        = 0x03
+	rejectProtocol     = 0x04
+	rejectNotSupported = 0x05
+	rejectTooMany      = 0x06
+	rejectInvalidField = 0x09
 )
 
 // header is a basic header segment. Fields are named as in RFC 7143, section 11.

@@ -95,7 +95,10 @@ func (c *fakeConn) write(p []byte) {
 
 // pump delivers what was written as a loop would.
 func (c *fakeConn) pump() {
-	for !c.closed && !c.after {
+	for !c.closed && (!c.after || c.stuck) {
+		if c.after {
+			return // what is queued has not left
+		}
 		if c.fill != nil {
 			n := copy(c.fill, c.in)
 			c.fill, c.in = c.fill[n:], c.in[n:]

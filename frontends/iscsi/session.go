@@ -274,6 +274,10 @@ func (s *session) ping() {
 	if s.ending {
 		return
 	}
+	if x.failed {
+		x.fail("the answer to a logout is not taken")
+		return
+	}
 	silent := x.srv.l.Now().Sub(x.lastRecv)
 	if silent < x.srv.o.PingInterval {
 		s.pinged = false

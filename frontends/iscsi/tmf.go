@@ -21,7 +21,6 @@ const (
 	tmfNoLUN        = 2
 	tmfNoReassign   = 4
 	tmfNotSupported = 5
-	tmfRejected     = 255
 )
 
 // tmf is a task management function, or something else that waits for commands to end. It answers only when each of them is done or can no longer start.

@@ -126,6 +126,29 @@ func TestLogoutAnswersAfterTheCommands(t *testing.T) {
 	g.stop()
 }
 
+// TestPeerThatDoesNotTakeItsLastAnswerIsClosed covers CloseAfterSend towards a peer that reads nothing.
+func TestPeerThatDoesNotTakeItsLastAnswerIsClosed(t *testing.T) {
+	g := newRig(t, Options{LoginTimeout: 5 * time.Second, PingInterval: 5 * time.Second}, memory.Options{})
+	i := g.ready(1)
+	i.stuck = true
+	var h header
+	h.start(opLogout|bitImmediate, bitFinal, 600)
+	i.sendPDU(&h, nil)
+	j := &initiator{fakeConn: g.connect()}
+	j.stuck = true
+	l, data := loginPDU(0x87, 1, 0)
+	j.sendPDU(&l, data)
+	g.idle()
+	if i.told || j.told {
+		t.Fatal("closed before the answer left")
+	}
+	g.l.Idle(g.l.Now().Add(12 * time.Second))
+	if !i.told || !j.told {
+		t.Errorf("after 12 s closed %v after a logout and %v after a refused login, want both", i.told, j.told)
+	}
+	g.stop()
+}
+
 func TestResizeAndDrainAreTold(t *testing.T) {
 	g := newRig(t, Options{}, memory.Options{})
 	i := g.ready(1)
