@@ -176,7 +176,7 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 			continue
 		}
 		switch k.Kind {
-		case cluster.KindOSDState, cluster.KindPools:
+		case cluster.KindOSDState, cluster.KindPools, cluster.KindPGSkip:
 			delay = 0
 		case cluster.KindGlobal, cluster.KindPlacement, cluster.KindOSDConfig, cluster.KindPGConfig:
 			delay = max(delay, m.o.ChangeDelay)
@@ -315,7 +315,7 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 				targets[i].Pause, targets[i].Primary = old[i].Pause, old[i].Primary
 			}
 		}
-		m.primaries(s, targets)
+		m.primaries(s, id, targets)
 		next.Pools[id] = targets
 		if _, ok := s.Identities.Get(id); !ok {
 			ops = append(ops, cluster.CreatePoolIdentity(pool))
@@ -376,16 +376,22 @@ func (m *Monitor) leaves(s *cluster.Snapshot, pool *cluster.Pool, usable []layou
 	return list
 }
 
-// primaries keeps primaries that are up and gives the others' PGs to the members with the fewest.
-func (m *Monitor) primaries(s *cluster.Snapshot, targets []cluster.PGTarget) {
+// primaries keeps primaries that are up and gives the others' PGs to the members with the fewest. An OSD that gave a PG back because it could not reach its members is passed over
+// while there is another.
+func (m *Monitor) primaries(s *cluster.Snapshot, pool layout.PoolID, targets []cluster.PGTarget) {
 	count := map[layout.OSDNum]int{}
+	now := m.l.Wall().UnixMilli()
 	up := func(n layout.OSDNum) bool {
 		_, ok := s.OSDStates.Get(n)
 		return ok && n != 0
 	}
+	skipped := func(i int, n layout.OSDNum) bool {
+		skip, _ := s.Skips.Get(layout.PGID{Pool: pool, Num: uint32(i + 1)})
+		return skip.Skipped(n, now)
+	}
 	for i := range targets {
 		t := &targets[i]
-		if !up(t.Primary) || !slices.Contains(t.OSDSet, t.Primary) {
+		if !up(t.Primary) || !slices.Contains(t.OSDSet, t.Primary) || skipped(i, t.Primary) {
 			t.Primary = 0
 		} else {
 			count[t.Primary]++
@@ -397,9 +403,14 @@ func (m *Monitor) primaries(s *cluster.Snapshot, targets []cluster.PGTarget) {
 			continue
 		}
 		home := homeOf(i, t.OSDSet)
-		for _, n := range t.OSDSet {
-			if up(n) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
-				t.Primary = n
+		for _, any := range []bool{false, true} {
+			for _, n := range t.OSDSet {
+				if up(n) && (any || !skipped(i, n)) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
+					t.Primary = n
+				}
+			}
+			if t.Primary != 0 {
+				break
 			}
 		}
 		count[t.Primary]++
@@ -515,6 +526,10 @@ func (m *Monitor) giveBack() {
 			t := &targets[i]
 			home := homeOf(i, t.OSDSet)
 			st, ok := s.PGStates.Get(layout.PGID{Pool: id, Num: uint32(i + 1)})
+			skip, _ := s.Skips.Get(layout.PGID{Pool: id, Num: uint32(i + 1)})
+			if skip.Skipped(home, m.l.Wall().UnixMilli()) {
+				continue
+			}
 			if moved == homesAtOnce || t.Primary == home || !ok || st.State != cluster.StateActive || len(st.Peers) != len(t.OSDSet) || count[home]+1 >= count[t.Primary] {
 				continue
 			}

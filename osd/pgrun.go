@@ -23,6 +23,12 @@ import (
 // lockTimeout is how long an OSD that does not answer holds up peering.
 const lockTimeout = 500 * time.Millisecond
 
+// A primary that cannot activate for giveBackAfter because members that are up cannot be reached gives the PG back, and is passed over for skipFor.
+const (
+	giveBackAfter = 3 * time.Second
+	skipFor       = 30 * time.Second
+)
+
 // readmitPause is the first pause before a member that was left out is tried again; it doubles up to readmitPauseMax.
 const (
 	readmitPause    = time.Second
@@ -49,6 +55,7 @@ type pgRun struct {
 	activeDone func()
 	cleaning   bool
 
+	idleFrom loop.Instant // since when the PG, though ours, has not served
 	servedAt loop.Instant // when the PG last began to serve
 	hasty    int          // intervals in a row that ended soon after
 	storm    loop.Timer
@@ -208,6 +215,7 @@ func (r *pgRun) do(e peering.Effect) {
 		r.serve(e)
 	case peering.Retry:
 		r.round = round
+		r.considerGivingBack()
 		s.l.Arm(&r.retry, s.l.Now().Add(e.After))
 	case peering.Release:
 		r.release()
@@ -233,6 +241,46 @@ func (r *pgRun) calm() time.Duration {
 		return 0
 	}
 	return min(10*time.Millisecond<<min(r.hasty-4, 8), time.Second)
+}
+
+// considerGivingBack hands the PG to another OSD when members that are up have been out of our reach for too long.
+func (r *pgRun) considerGivingBack() {
+	s := r.s
+	now := s.l.Now()
+	if r.idleFrom == 0 {
+		r.idleFrom = now
+	}
+	if now.Sub(r.idleFrom) < giveBackAfter || s.lease == nil || !r.haveState {
+		return
+	}
+	unreachable := false
+	for _, osd := range r.m.Failed() {
+		unreachable = unreachable || osd != s.o.Num && !s.hub.Connected(osd)
+	}
+	t, _ := s.Snapshot().PGConfig.Target(r.id)
+	other := false
+	for _, osd := range t.OSDSet {
+		_, up := s.Snapshot().OSDStates.Get(osd)
+		other = other || up && osd != s.o.Num
+	}
+	if !unreachable || !other {
+		return
+	}
+	r.idleFrom = now
+	wall := s.l.Wall().UnixMilli()
+	skip := cluster.PGSkip{OSDs: []cluster.SkippedOSD{{OSD: s.o.Num, Until: wall + skipFor.Milliseconds()}}}
+	if old, ok := s.Snapshot().Skips.Get(r.id); ok {
+		for _, o := range old.OSDs {
+			if o.OSD != s.o.Num && o.Until > wall {
+				skip.OSDs = append(skip.OSDs, o)
+			}
+		}
+	}
+	s.log.Warn("giving the PG back: members that are up cannot be reached from here", "pg", r.id.String(), "unreachable", r.m.Failed())
+	s.o.Registry.Txn(registry.Txn{
+		If:   []registry.Compare{registry.HeldBy(cluster.PGStateKey(r.id), s.lease.ID())},
+		Then: []registry.Op{{Kind: registry.Put, Key: cluster.PGSkipKey(r.id), Value: cluster.Value(&skip)}},
+	}, func(registry.TxnResult, error) {})
 }
 
 // grantOf names the right of the present interval.
@@ -628,7 +676,7 @@ func (r *pgRun) serve(e peering.Effect) {
 		r.exec(r.m.Restart())
 		return
 	}
-	r.servedAt = s.l.Now()
+	r.servedAt, r.idleFrom = s.l.Now(), 0
 	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if r.m.Record.IsClean() {

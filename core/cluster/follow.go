@@ -19,7 +19,7 @@ const (
 	SectionInodes                          // config/inode/
 	SectionPGs                             // pg/config, pg/state/
 	SectionHistory                         // pg/history/
-	SectionRecords                         // interval/
+	SectionRecords                         // interval/, skip/
 	SectionOSDs                            // osd/state/
 	SectionStores                          // osd/identity/
 	SectionFences                          // fence/
@@ -50,7 +50,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixInode},
 		{KeyPGConfig, PrefixPGState},
 		{PrefixPGHistory},
-		{PrefixPGRecord},
+		{PrefixPGRecord, PrefixPGSkip},
 		{PrefixOSDState},
 		{PrefixOSDIdentity},
 		{PrefixFence},

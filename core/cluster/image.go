@@ -34,10 +34,10 @@ func CheckImageName(name string) error {
 	return nil
 }
 
-// CheckImageSize says whether an image may have the size.
+// CheckImageSize says whether an image may have the size. It may have any number of bytes, also none, because a file may; block protocols serve its whole sectors.
 func CheckImageSize(size uint64) error {
-	if size == 0 || size%4096 != 0 || size > MaxImageSize {
-		return fmt.Errorf("the image size is %d bytes, want a multiple of 4096 from 4096 to %d", size, int64(MaxImageSize))
+	if size > MaxImageSize {
+		return fmt.Errorf("the image size is %d bytes, want at most %d", size, int64(MaxImageSize))
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ const (
 	// Ours.
 	PrefixPoolIdentity = "pool/identity/"
 	PrefixPGRecord     = "interval/"
+	PrefixPGSkip       = "skip/"
 	PrefixOSDIdentity  = "osd/identity/"
 	PrefixFence        = "fence/"
 	PrefixGateway      = "gateway/"
@@ -74,6 +75,7 @@ const (
 	KindPoolStats
 	KindPoolIdentity
 	KindPGRecord
+	KindPGSkip
 	KindOSDIdentity
 	KindFence
 	KindGateway
@@ -127,6 +129,7 @@ var prefixKeys = []struct {
 	{PrefixPoolStats, KindPoolStats, shapePool},
 	{PrefixPoolIdentity, KindPoolIdentity, shapePool},
 	{PrefixPGRecord, KindPGRecord, shapePG},
+	{PrefixPGSkip, KindPGSkip, shapePG},
 	{PrefixOSDIdentity, KindOSDIdentity, shapeOSD},
 	{PrefixFence, KindFence, shapeName},
 	{PrefixGateway, KindGateway, shapeName},
@@ -239,6 +242,9 @@ func PoolIdentityKey(p layout.PoolID) string { return poolKey(PrefixPoolIdentity
 
 // PGRecordKey is interval/<pool>/<pg>.
 func PGRecordKey(pg layout.PGID) string { return PrefixPGRecord + pg.String() }
+
+// PGSkipKey is skip/<pool>/<pg>.
+func PGSkipKey(pg layout.PGID) string { return PrefixPGSkip + pg.String() }
 
 // OSDIdentityKey is osd/identity/<n>.
 func OSDIdentityKey(n layout.OSDNum) string { return osdKey(PrefixOSDIdentity, n) }

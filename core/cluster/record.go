@@ -57,6 +57,31 @@ func (r *PGRecord) check() error {
 	return nil
 }
 
+// PGSkip is skip/<pool>/<pg>, ours: OSDs that could not activate the PG because members are unreachable to them, and until when each shall not be its primary.
+type PGSkip struct {
+	Meta `json:"-"`
+	OSDs []SkippedOSD `json:"osds"`
+}
+
+// SkippedOSD is one OSD of a PGSkip.
+type SkippedOSD struct {
+	OSD   layout.OSDNum `json:"osd"`
+	Until int64         `json:"until"` // Unix time, milliseconds
+}
+
+// Skipped reports whether an OSD shall not be the PG's primary at a moment (Unix time, milliseconds).
+func (s *PGSkip) Skipped(osd layout.OSDNum, now int64) bool {
+	if s == nil {
+		return false
+	}
+	for _, o := range s.OSDs {
+		if o.OSD == osd && now < o.Until {
+			return true
+		}
+	}
+	return false
+}
+
 // PoolIdentity is pool/identity/<pool>, ours: it exists once for each life of a pool's number, so its Create is the generation of the pool's PGs.
 type PoolIdentity struct {
 	Meta `json:"-"`

@@ -31,6 +31,7 @@ type Snapshot struct {
 	PGStates    Map[layout.PGID, *PGState]
 	Histories   Map[layout.PGID, *PGHistory] // SectionHistory
 	Records     Map[layout.PGID, *PGRecord]  // SectionRecords
+	Skips       Map[layout.PGID, *PGSkip]
 	OSDStates   Map[layout.OSDNum, *OSDState]
 	OSDStats    Map[layout.OSDNum, *OSDStats]
 	Stores      Map[layout.OSDNum, *OSDIdentity]
@@ -68,6 +69,7 @@ func newSnapshot() *Snapshot {
 		PGStates:    NewMap[layout.PGID, *PGState](comparePGs),
 		Histories:   NewMap[layout.PGID, *PGHistory](comparePGs),
 		Records:     NewMap[layout.PGID, *PGRecord](comparePGs),
+		Skips:       NewMap[layout.PGID, *PGSkip](comparePGs),
 		OSDStates:   NewMap[layout.OSDNum, *OSDState](cmp.Compare[layout.OSDNum]),
 		OSDStats:    NewMap[layout.OSDNum, *OSDStats](cmp.Compare[layout.OSDNum]),
 		Stores:      NewMap[layout.OSDNum, *OSDIdentity](cmp.Compare[layout.OSDNum]),
@@ -221,6 +223,8 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		err = applyTo(&s.Histories, k.PG, ev)
 	case KindPGRecord:
 		err = applyTo(&s.Records, k.PG, ev)
+	case KindPGSkip:
+		err = applyTo(&s.Skips, k.PG, ev)
 	case KindPGStats:
 		err = applyTo(&s.PGStats, k.PG, ev)
 	case KindOSDState:

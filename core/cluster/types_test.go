@@ -137,7 +137,7 @@ func TestImageTransactions(t *testing.T) {
 			t.Errorf("op %d puts %s, want %s", i, got, want)
 		}
 	}
-	for _, bad := range []NewImage{{Pool: 1, Size: 8192}, {Pool: 1, Name: "../a", Size: 8192}, {Pool: 1, Name: "a//b", Size: 8192}, {Pool: 1, Name: "a", Size: 5}, {Pool: 1, Name: "a\n", Size: 8192}} {
+	for _, bad := range []NewImage{{Pool: 1, Size: 8192}, {Pool: 1, Name: "../a", Size: 8192}, {Pool: 1, Name: "a//b", Size: 8192}, {Pool: 1, Name: "a", Size: MaxImageSize + 1}, {Pool: 1, Name: "a\n", Size: 8192}} {
 		bad.Identity = id
 		if _, _, err := CreateImage(bad); err == nil {
 			t.Errorf("%+v was accepted", bad)

@@ -112,7 +112,7 @@ func New(self Member) *Machine {
 
 // Want says that we should be the primary under cfg.
 func (m *Machine) Want(cfg Config) []Effect {
-	old := m.cfg
+	old, before := m.cfg, m.candidates()
 	m.cfg = cfg
 	for osd := range m.exclude { // order: deletions commute
 		if cfg.Up[osd] != old.Up[osd] {
@@ -127,6 +127,9 @@ func (m *Machine) Want(cfg Config) []Effect {
 		}
 		return m.restart(nil)
 	case m.Phase == Active:
+		if slices.Equal(before, m.candidates()) {
+			return nil // who is left out although it is up is tried again by Readmit, with pauses
+		}
 		return m.Readmit()
 	case !slices.Equal(old.Target, cfg.Target):
 		return m.restart(nil)
@@ -134,9 +137,9 @@ func (m *Machine) Want(cfg Config) []Effect {
 	return nil // what is under way reads the new configuration when it gets there
 }
 
-// Readmit starts a new interval if the acting set is not what it could be: a member has come back, or the PG map has changed.
+// Readmit starts a new interval if the acting set is not what it could be: a member has come back, or the PG map has changed; or if a store that objects are copied from was lost.
 func (m *Machine) Readmit() []Effect {
-	if m.Phase != Active || slices.Equal(m.candidates(), m.Acting) {
+	if m.Phase != Active || slices.Equal(m.candidates(), m.Acting) && len(m.lostSources()) == 0 {
 		return nil
 	}
 	return m.restart(nil)
@@ -150,8 +153,8 @@ func (m *Machine) candidates() []Member {
 		if osd == m.Self.OSD {
 			store, up = m.Self.Store, true
 		}
-		if up && !m.exclude[osd] {
-			list = append(list, Member{OSD: osd, Store: store})
+		if a := (Member{OSD: osd, Store: store}); up && !m.exclude[osd] && !contains(list, a) {
+			list = append(list, a)
 		}
 	}
 	return list
@@ -187,6 +190,9 @@ func (m *Machine) Lost(osd layout.OSDNum) []Effect {
 			if a.OSD == osd {
 				return m.restart(nil)
 			}
+		}
+		if h := m.peers[osd]; h != nil {
+			h.granted = false
 		}
 		return nil
 	}
@@ -389,6 +395,9 @@ func (m *Machine) locked() []Effect {
 	if len(acting) < max(1, m.cfg.MinSize) {
 		return m.wait(fmt.Sprintf("%d of the %d OSDs that the pool needs are here", len(acting), m.cfg.MinSize))
 	}
+	if !contains(acting, m.Self) {
+		return m.wait("the PG map names this OSD as the primary, but not as a member")
+	}
 	if failedMember && m.grace < graceRounds {
 		m.grace++
 		return []Effect{{Do: Retry, After: RetryInterval / 2}}
@@ -548,12 +557,42 @@ func (m *Machine) Pending() []layout.OSDNum {
 	return list
 }
 
-// LeftOut lists the OSDs that could be members and are not.
+// lostSources lists the stores outside the acting set that took part in peering, may hold the only copy of something, and whose grant is gone.
+func (m *Machine) lostSources() []layout.OSDNum {
+	if m.Phase != Active || m.Record.IsClean() {
+		return nil
+	}
+	var list []layout.OSDNum
+	for _, osd := range m.asked {
+		if h := m.peers[osd]; !h.granted && h.told && m.cfg.Up[osd] == h.store {
+			list = append(list, osd)
+		}
+	}
+	return list
+}
+
+// Failed lists the OSDs that were asked for a lock in this round and did not grant it.
+func (m *Machine) Failed() []layout.OSDNum {
+	var list []layout.OSDNum
+	for _, osd := range m.asked {
+		if h := m.peers[osd]; h != nil && h.failed {
+			list = append(list, osd)
+		}
+	}
+	return list
+}
+
+// LeftOut lists the OSDs that could be members and are not, and those that objects can't be copied from any more because their grant is gone.
 func (m *Machine) LeftOut() []layout.OSDNum {
 	var list []layout.OSDNum
 	for _, c := range m.candidates() {
 		if !contains(m.Acting, c) {
 			list = append(list, c.OSD)
+		}
+	}
+	for _, osd := range m.lostSources() {
+		if !slices.Contains(list, osd) {
+			list = append(list, osd)
 		}
 	}
 	return list
