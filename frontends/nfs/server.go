@@ -79,16 +79,17 @@ const (
 
 // Times of housekeeping.
 const (
-	sweepEvery  = 5 * time.Second
-	fileIdle    = 60 * time.Second  // an unused file is closed
-	clientIdle  = 300 * time.Second // a client without connections is forgotten, with the replies kept for it
-	maxFiles    = 4096              // open files of one client; beyond, unused ones are closed at once
-	maxClients  = 4096
-	keepIdle    = time.Second // keep-alive probes feed volume.Session.Alive, so they must be more frequent than op_ttl (4 s)
-	keepEvery   = time.Second
-	keepProbes  = 15
-	maxMounts   = 1024 // entries of the list that DUMP shows
-	maxFragment = 4096 // fragments of one record
+	sweepEvery   = 5 * time.Second
+	fileIdle     = 60 * time.Second  // an unused file is closed
+	clientIdle   = 300 * time.Second // a client without connections is forgotten, with the replies kept for it
+	maxFiles     = 4096              // open files of one client; beyond, unused ones are closed at once
+	maxClients   = 4096
+	keepIdle     = time.Second // keep-alive probes feed volume.Session.Alive, so they must be more frequent than op_ttl (4 s)
+	keepEvery    = time.Second
+	keepProbes   = 15
+	maxMounts    = 1024 // entries of the list that DUMP shows
+	refusedEvery = 10 * time.Second
+	maxFragment  = 4096 // fragments of one record
 )
 
 // Stats count what a Server has done.
@@ -124,7 +125,8 @@ type Server struct {
 	running   int // requests under way
 	detaching int // handles that are being given back
 	sweep     loop.Timer
-	closed    func() // not nil while closing
+	closed    func()       // not nil while closing
+	refusedAt loop.Instant // when a refusal was last logged
 
 	requests     []*request // all there are
 	freeRequests *request
@@ -211,17 +213,15 @@ func (s *Server) Accepted(c loop.Conn) loop.ConnHandler {
 	case s.closed != nil:
 		return nil
 	case err != nil || !s.allowed(addr):
-		s.stats.Refused++
-		s.l.Log().Debug("nfs client refused: not in the allowed networks", "client", c.Remote().Address)
+		s.refuse(c, "not in the allowed networks")
 		return nil
 	case len(s.conns) >= s.o.MaxConns:
-		s.stats.Refused++
-		s.l.Log().Warn("nfs client refused: too many connections", "client", c.Remote().Address, "limit", s.o.MaxConns)
+		s.refuse(c, "too many connections")
 		return nil
 	}
 	cl := s.client(addr)
 	if cl == nil {
-		s.stats.Refused++
+		s.refuse(c, "too many client addresses")
 		return nil
 	}
 	s.stats.Connections++
@@ -230,6 +230,15 @@ func (s *Server) Accepted(c loop.Conn) loop.ConnHandler {
 	s.conns = append(s.conns, n)
 	cl.conns = append(cl.conns, n)
 	return n
+}
+
+// refuse counts a connection that is not accepted, and says so now and then: a client that is refused tries again without end and without telling its user why.
+func (s *Server) refuse(c loop.Conn, why string) {
+	s.stats.Refused++
+	if now := s.l.Now(); s.refusedAt == 0 || now.Sub(s.refusedAt) > refusedEvery {
+		s.refusedAt = now
+		s.l.Log().Warn("nfs client refused", "client", c.Remote().Address, "why", why, "refused", s.stats.Refused)
+	}
 }
 
 func (s *Server) allowed(a netip.Addr) bool {
