@@ -255,11 +255,9 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 					_, voided := slices.BinarySearchFunc(list, o, func(e Entry, o layout.ObjectID) int { return compareObjects(e.Object, o) })
 					have.Void = have.Void || voided
 				}
-				if !exists && have.Tombstone && !have.Void {
-					continue // a tombstone of another version says the same: nothing is there
-				}
 				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: have})
-			} else if exists {
+			} else if t.known {
+				// A tombstone too: the next write names one version as its base on every member.
 				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: Entry{Object: o}})
 			}
 		}
