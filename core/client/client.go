@@ -100,6 +100,7 @@ type Client struct {
 	pools    map[layout.PoolID]*pool
 	handlers []*changeHandler
 	awaiting []awaited
+	looked   *cluster.Snapshot // by wake
 	sessions uint64
 
 	order   order
@@ -139,7 +140,7 @@ type changeHandler struct {
 }
 
 type awaited struct {
-	rev  registry.Revision
+	cond func(*cluster.Snapshot) bool
 	done func()
 }
 
@@ -199,9 +200,10 @@ func (c *Client) OnChange(f func(prev, next *cluster.Snapshot, keys []string)) (
 	return func() { h.f = nil }
 }
 
-// AwaitRevision calls done, later, once the snapshot has reached a revision that an own transaction made.
-func (c *Client) AwaitRevision(rev registry.Revision, done func()) {
-	c.awaiting = append(c.awaiting, awaited{rev, done})
+// Await calls done, later, once the snapshot satisfies the condition, or the Client is closed.
+func (c *Client) Await(cond func(*cluster.Snapshot) bool, done func()) {
+	c.awaiting = append(c.awaiting, awaited{cond, done})
+	c.looked = nil
 	c.l.Defer(&c.task)
 }
 
@@ -375,11 +377,10 @@ func (c *Client) primary(inode layout.Inode, stripe uint64) (layout.PGID, layout
 
 // complete runs at the end of a turn: it hands results out.
 func (c *Client) complete() {
-	for op := c.done; op != nil; op = c.done {
-		c.done = op.next
-		if c.done == nil {
-			c.doneLast = nil
-		}
+	op := c.done
+	c.done, c.doneLast = nil, nil // what ends meanwhile waits for the next turn
+	for op != nil {
+		next := op.next
 		op.next = nil
 		op.submitted = false
 		c.ops--
@@ -389,6 +390,7 @@ func (c *Client) complete() {
 			}
 		}
 		op.Done(op)
+		op = next
 	}
 	for len(c.closing) > 0 {
 		s := c.closing[0]
@@ -398,13 +400,9 @@ func (c *Client) complete() {
 			f()
 		}
 	}
-	for i := 0; i < len(c.awaiting); {
-		if a := c.awaiting[i]; a.rev <= c.snap.Revision || c.closed {
-			c.awaiting = append(c.awaiting[:i], c.awaiting[i+1:]...)
-			a.done()
-			continue
-		}
-		i++
+	if c.looked != c.snap || c.closed {
+		c.looked = c.snap
+		c.wake()
 	}
 	if c.closed {
 		c.finishLists()
@@ -415,5 +413,17 @@ func (c *Client) complete() {
 				f()
 			}
 		}
+	}
+}
+
+// wake looks at who awaits something of the snapshot.
+func (c *Client) wake() {
+	for i := 0; i < len(c.awaiting); {
+		if a := c.awaiting[i]; c.closed || a.cond(c.snap) {
+			c.awaiting = append(c.awaiting[:i], c.awaiting[i+1:]...)
+			a.done()
+			continue
+		}
+		i++
 	}
 }
