@@ -8,8 +8,8 @@ import (
 	"holdfast/core/loop"
 )
 
-// MemoryReservations is Reservations within one process: nothing survives it, and other gateways do not see it. REPORT CAPABILITIES tells what the real ones can; a gateway that is not
-// alone must not use this one.
+// MemoryReservations is Reservations within one process: nothing survives it (APTPL is refused), and other gateways do not see it, so a gateway that is not alone must
+// not use it.
 type MemoryReservations struct {
 	mu    sync.Mutex
 	units map[[16]byte]*memoryUnit // guarded by mu
@@ -57,6 +57,7 @@ func (r *MemoryReservations) Join(l loop.Loop, unit [16]byte, n Nexus, e NexusEv
 
 func (m *memoryMember) State() *State { return m.u.state.Load() }
 func (m *memoryMember) Self() Nexus   { return m.self }
+func (m *memoryMember) Durable() bool { return false }
 
 func (m *memoryMember) ResetUnit() {
 	m.r.mu.Lock()

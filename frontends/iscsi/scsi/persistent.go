@@ -25,11 +25,14 @@ func beginPersistentIn(u *Unit, t *Task) {
 	case prReadReservation:
 		t.readReservation(s)
 	case prReportCapabilities: // CRH; ATP_C and SIP_C are 0; PTPL_C; TMV; PTPL_A as it is; all types
-		activated := byte(0)
+		capable, activated := byte(0), byte(0)
+		if u.c.Member.Durable() {
+			capable = 0x01
+		}
 		if s.APTPL {
 			activated = 0x01
 		}
-		t.In = append(t.In, 0, 8, 0x10|0x01, 0x80|activated, 0xEA, 0x01, 0, 0)
+		t.In = append(t.In, 0, 8, 0x10|capable, 0x80|activated, 0xEA, 0x01, 0, 0)
 	case prReadFullStatus:
 		t.readFullStatus(s)
 	}
@@ -92,9 +95,12 @@ func beginPersistentOut(_ *Unit, t *Task) {
 	t.next = startPersistentOut
 }
 
-func startPersistentOut(_ *Unit, t *Task) Step {
+func startPersistentOut(u *Unit, t *Task) Step {
 	list := t.parameters()
 	if list[20]&0x0c != 0 { // SPEC_I_PT and ALL_TG_PT: neither is in REPORT CAPABILITIES
+		return t.failParameter(20)
+	}
+	if list[20]&0x01 != 0 && !u.c.Member.Durable() { // APTPL without PTPL_C
 		return t.failParameter(20)
 	}
 	t.Change.Action = Action(t.CDB[1] & 0x1f)

@@ -19,6 +19,8 @@ type Membership interface {
 	State() *State
 	// Self is the nexus that joined.
 	Self() Nexus
+	// Durable reports whether what is reserved can survive the loss of power of every gateway (APTPL).
+	Durable() bool
 	// Change applies c; c.Done is called later on the loop, once, when every loser's commands have ended.
 	Change(c *Change)
 	// ResetUnit ends an SPC-2 reservation, as a logical unit reset does.

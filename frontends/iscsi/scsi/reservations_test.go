@@ -74,15 +74,17 @@ func TestRegisterNeedsTheKey(t *testing.T) {
 	a.expect("register", Good)
 	prOut(a, Register, 0, 2, 3, 0)
 	a.expect("register with the wrong key", ReservationConflict)
-	prOut(a, RegisterAndIgnore, 0, 99, 3, 1)
+	prOut(a, RegisterAndIgnore, 0, 99, 3, 0)
 	a.expect("register and ignore", Good)
-	if s := a.u.c.Member.State(); !s.APTPL || s.Generation != 2 || len(s.Registered) != 1 || s.Registered[0].Key != 3 {
+	if s := a.u.c.Member.State(); s.APTPL || s.Generation != 2 || len(s.Registered) != 1 || s.Registered[0].Key != 3 {
 		t.Errorf("state %+v", s)
 	}
 	prOut(a, Reserve, WriteExclusive, 1, 0, 0)
 	a.expect("reserve with the wrong key", ReservationConflict)
 	prOut(a, Register, 0, 3, 4, 0x08)
 	a.expect("SPEC_I_PT", CheckCondition)
+	prOut(a, Register, 0, 3, 4, 0x01)
+	a.expect("APTPL with reservations in memory", CheckCondition)
 }
 
 func TestReleaseAndUnregister(t *testing.T) {
@@ -163,7 +165,7 @@ func TestReserveOfSPC2(t *testing.T) {
 
 func TestPersistentIn(t *testing.T) {
 	a := newRig(t, memory.Options{})
-	prOut(a, Register, 0, 0, 0xabcd, 1)
+	prOut(a, Register, 0, 0, 0xabcd, 0)
 	prOut(a, Reserve, ExclusiveAccess, 0xabcd, 0, 0)
 	if b := a.good("5e 00 00 00 00 00 00 00 ff 00", nil); hex.EncodeToString(b) != "0000000100000008000000000000abcd" {
 		t.Errorf("READ KEYS %x", b)
@@ -171,7 +173,7 @@ func TestPersistentIn(t *testing.T) {
 	if b := a.good("5e 01 00 00 00 00 00 00 ff 00", nil); hex.EncodeToString(b) != "0000000100000010000000000000abcd0000000000030000" {
 		t.Errorf("READ RESERVATION %x", b)
 	}
-	if b := a.good("5e 02 00 00 00 00 00 00 ff 00", nil); hex.EncodeToString(b) != "00081181ea010000" {
+	if b := a.good("5e 02 00 00 00 00 00 00 ff 00", nil); hex.EncodeToString(b) != "00081080ea010000" {
 		t.Errorf("REPORT CAPABILITIES %x", b)
 	}
 	b := a.good("5e 03 00 00 00 00 00 00 ff 00", nil)
