@@ -38,8 +38,12 @@ func fsstat(r *request, d *xdr.Decoder) {
 	})
 }
 
-// Properties of the file system (RFC 1813, section 3.3.19): no links of either kind, PATHCONF is the same everywhere, times can be set.
-const fsProperties = 0x08 | 0x10 // FSF3_HOMOGENEOUS | FSF3_CANSETTIME
+// Properties of the file system (RFC 1813, section 3.3.19). Hard links (FSF3_LINK) are not among them.
+const (
+	fsSymlink     = 0x02 // FSF3_SYMLINK
+	fsHomogeneous = 0x08 // FSF3_HOMOGENEOUS: PATHCONF is the same everywhere
+	fsCanSetTime  = 0x10 // FSF3_CANSETTIME
+)
 
 // fsinfo is FSINFO (section 3.3.19).
 func fsinfo(r *request, d *xdr.Decoder) {
@@ -59,7 +63,11 @@ func fsinfo(r *request, d *xdr.Decoder) {
 			e.Uint64(r.tree.Space.MaxFileSize)
 			e.Uint32(0) // time_delta: one nanosecond
 			e.Uint32(1)
-			e.Uint32(fsProperties)
+			properties := uint32(fsHomogeneous | fsCanSetTime)
+			if r.tree.Space.Symlinks {
+				properties |= fsSymlink
+			}
+			e.Uint32(properties)
 		}
 		r.reply()
 	})

@@ -316,16 +316,19 @@ func access(r *request, d *xdr.Decoder) {
 	})
 }
 
-// readlink is READLINK (section 3.3.5): nothing here is a symbolic link.
+// readlink is READLINK (section 3.3.5).
 func readlink(r *request, d *xdr.Decoder) {
-	fh := d.Opaque(maxHandle)
-	if !d.OK() {
-		r.garbageArgs()
-		return
-	}
-	if r.handle(fh) {
-		r.refuse(ErrStatInval)
-	}
+	r.withAttr(d, TreeReadLink, func(r *request) {
+		e, ok := r.result()
+		if e == nil {
+			return
+		}
+		r.postAttr(e, &r.tree.Attr)
+		if ok {
+			e.String(r.tree.Target)
+		}
+		r.reply()
+	})
 }
 
 // create is CREATE (section 3.3.8).
@@ -377,7 +380,7 @@ func (r *request) enterDir(fh, name []byte) bool {
 	return true
 }
 
-// created answers CREATE and MKDIR.
+// created answers CREATE, MKDIR and SYMLINK.
 func created(r *request) {
 	e, ok := r.result()
 	if e == nil {
@@ -408,10 +411,38 @@ func mkdir(r *request, d *xdr.Decoder) {
 	r.submit(created)
 }
 
-// symlink, mknod and link are SYMLINK, MKNOD and LINK (sections 3.3.10, 3.3.11, 3.3.15): an image has one name and is a regular file.
-func symlink(r *request, d *xdr.Decoder) { r.unsupported(d) }
-func mknod(r *request, d *xdr.Decoder)   { r.unsupported(d) }
-func link(r *request, d *xdr.Decoder)    { r.unsupported(d) }
+// symlink is SYMLINK (section 3.3.10).
+func symlink(r *request, d *xdr.Decoder) {
+	fh, name := dirName(d)
+	set := sattr(d)
+	target := d.Opaque(inlineRecord)
+	if !d.OK() {
+		r.garbageArgs()
+		return
+	}
+	if !r.enterDir(fh, name) {
+		return
+	}
+	switch {
+	case len(target) > maxTarget:
+		r.refuse(ErrStatNameLen)
+		return
+	case len(target) == 0, bytes.IndexByte(target, 0) >= 0, !utf8.Valid(target):
+		r.refuse(ErrStatInval)
+		return
+	}
+	if !r.once() {
+		return
+	}
+	op := r.prepare(TreeSymlink, r.id)
+	op.Name, op.Target, op.Set = string(name), string(target), set
+	op.Set.Mask &^= SetSize
+	r.submit(created)
+}
+
+// mknod and link are MKNOD and LINK (sections 3.3.11 and 3.3.15): an image has one name, and nothing here is a device.
+func mknod(r *request, d *xdr.Decoder) { r.unsupported(d) }
+func link(r *request, d *xdr.Decoder)  { r.unsupported(d) }
 
 func (r *request) unsupported(d *xdr.Decoder) {
 	fh := d.Opaque(maxHandle)

@@ -71,6 +71,7 @@ const (
 	// chunkBytes is the unit in which a WRITE's data is received: what a peer can make us lend before it has sent it.
 	chunkBytes = 128 << 10
 	maxName    = 255
+	maxTarget  = 4096 // of a symbolic link
 	maxPath    = 1024 // MNTPATHLEN (RFC 1813, section 5.1.3)
 	// maxDirBytes bounds a READDIR reply.
 	maxDirBytes = 64 << 10

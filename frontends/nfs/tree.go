@@ -30,6 +30,7 @@ type FileType uint8
 const (
 	Regular   FileType = 1 // NF3REG
 	Directory FileType = 2 // NF3DIR
+	Symlink   FileType = 5 // NF3LNK; a Tree need not have any
 )
 
 // Time is nanoseconds since 1970 UTC.
@@ -88,6 +89,10 @@ const (
 	// TreeReadDir: at most Max entries of the directory ID after Cookie (0: from the start). Sets Entries, EOF, CookieVerf, Parent, Dir. A Cookie stays good while entries
 	// come and go; if not 0 and CookieVerf has changed since, ErrBadCookie.
 	TreeReadDir
+	// TreeSymlink: a symbolic link Name in the directory ID that says Target. Sets Attr, Dir, DirPre. A Tree without links answers volume.ErrUnsupported.
+	TreeSymlink
+	// TreeReadLink: what the symbolic link ID says; ErrInvalid when it is something else. Sets Target, Attr.
+	TreeReadLink
 	// TreeFSStat: the space of the whole file system. Sets Space, and Attr of ID.
 	TreeFSStat
 )
@@ -136,6 +141,7 @@ type Space struct {
 	TotalBytes, FreeBytes, AvailBytes uint64
 	TotalFiles, FreeFiles, AvailFiles uint64
 	MaxFileSize                       uint64
+	Symlinks                          bool // the Tree can hold symbolic links
 }
 
 // TreeOp is one request to a Tree. The Server pools it and sets Done once; the Tree owns it from Submit to Done.
@@ -156,6 +162,7 @@ type TreeOp struct {
 	Size       uint64
 	Cookie     uint64
 	CookieVerf [8]byte // also a result
+	Target     string  // of a symbolic link; also a result
 	Max        int
 	// UID and GID are who asks, for the owner of what is created.
 	UID, GID uint32

@@ -50,6 +50,7 @@ type node struct {
 	children map[string]*node // of a directory
 	cookie   uint64
 	device   *memory.Device // of a file
+	target   string         // of a symbolic link
 	verifier [8]byte
 	excl     bool // created with verifier
 }
@@ -141,22 +142,29 @@ func (t *Tree) doLocked(op *nfs.TreeOp) error {
 		op.Attr = n.attr
 		op.Space = nfs.Space{
 			TotalBytes: t.o.Capacity, FreeBytes: t.o.Capacity - t.used, AvailBytes: t.o.Capacity - t.used,
-			TotalFiles: 1 << 20, FreeFiles: 1<<20 - uint64(len(t.nodes)), AvailFiles: 1<<20 - uint64(len(t.nodes)), MaxFileSize: t.o.MaxSize,
+			TotalFiles: 1 << 20, FreeFiles: 1<<20 - uint64(len(t.nodes)), AvailFiles: 1<<20 - uint64(len(t.nodes)), MaxFileSize: t.o.MaxSize, Symlinks: true,
 		}
 		return nil
 	case nfs.TreeOpen:
 		op.Attr = n.attr
 		if n.device == nil {
-			return nfs.ErrIsDir
+			return n.noData()
 		}
 		op.Device = n.device
+		return nil
+	case nfs.TreeReadLink:
+		op.Attr = n.attr
+		if n.attr.Type != nfs.Symlink {
+			return nfs.ErrInvalid
+		}
+		op.Target = n.target
 		return nil
 	case nfs.TreeSetAttr:
 		return t.setAttrLocked(op, n, now)
 	case nfs.TreeGrow:
 		op.Pre, op.Attr = n.attr, n.attr
 		if n.device == nil {
-			return nfs.ErrIsDir
+			return n.noData()
 		}
 		if op.Size > n.attr.Size {
 			if err := t.resizeLocked(n, op.Size); err != nil {
@@ -173,6 +181,14 @@ func (t *Tree) doLocked(op *nfs.TreeOp) error {
 		return nil
 	}
 	return t.dirOpLocked(op, n, now)
+}
+
+// noData says why n has none.
+func (n *node) noData() error {
+	if n.children != nil {
+		return nfs.ErrIsDir
+	}
+	return nfs.ErrInvalid
 }
 
 // changed moves the times that follow a change of content.
@@ -193,7 +209,7 @@ func (t *Tree) setAttrLocked(op *nfs.TreeOp, n *node, now nfs.Time) error {
 func (t *Tree) applyLocked(n *node, s *nfs.SetAttr, now nfs.Time) error {
 	if s.Mask&nfs.SetSize != 0 {
 		if n.device == nil {
-			return nfs.ErrIsDir
+			return n.noData()
 		}
 		if err := t.resizeLocked(n, s.Size); err != nil {
 			return err
@@ -269,7 +285,7 @@ func (t *Tree) dirOpLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 	case nfs.TreeReadDir:
 		t.listLocked(op, dir)
 		return nil
-	case nfs.TreeCreate, nfs.TreeMkdir:
+	case nfs.TreeCreate, nfs.TreeMkdir, nfs.TreeSymlink:
 		err = t.createLocked(op, dir, now)
 	case nfs.TreeRemove, nfs.TreeRmdir:
 		err = t.removeLocked(op, dir, now)
@@ -305,7 +321,7 @@ func (t *Tree) createLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 	if old := dir.children[op.Name]; old != nil {
 		op.Attr = old.attr
 		switch {
-		case op.Kind == nfs.TreeMkdir || old.device == nil:
+		case op.Kind != nfs.TreeCreate || old.device == nil:
 			return nfs.ErrExists
 		case op.How == nfs.Unchecked:
 			set := nfs.SetAttr{Mask: op.Set.Mask & nfs.SetSize, Size: op.Set.Size}
@@ -324,11 +340,13 @@ func (t *Tree) createLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 	t.serial++
 	n := &node{name: op.Name, parent: dir, cookie: t.serial}
 	n.attr = nfs.Attr{Type: nfs.Regular, Mode: 0o644, Nlink: 1, UID: op.UID, GID: op.GID, ID: t.newIDLocked(), Atime: now, Mtime: now, Ctime: now}
-	if op.Kind == nfs.TreeMkdir {
+	switch op.Kind {
+	case nfs.TreeMkdir:
 		n.attr.Type, n.attr.Mode, n.attr.Nlink = nfs.Directory, 0o755, 2
 		n.children = make(map[string]*node)
-		dir.attr.Nlink++
-	} else {
+	case nfs.TreeSymlink:
+		n.attr.Type, n.attr.Mode, n.attr.Size, n.target = nfs.Symlink, 0o777, uint64(len(op.Target)), op.Target
+	default:
 		o := t.o.Device
 		o.Name, o.Size, o.ID = op.Name, 0, n.attr.ID
 		n.device = memory.New(o)
@@ -336,6 +354,9 @@ func (t *Tree) createLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 	}
 	if err := t.applyLocked(n, &op.Set, now); err != nil {
 		return err
+	}
+	if n.children != nil {
+		dir.attr.Nlink++
 	}
 	dir.children[n.name] = n
 	t.nodes[n.attr.ID] = n
@@ -358,9 +379,9 @@ func (t *Tree) removeLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 	switch {
 	case n == nil:
 		return nfs.ErrNotFound
-	case op.Kind == nfs.TreeRemove && n.device == nil:
+	case op.Kind == nfs.TreeRemove && n.children != nil:
 		return nfs.ErrIsDir
-	case op.Kind == nfs.TreeRmdir && n.device != nil:
+	case op.Kind == nfs.TreeRmdir && n.children == nil:
 		return nfs.ErrNotDir
 	case len(n.children) > 0:
 		return nfs.ErrNotEmpty
@@ -376,7 +397,8 @@ func (t *Tree) dropLocked(dir, n *node) {
 	if n.device != nil {
 		t.used -= n.attr.Size
 		n.device.Remove()
-	} else {
+	}
+	if n.children != nil {
 		dir.attr.Nlink--
 	}
 }
@@ -406,13 +428,13 @@ func (t *Tree) renameLocked(op *nfs.TreeOp, dir *node, now nfs.Time) error {
 		return nil
 	}
 	if old != nil {
-		if (old.device == nil) != (n.device == nil) || len(old.children) > 0 {
+		if (old.children == nil) != (n.children == nil) || len(old.children) > 0 {
 			return nfs.ErrExists
 		}
 		t.dropLocked(to, old)
 	}
 	delete(dir.children, n.name)
-	if n.device == nil {
+	if n.children != nil {
 		dir.attr.Nlink--
 		to.attr.Nlink++
 	}

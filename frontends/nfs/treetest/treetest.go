@@ -37,6 +37,7 @@ func Run(t *testing.T, factory func(t *testing.T) Env) {
 		{"AttributesAndGuard", attributesAndGuard},
 		{"DirectoriesChangeInOneStep", directoriesChange},
 		{"ReadDirCookies", readDirCookies},
+		{"SymbolicLinks", symbolicLinks},
 		{"SizeToTheByte", sizes},
 		{"CutOffDataIsGone", cutOff},
 	} {
@@ -286,6 +287,29 @@ func readDirCookies(r *run) {
 			r.Errorf("%q came as %x", name, seen[name])
 		}
 	}
+}
+
+func symbolicLinks(r *run) {
+	f := r.create(nfs.Root, "f")
+	r.want(nfs.ErrInvalid, &nfs.TreeOp{Kind: nfs.TreeReadLink, ID: f.ID})
+	op := &nfs.TreeOp{Kind: nfs.TreeSymlink, Name: "l", Target: "where/ever"}
+	if has := r.want(nil, &nfs.TreeOp{Kind: nfs.TreeFSStat}).Space.Symlinks; !has {
+		r.want(volume.ErrUnsupported, op)
+		return
+	}
+	l := r.want(nil, op).Attr
+	if l.Type != nfs.Symlink || l.Size != 10 {
+		r.Errorf("a symbolic link is %+v", l)
+	}
+	if got := r.want(nil, &nfs.TreeOp{Kind: nfs.TreeReadLink, ID: l.ID}).Target; got != "where/ever" {
+		r.Errorf("it says %q", got)
+	}
+	r.want(nfs.ErrInvalid, &nfs.TreeOp{Kind: nfs.TreeOpen, ID: l.ID})
+	r.want(nfs.ErrExists, &nfs.TreeOp{Kind: nfs.TreeSymlink, Name: "f", Target: "x"})
+	r.want(nil, &nfs.TreeOp{Kind: nfs.TreeRename, Name: "l", ToName: "f"}) // links and files replace each other
+	r.want(nfs.ErrStale, &nfs.TreeOp{Kind: nfs.TreeAttr, ID: f.ID})
+	r.want(nil, &nfs.TreeOp{Kind: nfs.TreeRemove, Name: "f"})
+	r.want(nfs.ErrStale, &nfs.TreeOp{Kind: nfs.TreeReadLink, ID: l.ID})
 }
 
 // attach opens a file.
