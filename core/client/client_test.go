@@ -552,6 +552,37 @@ func TestListObjects(t *testing.T) {
 	x.Run("the stop", func() bool { return done })
 }
 
+func TestListingOfManyObjects(t *testing.T) {
+	x := clienttest.New(t, 1, nil)
+	x.OSDs[1].MaxList = 3
+	const n = 40
+	for i := range uint64(n) {
+		x.Objects[layout.ObjectID{Inode: clienttest.Disk, Stripe: i * i << 17}] = &clienttest.Object{Version: 1}
+	}
+	x.Objects[layout.ObjectID{Inode: clienttest.Disk, Stripe: 1 << 60}] = &clienttest.Object{Version: 1}
+	found := map[uint64]int{}
+	done := false
+	x.Client.ListObjects(clienttest.Disk, func(stripe uint64) { found[stripe]++ }, func(err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		done = true
+	})
+	x.Run("the list", func() bool { return done })
+	for stripe, times := range found {
+		if times != 1 {
+			t.Errorf("stripe %x was listed %d times", stripe, times)
+		}
+	}
+	if len(found) != n+1 {
+		t.Errorf("%d objects were listed, want %d", len(found), n+1)
+	}
+	x.OSDs[1].Errno = []int64{wire.EINVAL}
+	done = false
+	x.Client.ListObjects(clienttest.Disk, func(uint64) {}, func(err error) { done = err == nil })
+	x.Run("the list after a refusal", func() bool { return done })
+}
+
 func TestCloseEndsEverything(t *testing.T) {
 	x := clienttest.New(t, 1, nil)
 	x.SetPrimary(2, 0)

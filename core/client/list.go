@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
@@ -13,8 +14,16 @@ import (
 // ErrPGsChanged says that the pool's PGs were split while its objects were listed: list again.
 var ErrPGsChanged = errors.New("the number of PGs changed during the listing")
 
-// listsAtOnce is how many PGs are asked at once.
-const listsAtOnce = 8
+const (
+	// listsAtOnce is how many PGs are asked at once.
+	listsAtOnce = 8
+	// listSpan is how many objects of a PG are asked for at once after it had too many for one answer.
+	listSpan = 1 << 20
+	// lastStripe is beyond every object. On the wire 0 would mean no limit, and 2^64-1 would mean 0.
+	lastStripe = cluster.MaxImageSize
+	// maxWrong is how often a PG may refuse the question: it may know another number of PGs for a moment.
+	maxWrong = 40
+)
 
 // Listing is the listing of an inode's objects, PG by PG.
 type Listing struct {
@@ -42,6 +51,10 @@ type ask struct {
 	timer loop.Timer
 	idle  bool // waits for a primary
 	on    bool
+
+	lo, hi uint64 // stripes that are asked for now
+	span   uint64 // how far hi is from lo; 0: all
+	wrong  int    // refusals as invalid in a row
 }
 
 // ListObjects calls each with the stripe of every object of the inode, in no order, then done, later. A PG without a primary is waited for (Waiting). After an error some
@@ -93,6 +106,7 @@ func (s *Listing) begin() {
 	for s.err == nil && s.running < listsAtOnce && s.next <= s.g.PGCount {
 		a := s.idleAsk()
 		a.pg, a.on = s.next, true
+		a.lo, a.hi, a.span, a.wrong = 0, lastStripe, 0, 0
 		s.next++
 		s.running++
 		a.send()
@@ -166,7 +180,7 @@ func (a *ask) send() {
 		return
 	}
 	a.idle = false
-	m := wire.List{PG: a.pg, PGCount: s.g.PGCount, PGStripeSize: s.g.PGStripeSize, MinInode: s.inode, MaxInode: s.inode, Flags: wire.ListPrimary}
+	m := wire.List{PG: a.pg, PGCount: s.g.PGCount, PGStripeSize: s.g.PGStripeSize, MinInode: s.inode, MaxInode: s.inode, MinStripe: a.lo, MaxStripe: a.hi, Flags: wire.ListPrimary}
 	m.Encode(&a.call.Header)
 	c.hub.Call(a.osd, &a.call)
 }
@@ -195,12 +209,33 @@ func (a *ask) answered() {
 	case m.Retval == wire.EPIPE, m.Retval == wire.EAGAIN, m.Retval == wire.EBUSY, m.Retval == wire.ENOENT:
 		c.l.Arm(&a.timer, c.l.Now().Add(c.o.RetryInterval))
 		return
+	case m.Retval == wire.EINVAL && a.wrong < maxWrong && s.err == nil:
+		a.wrong++
+		c.l.Arm(&a.timer, c.l.Now().Add(c.o.RetryInterval))
+		return
+	case m.Retval == wire.ERANGE && a.hi-a.lo >= s.g.ObjectSize() && s.err == nil:
+		if a.span == 0 {
+			a.span = listSpan * s.g.ObjectSize() * uint64(s.g.PGCount)
+		} else {
+			a.span /= 2
+		}
+		a.hi = a.lo + min(a.span, lastStripe-a.lo)
+		c.l.Arm(&a.timer, c.l.Now())
+		return
 	case m.Retval < 0:
 		err = wire.Errno(m.Retval)
 	case m.Flags&wire.ListPrimary == 0:
 		err = errors.New("it gave only its own objects: upgrade it")
 	case data != nil && s.err == nil:
 		err = s.take(data.Bytes())
+	}
+	if err == nil && s.err == nil && a.hi < lastStripe {
+		// What comes next may be sparse, as the end of an image is: try more at once.
+		a.span = min(2*a.span, lastStripe)
+		a.lo, a.wrong = a.hi+1, 0
+		a.hi = a.lo + min(a.span, lastStripe-a.lo)
+		c.l.Arm(&a.timer, c.l.Now())
+		return
 	}
 	if err != nil && s.err == nil {
 		s.err = fmt.Errorf("list PG %d/%d at OSD %d: %w", s.inode.Pool(), a.pg, a.osd, err)

@@ -70,6 +70,8 @@ type OSD struct {
 	Held  []*peer.Request // since then
 	Seen  []wire.Header   // requests
 
+	MaxList int // objects in the answer to a listing; 0: no limit
+
 	Quick  bool // answer at once, as if 8192 bytes were asked for, without memory of anything
 	Bitmap []byte
 	Pieces []peer.Piece
@@ -270,10 +272,14 @@ func (o *OSD) list(r *peer.Request) {
 	}
 	slices.SortFunc(ids, func(a, b layout.ObjectID) int { return cmp.Compare(a.Stripe, b.Stripe) })
 	for _, id := range ids {
-		if id.Inode == m.MinInode && g.PG(id.Stripe) == m.PG {
+		if id.Inode == m.MinInode && g.PG(id.Stripe) == m.PG && id.Stripe >= m.MinStripe && id.Stripe <= m.LastStripe() {
 			b = wire.AppendVersioned(b, wire.Versioned{OID: id})
 			n++
 		}
+	}
+	if o.MaxList > 0 && n > int64(o.MaxList) {
+		r.Fail(wire.ERANGE)
+		return
 	}
 	var h wire.Header
 	(&wire.ListReply{Retval: n, StableCount: uint64(n), Flags: wire.ListPrimary}).Encode(&h)
