@@ -12,8 +12,6 @@ const (
 	procRead     = 6
 	procWrite    = 7
 	numProcs     = 22
-	procLink     = 15
-	procRename   = 14
 	procReadDirP = 17
 )
 
