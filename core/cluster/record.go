@@ -110,7 +110,7 @@ const SessionBits = 24
 func FenceSessionName(session uint64) string { return fmt.Sprintf("session-%016x", session) }
 
 // FenceGatewayName names the fence of a gateway instance.
-func FenceGatewayName(instance uint64) string { return fmt.Sprintf("gateway-%08x", instance) }
+func FenceGatewayName(instance uint64) string { return fmt.Sprintf("gateway-%010x", instance) }
 
 func (f *Fence) check() error {
 	if (f.Session == 0) == (f.Gateway == 0) {

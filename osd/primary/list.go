@@ -33,7 +33,7 @@ func (p *Primary) List(r *peer.Request) {
 	}
 	found := map[layout.ObjectID]bool{}
 	add := func(id layout.ObjectID) {
-		if id.Inode == m.MinInode && id.Stripe >= m.MinStripe && id.Stripe <= m.MaxStripe {
+		if id.Inode == m.MinInode && id.Stripe >= m.MinStripe && id.Stripe <= m.LastStripe() {
 			found[id] = true
 		}
 	}
