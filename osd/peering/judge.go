@@ -4,7 +4,7 @@
 //   - Only activated intervals bind and judge. The record of a PG names, for each set that may still hold the only copy of something, the OSDs and their stores.
 //   - A PG activates only when from each recorded set a store is heard that took part in the last activated interval.
 //   - The truth about an object is the newest version among the participants of that interval. What others hold is a copy of the truth, outdated, or false; false copies are
-//     voided durably before the PG activates, because afterwards their stores are participants too and their word counts.
+//     voided durably before the PG activates. A store that joins is a participant from then on, but its word counts only for what is written from then on (see Late).
 package peering
 
 import (
@@ -48,19 +48,66 @@ type Record struct {
 	Activated    layout.Interval `json:"activated"`              // the last one activated; 0 for a PG that never was
 	Floor        layout.Version  `json:"floor"`                  // versions at or below were assigned, or may have been
 	Sets         []Set           `json:"sets,omitempty"`         // activated sets that may hold the only copy of something, oldest first; the last is that of Activated
-	Participants []Member        `json:"participants,omitempty"` // of the interval Activated: its set, and each store whose list its peering used
+	Participants []Member        `json:"participants,omitempty"` // of the interval Activated: its set, and each store heard that took part in the one before
+	Late         []Late          `json:"late,omitempty"`         // of these, those whose older copies nobody vouches for
+}
+
+// Late is a participant that joined with copies which nobody vouches for: it was not one of the interval before. Its word counts only for what was written from Since on, until
+// the PG is clean. What it holds from before may be a write that was never acknowledged on top of one that was, which it therefore has no more.
+type Late struct {
+	Member
+	Since layout.Interval `json:"since"`
+}
+
+// since is the first interval whose writes a store's word counts for; ok is false for one that is no participant.
+func (r Record) since(a Member) (since layout.Interval, ok bool) {
+	for _, l := range r.Late {
+		if l.Member == a {
+			return l.Since, true
+		}
+	}
+	return 0, contains(r.Participants, a)
 }
 
 // WithSet is the record after the interval has been activated on set, with others heard besides: older sets stay unless a recorded set implies them.
+//
+// A member that did not take part in the interval before is late: from now on it does not stand for older sets that name it. Hearing the others was required and they are still
+// named, so none becomes empty. A store heard besides that did not take part in the interval before does not take part in this one either: its word was not needed.
 func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor layout.Version) Record {
 	n := r
 	n.Activated = interval
 	n.Floor = max(r.Floor, floor)
-	n.Sets = nil
-	for i, old := range r.Sets {
+	n.Sets, n.Late = nil, nil
+	n.Participants = slices.Clone(set)
+	for _, m := range heard {
+		if contains(r.Participants, m) && !contains(set, m) {
+			n.Participants = append(n.Participants, m)
+		}
+	}
+	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
+	if r.Activated != 0 {
+		for _, m := range n.Participants {
+			since, took := r.since(m)
+			if !took {
+				since = interval
+			}
+			if since != 0 {
+				n.Late = append(n.Late, Late{Member: m, Since: since})
+			}
+		}
+	}
+	older := make([]Set, 0, len(r.Sets))
+	for _, s := range r.Sets {
+		stand := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return contains(set, m) && !contains(r.Participants, m) })
+		if len(stand) > 0 {
+			s.Members = stand
+		}
+		older = append(older, s)
+	}
+	for i, old := range older {
 		// Hearing one of a smaller set hears one of each larger set too, so the larger one adds nothing.
-		implied := slices.Equal(old.Members, set) || (subset(set, old.Members) && len(set) < len(old.Members))
-		for j, other := range r.Sets {
+		implied := subset(set, old.Members)
+		for j, other := range older {
 			if i != j && subset(other.Members, old.Members) && (len(other.Members) < len(old.Members) || j > i) {
 				implied = true
 			}
@@ -70,13 +117,6 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 		}
 	}
 	n.Sets = append(n.Sets, Set{Interval: interval, Members: slices.Clone(set)})
-	n.Participants = slices.Clone(set)
-	for _, m := range heard {
-		if !contains(n.Participants, m) {
-			n.Participants = append(n.Participants, m)
-		}
-	}
-	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
 	return n
 }
 
@@ -84,13 +124,13 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 func (r Record) Clean() Record {
 	n := r
 	n.Sets = slices.Clone(r.Sets[len(r.Sets)-1:])
-	n.Participants = slices.Clone(n.Sets[0].Members)
+	n.Participants, n.Late = slices.Clone(n.Sets[0].Members), nil
 	return n
 }
 
 // IsClean reports whether the record needs nobody but its current set.
 func (r Record) IsClean() bool {
-	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members)
+	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members) && len(r.Late) == 0
 }
 
 // Names reports whether the record still needs, or may still listen to, a store.
@@ -194,11 +234,11 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 	}
 	for _, l := range lists {
 		// A PG that was never activated has no participants, and nothing it holds was ever acknowledged.
-		judge := contains(r.Participants, l.Member)
+		since, judge := r.since(l.Member)
 		for _, e := range l.Entries {
 			v.Floor = max(v.Floor, e.Version)
 			t := at(e.Object)
-			if judge && !e.Void && (!t.known || e.newer(t.entry)) {
+			if judge && e.Interval >= since && !e.Void && (!t.known || e.newer(t.entry)) {
 				t.entry, t.known = e, true
 			}
 		}

@@ -1,6 +1,7 @@
 package peering
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -368,8 +369,8 @@ func (w *model) write(o *modelOSD) {
 	for range n {
 		w.writes++
 		v := max(last, o.floor, layout.Version(o.m.Interval)<<layout.VersionCounterBits) + 1
-		if w.rng.IntN(8) == 0 {
-			v += layout.Version(w.rng.IntN(3)) << layout.VersionCounterBits // a hot object's counter carries
+		if w.rng.IntN(8) == 0 { // a hot object's counter reaches into a later interval's versions
+			v = max(v, layout.Version(uint64(o.m.Interval)+1+w.rng.Uint64N(3))<<layout.VersionCounterBits+1)
 		}
 		c := modelCopy{Entry{Object: id, Version: v, Interval: o.m.Interval, Tombstone: w.rng.IntN(3) == 0}, w.writes}
 		w.deletes[c.content] = c.Tombstone
@@ -530,7 +531,7 @@ func (w *model) step() {
 		if a := w.active(); a != nil {
 			w.recoverOne(a)
 		}
-	case r < 48:
+	case r < 49:
 		if a := w.active(); a != nil {
 			w.forget(a)
 		}
@@ -601,14 +602,20 @@ func runModel(t *testing.T, seed uint64, steps int) (w *model, ok bool) {
 	return w, true
 }
 
+var (
+	histories = flag.Uint64("histories", 20000, "how many histories TestRandomHistoriesLoseNothing runs")
+	first     = flag.Uint64("first", 0, "the number of the first one")
+	steps     = flag.Int("steps", 150, "how long each is")
+)
+
 func TestRandomHistoriesLoseNothing(t *testing.T) {
-	n := uint64(20000)
+	n := *histories
 	if testing.Short() {
-		n = 2000
+		n = min(n, 2000)
 	}
 	serves, acked, failed := 0, 0, 0
-	for seed := range n {
-		w, ok := runModel(t, seed, 150)
+	for seed := *first; seed < *first+n; seed++ {
+		w, ok := runModel(t, seed, *steps)
 		serves += w.serves
 		acked += w.acked
 		if !ok {
