@@ -211,12 +211,7 @@ func (f *file) VolumeEvent(e volume.Event) {
 	case volume.Resized:
 		f.rerun()
 	case volume.Gone:
-		for r := f.short.takeAll(); r != nil; {
-			next := r.next
-			r.next = nil
-			r.dataFailed(volume.ErrGone)
-			r = next
-		}
+		f.failShort(volume.ErrGone)
 		f.drop()
 	}
 }
@@ -231,8 +226,22 @@ func (f *file) rerun() {
 	}
 }
 
+// failShort fails those who wait for the device to grow.
+func (f *file) failShort(err error) {
+	for r := f.short.takeAll(); r != nil; {
+		next := r.next
+		r.next = nil
+		r.dataFailed(err)
+		r = next
+	}
+}
+
 // awaitSize parks r until the device may have grown, when then(r) follows.
 func (f *file) awaitSize(r *request, then func(*request)) {
+	if f.s.closed != nil {
+		r.dataFailed(volume.ErrShutdown)
+		return
+	}
 	r.then = then
 	f.short.push(r)
 }

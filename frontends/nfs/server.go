@@ -14,6 +14,7 @@ package nfs
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -181,6 +182,11 @@ func (s *Server) Close(done func()) {
 	}
 	for _, r := range s.requests {
 		r.cancel()
+	}
+	for _, cl := range s.known {
+		for _, f := range slices.Clone(cl.opened) { // failing a request may drop its file
+			f.failShort(volume.ErrShutdown)
+		}
 	}
 	s.l.Disarm(&s.sweep)
 	s.finishClose()

@@ -49,7 +49,7 @@ var outcomes = []outcome{
 	{err: volume.ErrCanceled, silent: true},
 	{err: volume.ErrGone, status: ErrStatStale},
 	{err: volume.ErrReadOnly, status: ErrStatROFS},
-	{err: volume.ErrRange, status: ErrStatFBig}, // only when the size keeps changing under a request that was within it
+	{err: volume.ErrRange, status: ErrStatFBig}, // not from READ and WRITE, which look at the size again
 	{err: volume.ErrAlignment, status: ErrStatFault},
 	{err: volume.ErrTooLong, status: ErrStatFault},
 	{err: volume.ErrNoSpace, status: ErrStatNoSpc}, // never IO: ESXi pauses a guest at NOSPC and kills it at IO (spec/clients.md N13)

@@ -539,6 +539,31 @@ func TestCloseTakesBackWhatTheDeviceHasNotDone(t *testing.T) {
 	}
 }
 
+// The tree may know a size before the device does: requests wait for the device, they do not fail.
+func TestRequestsWaitForTheDeviceToHaveItsSize(t *testing.T) {
+	b := newBench(t, nil, nfs.Options{})
+	p := b.local()
+	f := p.create(root, "f")
+	p.write(f, 0, pattern(10_000, 1))
+	d := b.tree.Device("/f")
+	d.Resize(512)
+	p.send(6, args(f, uint64(0), 10_000))
+	p.send(7, args(f, uint64(9000), 100, 2, pattern(100, 2)))
+	b.l.advance(time.Minute)
+	if n := len(p.replies()); n != 0 || p.c.closed {
+		t.Fatalf("%d replies while the device is too small", n)
+	}
+	d.Resize(10_240)
+	b.l.settle()
+	if n := len(p.replies()); n != 2 {
+		t.Errorf("%d replies when the device has its size, want 2", n)
+	}
+	d.Resize(512)
+	p.send(6, args(f, uint64(0), 10_000))
+	b.l.settle()
+	b.close()
+}
+
 func TestUnusedFilesAreClosed(t *testing.T) {
 	b := newBench(t, nil, nfs.Options{})
 	defer b.close()
