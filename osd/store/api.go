@@ -186,5 +186,6 @@ type Stats struct {
 	JournalBytes, DirtyByte uint64 // size of the journal area; bytes in it that have not been flushed to blocks
 	ChecksumErrors          uint64
 	DeviceWrites, Flushes   uint64 // requests sent to the device
+	DeviceBytes             uint64 // of those writes
 	Sequence                uint64 // last durable journal sequence
 }

@@ -57,7 +57,9 @@ func (s *Store) maintain() {
 	age := s.j.age(s.j.start())
 	if age >= carryStart {
 		s.carry(s.j.seq - (s.j.seq-s.j.oldest)/2)
-		s.carryChains(s.j.oldest + (s.j.seq-s.j.oldest)/8)
+		if s.unstable > 0 {
+			s.carryChains(s.j.oldest + (s.j.seq-s.j.oldest)/8)
+		}
 	}
 	if !s.round.active && s.t.dirtyLen > 0 && (age >= roundStart || s.fl.urgent && s.fl.running == 0) {
 		s.startRound()
@@ -137,8 +139,7 @@ func (s *Store) flushObject(d uint32) {
 		}
 		o.flushing++
 		s.fl.running++
-		s.deviceWrites++
-		s.d.Submit(&f.op)
+		s.sendWrite(&f.op)
 	}
 	if o.flushing == 0 {
 		s.foldFlushed(d)

@@ -214,8 +214,7 @@ func (j *journal) send(force bool) bool {
 	}
 	j.build(f, gap, header, data, ops, records, chains)
 	j.flying++
-	s.deviceWrites++
-	s.d.Submit(&f.op)
+	s.sendWrite(&f.op)
 	return true
 }
 

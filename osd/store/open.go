@@ -10,6 +10,11 @@ import (
 
 // Open reads a formatted disk and calls done with the store, ready for use. The disk stays the caller's, to be closed after the store.
 func Open(l loop.Loop, d loop.Disk, o Options, done func(*Store, error)) {
+	open(l, d, o, nil, done)
+}
+
+// open is Open; loaded (which may be nil) is called when everything has been read.
+func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(*Store, error)) {
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
@@ -26,7 +31,7 @@ func Open(l loop.Loop, d loop.Disk, o Options, done func(*Store, error)) {
 			done(nil, fmt.Errorf("open store: %w", st.failure()))
 			return
 		}
-		op := &opening{x: x, st: st, o: o, done: done}
+		op := &opening{x: x, st: st, o: o, loaded: loaded, done: done}
 		op.s = newStore(l, d, o, st.sb)
 		op.start()
 	})
@@ -49,14 +54,15 @@ func newStore(l loop.Loop, d loop.Disk, o Options, sb Superblock) *Store {
 
 // opening is an Open under way.
 type opening struct {
-	s    *Store
-	x    *deviceIO
-	st   superState
-	o    Options
-	done func(*Store, error)
-	bad  []badPage
-	live map[uint32]announced // what the journal says of pages
-	max  uint64               // highest entry sequence in any page
+	s      *Store
+	x      *deviceIO
+	st     superState
+	o      Options
+	done   func(*Store, error)
+	loaded func(*opening)
+	bad    []badPage
+	live   map[uint32]announced // what the journal says of pages
+	max    uint64               // highest entry sequence in any page
 }
 
 // badPage is a page of which one copy is not good.
@@ -263,6 +269,9 @@ func (p *opening) loadJournal() {
 			s.replaying = true
 			err = p.replay()
 			s.replaying = false
+		}
+		if err == nil && p.loaded != nil {
+			p.loaded(p)
 		}
 		if err == nil {
 			err = p.judgePages()

@@ -199,8 +199,7 @@ func (s *Store) writePages() {
 	r.waits = n
 	r.pages = r.pages[:0]
 	for _, op := range r.writes[:n] {
-		s.deviceWrites++
 		r.io++
-		s.d.Submit(op)
+		s.sendWrite(op)
 	}
 }

@@ -69,6 +69,7 @@ type Store struct {
 	objects, tombstones   uint64
 	checksumErrors        uint64
 	deviceWrites, flushes uint64
+	deviceBytes           uint64
 }
 
 // opList is a list of ops linked through their private part.
@@ -123,7 +124,7 @@ func (s *Store) Stats() Stats {
 	c := &s.sb.Config
 	st := Stats{BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
-		DeviceWrites: s.deviceWrites, Flushes: s.flushes, Sequence: s.j.durableEntry}
+		DeviceWrites: s.deviceWrites, Flushes: s.flushes, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry}
 	if s.blocks != nil && s.blocks.free > s.keepBlocks {
 		st.FreeBlocks = s.blocks.free - s.keepBlocks
 	}
@@ -225,6 +226,13 @@ func (s *Store) Submit(op *Op) {
 			s.finishOp(op, err)
 		}
 	}
+}
+
+// sendWrite submits a write and counts it.
+func (s *Store) sendWrite(op *loop.DiskOp) {
+	s.deviceWrites++
+	s.deviceBytes += uint64(op.Bytes())
+	s.d.Submit(op)
 }
 
 // finishOp completes an op at the end of the turn.

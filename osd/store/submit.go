@@ -44,14 +44,13 @@ func (s *Store) change(op *Op) error {
 	if op.Unstable && op.Kind <= OpDelete {
 		c.flags |= entryUnstable
 	}
-	baseError := &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 	switch op.Kind {
 	case OpWrite, OpZero, OpDelete:
 		switch {
 		case newest.Flags&Void != 0:
 			return ErrVoid
 		case op.Base != newest.Version:
-			return baseError
+			return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 		case op.Version <= op.Base:
 			return fmt.Errorf("%w: version %x is not above %x", ErrUnsupported, op.Version, op.Base)
 		case newest.Flags&Unstable != 0 && !op.Unstable:
@@ -61,11 +60,11 @@ func (s *Store) change(op *Op) error {
 		}
 	case OpReplace, OpVoid:
 		if op.Base != newest.Version || op.Base != 0 && op.BaseInterval != newest.Interval {
-			return baseError
+			return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 		}
 		if op.Kind == OpVoid {
 			if op.Base == 0 {
-				return baseError
+				return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 			}
 			c.version, c.interval = uint64(newest.Version), uint64(newest.Interval)
 		} else if op.Flags&Unstable != 0 {
@@ -78,7 +77,7 @@ func (s *Store) change(op *Op) error {
 		}
 	case OpForget:
 		if op.Base != newest.Version || newest.Flags&Tombstone == 0 || newest.Flags&Unstable != 0 {
-			return baseError
+			return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 		}
 		c.version = uint64(newest.Version)
 	case OpCommit:
@@ -93,8 +92,7 @@ func (s *Store) change(op *Op) error {
 			stable = s.newestStable(slot, d)
 		}
 		if uint64(stable.Version) > c.version {
-			baseError.Have, baseError.Want = stable, op.Version
-			return baseError
+			return &BaseError{Object: op.Object, Have: stable, Want: op.Version}
 		}
 		if d == 0 || !s.anyUnstable(&s.dirty[d], func(v uint64) bool { return v > c.version }) {
 			op.State = newest
@@ -369,8 +367,7 @@ func (s *Store) writeBlock(op *Op, block uint32) {
 		io.Done = func(*loop.DiskOp) { op.impl.store.deviceDone(op) }
 	}
 	s.direct++
-	s.deviceWrites++
-	s.d.Submit(io)
+	s.sendWrite(io)
 }
 
 // deviceDone takes an op's own device request that has finished.
