@@ -1,0 +1,456 @@
+package allinone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"holdfast/appliance/bootstrap"
+	"holdfast/appliance/daemon"
+	"holdfast/core/admin"
+	"holdfast/core/blocking"
+	"holdfast/core/client"
+	"holdfast/core/cluster"
+	"holdfast/core/config"
+	"holdfast/core/images"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+)
+
+const (
+	// stopTime is how long each part may take to stop in order.
+	stopTime = 5 * time.Second
+	// slowStart is after how long it is said what the start waits for.
+	slowStart = 10 * time.Second
+)
+
+// Cluster is a running cluster.
+type Cluster struct {
+	o       Options
+	dir     *bootstrap.Dir
+	v       *config.Values
+	key     []byte
+	log     *slog.Logger
+	logFile *os.File
+	etcd    *etcd
+	link    *daemon.Link
+	mon     *daemon.Monitor
+	gate    *gatewayPart
+
+	mu    sync.Mutex
+	osds  map[layout.OSDNum]*daemon.OSD // guarded by mu; those that run
+	downs []string                      // guarded by mu; what has been said of those that do not
+	bury  sync.WaitGroup                // reports of deaths
+	ended chan error                    // the cluster cannot go on
+}
+
+// Up starts a cluster and returns when it serves: every PG is active and the gateway listens. On an error everything has been stopped again.
+func Up(ctx context.Context, o Options) (*Cluster, error) {
+	if len(o.Image) > 1 {
+		if _, _, err := parseImage(o.Image); err != nil {
+			return nil, err
+		}
+	}
+	d, err := bootstrap.OpenDir(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{o: o, dir: d, osds: map[layout.OSDNum]*daemon.OSD{}, ended: make(chan error, 1)}
+	if err := c.up(ctx); err != nil {
+		c.stop(func(string, ...any) {})
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) up(ctx context.Context) error {
+	d, o := c.dir, &c.o
+	if err := shape(d, o); err != nil {
+		return err
+	}
+	global, err := c.configure()
+	if err != nil {
+		return err
+	}
+	if err := c.startEtcd(ctx); err != nil {
+		return err
+	}
+	if c.link, err = daemon.Connect(c.v, c.log); err != nil {
+		return err
+	}
+	s, err := c.link.Snapshot(ctx, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionPGs)
+	if err != nil {
+		return err
+	}
+	if err := bootstrap.InitCluster(ctx, c.link, s, global); err != nil {
+		return err
+	}
+	if s, err = c.link.Snapshot(ctx, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionPGs|cluster.SectionOSDStats); err != nil {
+		return err
+	}
+	for key, f := range s.Faults.All() {
+		o.Say("warning: etcd key %s cannot be used: %v; %s", key, f.Reason, f.Action)
+	}
+	c.v = daemon.WithEtcd(c.v, s.Global, c.log)
+	if err := c.buryOld(ctx, s); err != nil {
+		return err
+	}
+	if err := c.firstPool(ctx, s); err != nil {
+		return err
+	}
+	if err := c.startOSDs(ctx); err != nil {
+		return err
+	}
+	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.v, Host: daemon.Host(), Log: c.log.With("component", "monitor")}); err != nil {
+		return err
+	}
+	if err := c.wait(ctx); err != nil {
+		return err
+	}
+	if err := c.firstImage(ctx); err != nil {
+		return err
+	}
+	if c.gate, err = startGateway(ctx, c); err != nil {
+		return err
+	}
+	d.Shape.Ready = true
+	return d.Save()
+}
+
+// configure reads and writes the folder's configuration, and refuses addresses that cannot be listened on.
+func (c *Cluster) configure() (map[string]json.RawMessage, error) {
+	global, err := configuration(c.dir, &c.o)
+	if err != nil {
+		return nil, err
+	}
+	if c.v, err = daemon.LoadConfig(map[string]string{"config_path": c.dir.ConfigFile()}); err != nil {
+		return nil, err
+	}
+	if c.log, c.logFile, err = openLog(c.dir.File("holdfast.log"), daemon.Level(c.v), c.o.Errors); err != nil {
+		return nil, &admin.Error{Kind: admin.Failed, What: "cannot write the log", Err: err}
+	}
+	for _, w := range c.v.Warnings {
+		c.o.Say("warning: %s", w)
+	}
+	if c.key, err = daemon.Key(c.v); err != nil {
+		return nil, err
+	}
+	for _, a := range c.v.List("etcd_address") {
+		if err := loopbackOnly(a); err != nil {
+			return nil, err
+		}
+	}
+	for _, one := range []struct{ flag, param string }{{"etcd", "etcd_address"}, {"nbd", "nbd_address"}, {"nfs", "nfs_address"}, {"iscsi", "iscsi_address"}} {
+		for _, a := range c.v.List(one.param) {
+			if err := checkAddress(one.flag, a); err != nil {
+				return nil, err
+			}
+		}
+	}
+	// Only a folder whose start got so far is a cluster: a refused start leaves nothing to be repaired.
+	return global, c.dir.Save()
+}
+
+// loopbackOnly refuses addresses of etcd that others can reach: it has no users and no TLS here.
+func loopbackOnly(address string) error {
+	host, _, err := net.SplitHostPort(address)
+	if err == nil {
+		if a, e := netip.ParseAddr(host); host == "localhost" || e == nil && a.IsLoopback() {
+			return nil
+		}
+		err = errors.New("it is not a loopback address, and the etcd of `holdfast up` lets everybody in")
+	}
+	return &admin.Error{Kind: admin.Usage, What: "--etcd " + address, Err: err, Way: "give 127.0.0.1:PORT; for a cluster of several hosts run etcd by itself, and `holdfast osd`, `mon` and `gateway`"}
+}
+
+func (c *Cluster) startEtcd(ctx context.Context) (err error) {
+	c.etcd, err = startEtcd(ctx, c.dir.File("etcd"), c.dir.File("etcd.log"), c.v.List("etcd_address"))
+	if err != nil {
+		return &admin.Error{Kind: admin.Failed, What: "the embedded etcd does not start", Err: err, Way: "see " + c.dir.File("etcd.log")}
+	}
+	go func() {
+		if err, ok := <-c.etcd.failed(); ok && err != nil {
+			c.fail(fmt.Errorf("the embedded etcd has failed: %w", err))
+		}
+	}()
+	return nil
+}
+
+// buryOld removes the keys of our OSDs' last run. The folder's lock says that nothing of it runs any more.
+func (c *Cluster) buryOld(ctx context.Context, s *cluster.Snapshot) error {
+	for n, st := range s.OSDStates.All() {
+		if n <= layout.OSDNum(c.dir.Shape.OSDs) {
+			if err := c.link.Bury(ctx, s, daemon.HolderOf(n, st)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// firstPool makes the pool of a new cluster.
+func (c *Cluster) firstPool(ctx context.Context, s *cluster.Snapshot) error {
+	if c.dir.Shape.Ready || s.Pools.Len() > 0 {
+		return nil
+	}
+	p, err := admin.NewPool{Name: PoolName, Replicas: c.dir.Shape.Replicas, PGCount: DefaultPGs, FailureDomain: "osd", Force: true}.Pool(s)
+	if err != nil {
+		return err
+	}
+	_, err = daemon.Await(ctx, c.link.Thread, func(done func(layout.PoolID, error)) { admin.CreatePool(c.link.Registry, s, p, done) })
+	return c.link.Explain(err)
+}
+
+// startOSDs makes the disks that are missing, starts every OSD, and waits until they are up, so that the monitor places PGs once. One that cannot start is named and left out, as
+// long as there is another one.
+func (c *Cluster) startOSDs(ctx context.Context) error {
+	n := c.dir.Shape.OSDs
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		num := layout.OSDNum(i + 1)
+		if errs[i] = c.dir.MakeDisk(ctx, c.link.Thread, num, c.v); errs[i] != nil {
+			if !slices.Contains(c.dir.Shape.Made, i+1) {
+				return errs[i]
+			}
+			continue
+		}
+		wg.Go(func() { errs[i] = c.startOSD(ctx, num) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			c.o.Say("warning: %v", err)
+		}
+	}
+	running := c.running()
+	if len(running) == 0 {
+		return errors.Join(errs...)
+	}
+	limit, cancel := context.WithTimeout(ctx, slowStart)
+	defer cancel()
+	_, err := c.link.Until(limit, cluster.SectionOSDs, func(s *cluster.Snapshot) bool {
+		for n, instance := range c.running() {
+			if st, ok := s.OSDStates.Get(n); !ok || uint64(st.Instance) != instance {
+				return false
+			}
+		}
+		return true
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		c.o.Say("waiting: not every OSD is up yet")
+	}
+	return nil
+}
+
+func (c *Cluster) startOSD(ctx context.Context, n layout.OSDNum) error {
+	d, err := daemon.StartOSD(ctx, daemon.OSDOptions{
+		Num: n, Device: c.dir.OSDFile(n), Config: c.v, Key: c.key, Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Host: daemon.Host(), Version: c.o.Version,
+		Log: c.log.With("component", "osd"), Fatal: func(err error) { c.lost(n, err) },
+	})
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.osds[n] = d
+	return nil
+}
+
+// lost ends an OSD that cannot go on, and tells the others, so that they go on at once. It is called on the OSD's loop.
+func (c *Cluster) lost(n layout.OSDNum, err error) {
+	c.bury.Go(func() {
+		c.o.Say("warning: %v", err)
+		c.mu.Lock()
+		d := c.osds[n]
+		delete(c.osds, n)
+		c.mu.Unlock()
+		if d == nil {
+			return
+		}
+		d.Kill()
+		ctx, cancel := stopContext()
+		defer cancel()
+		if err := c.link.ReportDeath(ctx, c.key, d.Holder()); err != nil {
+			c.log.Warn("the loss of an OSD was not reported", "osd", uint64(n), "err", err)
+		}
+	})
+}
+
+// running is the instances of the OSDs that run.
+func (c *Cluster) running() map[layout.OSDNum]uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := map[layout.OSDNum]uint64{}
+	for n, d := range c.osds {
+		out[n] = d.Instance
+	}
+	return out
+}
+
+// wait waits until every PG of every pool that can be served is, and says what it waits for when that takes long. A pool that waits for OSDs which are not there is named,
+// and does not keep the others from being served.
+func (c *Cluster) wait(ctx context.Context) error {
+	for told := false; ; {
+		step, cancel := context.WithTimeout(ctx, slowStart)
+		_, err := c.link.Until(step, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionPGs, func(s *cluster.Snapshot) bool { return serves(s, c.running()) })
+		cancel()
+		if err == nil {
+			return nil
+		}
+		select {
+		case err := <-c.ended:
+			return err
+		default:
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s, err := c.link.Snapshot(ctx, admin.Sections)
+		if err != nil {
+			c.o.Say("waiting: %v", err)
+			continue
+		}
+		st := admin.Report(s)
+		for _, w := range st.Warnings {
+			c.o.Say("waiting: %s", w)
+		}
+		if !told && len(st.Warnings) == 0 {
+			c.o.Say("waiting: PGs are not active yet")
+		}
+		told = true
+	}
+}
+
+// serves reports whether all PGs of all pools are active under the OSDs' present runs.
+func serves(s *cluster.Snapshot, running map[layout.OSDNum]uint64) bool {
+	for id := range s.Pools.All() {
+		n := s.PGConfig.Count(id)
+		if n == 0 {
+			return false
+		}
+		for num := uint32(1); num <= n; num++ {
+			pg, ok := s.PGStates.Get(layout.PGID{Pool: id, Num: num})
+			if !ok || pg.State&cluster.StateActive == 0 {
+				return false
+			}
+			if instance, ours := running[pg.Primary]; ours {
+				if st, ok := s.OSDStates.Get(pg.Primary); !ok || uint64(st.Instance) != instance || st.Lease != pg.Lease {
+					return false
+				}
+			}
+		}
+	}
+	return s.Pools.Len() > 0
+}
+
+// firstImage makes the image of a new cluster, or one that was asked for.
+func (c *Cluster) firstImage(ctx context.Context) error {
+	spec := c.o.Image
+	if spec == "" && !c.dir.Shape.Ready {
+		spec = DefaultImage
+	}
+	if spec == "" || spec == "-" {
+		return nil
+	}
+	name, size, err := parseImage(spec)
+	if err != nil {
+		return err
+	}
+	conn, err := daemon.OpenClient(ctx, c.v, c.log)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if i, ok := conn.Snapshot().Image(name); ok {
+		if c.o.Image != "" && uint64(i.Size) != size {
+			return refuse("--image %s: the image exists and has %s", "change its size with `holdfast modify "+name+" --resize SIZE`, or leave --image out", spec, admin.Size(int64(i.Size)))
+		}
+		return nil
+	}
+	return createImage(ctx, conn, images.New{Name: name, Size: size, Pool: PoolName, Identity: bootstrap.Identity()})
+}
+
+func createImage(ctx context.Context, conn *blocking.Conn, n images.New) error {
+	return conn.Do(ctx, func(cl *client.Client, _ *client.Session, done func(error)) {
+		images.Create(cl, n, func(_ layout.Inode, err error) { done(err) })
+	})
+}
+
+func stopContext() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), stopTime)
+}
+
+// fail ends the cluster.
+func (c *Cluster) fail(err error) {
+	select {
+	case c.ended <- err:
+	default:
+	}
+}
+
+// Ended tells when the cluster cannot go on by itself.
+func (c *Cluster) Ended() <-chan error { return c.ended }
+
+// Stop ends everything in order, with a line for each step.
+func (c *Cluster) Stop() { c.stop(c.o.Say) }
+
+func (c *Cluster) stop(say func(string, ...any)) {
+	late := func(what string, err error) {
+		if err != nil {
+			c.log.Warn("did not stop in order; nothing that was acknowledged is lost", "what", what, "err", err)
+		}
+	}
+	if c.gate != nil {
+		say("stopping the gateway")
+		x, cancel := stopContext()
+		late("gateway", c.gate.stop(x))
+		cancel()
+	}
+	if c.mon != nil {
+		say("stopping the monitor")
+		x, cancel := stopContext()
+		late("monitor", c.mon.Stop(x))
+		cancel()
+	}
+	c.mu.Lock()
+	osds := c.osds
+	c.osds = map[layout.OSDNum]*daemon.OSD{}
+	c.mu.Unlock()
+	if len(osds) > 0 {
+		say("stopping %d OSDs", len(osds))
+		x, cancel := stopContext()
+		var wg sync.WaitGroup
+		for n, d := range osds {
+			wg.Go(func() { late(fmt.Sprintf("OSD %d", n), d.Stop(x)) })
+		}
+		wg.Wait()
+		cancel()
+	}
+	c.bury.Wait()
+	if c.link != nil {
+		c.link.Close()
+	}
+	if c.etcd != nil {
+		say("stopping etcd")
+		if !c.etcd.close() {
+			c.log.Warn("etcd did not end in time; what it acknowledged is on the disk")
+		}
+	}
+	if c.logFile != nil {
+		c.logFile.Close()
+	}
+	c.dir.Close()
+	say("stopped")
+}

@@ -1,0 +1,114 @@
+package bootstrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/appliance/daemon"
+	"holdfast/core/admin"
+	"holdfast/core/config"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/osd/store"
+)
+
+// MakeFile makes a file of the size, with its space reserved where the file system can do that. A file of that size is kept.
+func MakeFile(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return &admin.Error{Kind: admin.Failed, What: "cannot make " + path, Err: err}
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	if st.Size() == size {
+		return nil
+	}
+	if err := f.Truncate(size); err != nil {
+		return &admin.Error{Kind: admin.Failed, What: "cannot make " + path, Err: err}
+	}
+	var fs unix.Statfs_t
+	inMemory := unix.Fstatfs(int(f.Fd()), &fs) == nil && fs.Type == unix.TMPFS_MAGIC
+	if inMemory {
+		return f.Sync()
+	}
+	switch err := unix.Fallocate(int(f.Fd()), 0, 0, size); {
+	case errors.Is(err, unix.ENOSPC):
+		f.Truncate(0)
+		return &admin.Error{Kind: admin.Refused, What: fmt.Sprintf("no space for %s (%s)", path, admin.Size(size)), Err: err, Way: "free some, or give a smaller --osd-size"}
+	case err != nil && !errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("reserve the space of %s: %w", path, err)
+	}
+	return f.Sync()
+}
+
+// StoreConfig is what a disk is formatted with, from the configuration.
+func StoreConfig(v *config.Values) store.Config {
+	c := store.Config{BlockSize: uint32(v.Bytes("block_size")), Granularity: uint32(v.Bytes("bitmap_granularity")), ChecksumType: store.ChecksumCRC32C, ChecksumBlock: uint32(v.Bytes("csum_block_size"))}
+	if v.String("data_csum_type") == "none" {
+		c.ChecksumType = store.ChecksumNone
+	}
+	c.ChecksumBlock = min(c.ChecksumBlock, c.Granularity)
+	if v.From("journal_size") != config.FromDefault {
+		c.JournalSize = v.Bytes("journal_size")
+	}
+	return c
+}
+
+// Format makes a store of a disk.
+func Format(ctx context.Context, t *daemon.Thread, path string, c store.Config) (store.Superblock, error) {
+	sb, err := daemon.Await(ctx, t, func(done func(store.Superblock, error)) {
+		d, err := daemon.OpenDisk(t, path, loop.DiskOptions{Exclusive: true})
+		if err != nil {
+			done(store.Superblock{}, err)
+			return
+		}
+		store.Format(t, d, c, func(sb store.Superblock, err error) { d.Close(func() { done(sb, err) }) })
+	})
+	if err != nil {
+		e := &admin.Error{Kind: admin.Failed, What: "cannot format " + path, Err: err}
+		var occupied *store.OccupiedError
+		if errors.As(err, &occupied) || errors.Is(err, unix.EWOULDBLOCK) {
+			e.Kind = admin.Refused
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			e.Way = "another process uses it: stop that one first"
+		}
+		return sb, e
+	}
+	return sb, nil
+}
+
+// MakeDisk makes and formats the file of an OSD that has none, and remembers it. A file that was made and is gone is an error: its copies are lost.
+func (d *Dir) MakeDisk(ctx context.Context, t *daemon.Thread, n layout.OSDNum, v *config.Values) error {
+	path := d.OSDFile(n)
+	for _, made := range d.Shape.Made {
+		if layout.OSDNum(made) != n {
+			continue
+		}
+		if _, err := os.Stat(path); err != nil {
+			return &admin.Error{Kind: admin.NotFound, What: fmt.Sprintf("the disk of OSD %d is gone", n), Err: err,
+				Way: fmt.Sprintf("put it back, or make an empty one, to be refilled from the other copies: holdfast disk format --size %d %s", d.Shape.OSDSize, path)}
+		}
+		return nil
+	}
+	if err := MakeFile(path, d.Shape.OSDSize); err != nil {
+		return err
+	}
+	c := StoreConfig(v)
+	c.Force = true // of an interrupted start: it is not in Made, so no OSD ever ran on it
+	if _, err := Format(ctx, t, path, c); err != nil {
+		return err
+	}
+	if err := syncDir(d.Path); err != nil {
+		return fmt.Errorf("make %s: %w", path, err)
+	}
+	d.Shape.Made = append(d.Shape.Made, int(n))
+	return d.Save()
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"holdfast/appliance/daemon"
+	"holdfast/core/admin"
+	"holdfast/core/cluster"
+	"holdfast/core/config"
+	"holdfast/core/layout"
+)
+
+func (a *app) createPool() *cobra.Command {
+	var n admin.NewPool
+	var block, granularity, stripe string
+	var wait bool
+	c := &cobra.Command{
+		Use: "create-pool NAME --pg_size COPIES", Aliases: []string{"pool-create"}, Short: "Create a pool", Args: args(1, 1, "the name of a pool"),
+		Long:    "create-pool makes a pool: a number of copies, kept on different nodes of one level of the placement tree.",
+		Example: "  holdfast create-pool fast --pg_size 3\n  holdfast create-pool two -s 2 -n 64 --failure_domain osd --wait",
+		RunE: func(c *cobra.Command, names []string) error {
+			n.Name = names[0]
+			for _, one := range []struct {
+				flag, text string
+				to         *int64
+			}{{"block_size", block, &n.BlockSize}, {"bitmap_granularity", granularity, &n.Granularity}, {"pg_stripe_size", stripe, &n.PGStripeSize}} {
+				if one.text == "" {
+					continue
+				}
+				v, err := config.ParseBytes(one.text)
+				if err != nil {
+					return &admin.Error{Kind: admin.Usage, What: "--" + one.flag + " " + one.text, Err: err}
+				}
+				*one.to = v
+			}
+			if n.Replicas == 0 {
+				return &admin.Error{Kind: admin.Usage, What: "--pg_size is missing", Way: "give the number of copies, such as 3"}
+			}
+			return a.makePool(c.Context(), n, wait)
+		},
+	}
+	f := c.Flags()
+	f.IntVarP(&n.Replicas, "pg_size", "s", 0, "copies of each object")
+	f.IntVar(&n.MinSize, "pg_minsize", 0, "copies that must be there for the pool to be served (2 of 3 or more, else 1)")
+	f.IntVarP(&n.PGCount, "pg_count", "n", 0, "number of PGs (so many that each OSD has about 32)")
+	f.StringVar(&n.FailureDomain, "failure_domain", "host", "level of the tree whose nodes hold one copy each, such as host or osd")
+	f.StringVar(&n.RootNode, "root_node", "", "use only OSDs below this node of the placement tree")
+	f.StringSliceVar(&n.OSDTags, "osd_tags", nil, "use only OSDs with all of these tags")
+	f.StringVar(&block, "block_size", "", "bytes of an object; OSDs formatted with another are not used (the cluster's)")
+	f.StringVar(&granularity, "bitmap_granularity", "", "smallest write (the cluster's)")
+	f.StringVar(&stripe, "pg_stripe_size", "", "bytes that follow each other in one PG (an object's)")
+	f.BoolVar(&wait, "wait", false, "wait until all PGs are active")
+	f.BoolVarP(&n.Force, "force", "f", false, "also when there are too few OSDs now")
+	return a.withParams(a.withJSON(c), config.Client)
+}
+
+func (a *app) makePool(ctx context.Context, n admin.NewPool, wait bool) error {
+	ctx, end := interrupts(ctx)
+	defer end()
+	v, err := a.config()
+	if err != nil {
+		return err
+	}
+	k, err := daemon.Connect(v, a.quiet(v))
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	s, err := k.Snapshot(ctx, admin.Sections)
+	if err != nil {
+		return err
+	}
+	p, err := n.Pool(s)
+	if err != nil {
+		return err
+	}
+	id, err := daemon.Await(ctx, k.Thread, func(done func(layout.PoolID, error)) { admin.CreatePool(k.Registry, s, p, done) })
+	if err != nil {
+		return k.Explain(err)
+	}
+	p.ID = id
+	if wait {
+		limit, cancel := context.WithTimeout(ctx, max(time.Minute, v.Duration("client_wait_up_timeout")))
+		defer cancel()
+		_, err := k.Until(limit, cluster.SectionConfig|cluster.SectionPGs, func(s *cluster.Snapshot) bool {
+			active := uint32(0)
+			for pg, st := range s.PGStates.All() {
+				if pg.Pool == id && st.State&cluster.StateActive != 0 {
+					active++
+				}
+			}
+			return active > 0 && active == s.PGConfig.Count(id)
+		})
+		if err != nil {
+			return &admin.Error{Kind: admin.Failed, What: fmt.Sprintf("pool %q was made, but is not active yet", n.Name), Err: err, Way: "`holdfast status` says why"}
+		}
+	}
+	out := map[string]any{"id": uint64(id), "name": p.Name, "pg_size": uint64(p.PGSize), "pg_minsize": uint64(p.PGMinSize), "pg_count": uint64(p.PGCount), "failure_domain": p.Domain()}
+	return a.print(out, func(w io.Writer) {
+		fmt.Fprintf(w, "created pool %q (number %d): %d copies, at least %d to be served, %d PGs, failure domain %s\n", p.Name, id, uint64(p.PGSize), uint64(p.PGMinSize), uint64(p.PGCount), p.Domain())
+	})
+}

@@ -1,0 +1,222 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+
+	"holdfast/core/admin"
+	"holdfast/core/config"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry/etcd"
+	"holdfast/osd"
+	"holdfast/osd/store"
+)
+
+// OSDOptions say which OSD to run.
+type OSDOptions struct {
+	Num     layout.OSDNum
+	Device  string
+	Config  *config.Values // with config/global
+	Key     []byte
+	Bind    []loop.Addr
+	Host    string
+	Version string
+	Log     *slog.Logger
+	// Fatal is called once, from the OSD's loop, when it cannot go on: its disk has failed, or another disk has taken its number. Stop it then.
+	Fatal func(error)
+}
+
+// OSD is one running OSD on its own thread.
+type OSD struct {
+	Num      layout.OSDNum
+	Instance uint64
+	StoreID  layout.StoreID
+
+	o      OSDOptions
+	t      *Thread
+	reg    *etcd.Registry
+	disk   loop.Disk
+	st     *store.Store
+	osd    *osd.OSD
+	failed bool // on the loop: the store or the OSD has given up
+}
+
+// StartOSD opens the disk, replays its journal and starts the OSD. It returns when the OSD listens; being up in the cluster comes later.
+func StartOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
+	t, err := NewThread(o.Config.String("loop"), "osd."+strconv.FormatUint(uint64(o.Num), 10), o.Log)
+	if err != nil {
+		return nil, err
+	}
+	d := &OSD{Num: o.Num, Instance: Instance(), o: o, t: t}
+	if err := d.start(ctx); err != nil {
+		t.Do(d.close)
+		t.Stop()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *OSD) start(ctx context.Context) error {
+	var err error
+	t, o := d.t, d.o
+	name := fmt.Sprintf("OSD %d", o.Num)
+	if !t.Do(func() {
+		d.disk, err = OpenDisk(t, o.Device, loop.DiskOptions{Exclusive: !o.Config.Bool("disable_device_lock"), NoFlush: o.Config.Bool("disable_data_fsync"), ReadOnly: o.Config.Bool("readonly")})
+	}) {
+		err = errEnded
+	}
+	if err != nil {
+		return diskError(name, o.Device, err)
+	}
+	d.st, err = Await(ctx, t, func(done func(*store.Store, error)) {
+		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: o.Config.Bool("readonly"), OnFailure: d.storeFailed}, done)
+	})
+	if err != nil {
+		return storeError(name, o.Device, err)
+	}
+	d.StoreID = d.st.Superblock().StoreID
+	if !t.Do(func() { err = d.serve() }) {
+		err = errEnded
+	}
+	return err
+}
+
+// serve connects to etcd and starts the OSD; on the loop.
+func (d *OSD) serve() (err error) {
+	o, v := d.o, d.o.Config
+	if d.reg, err = OpenRegistry(d.t, v, o.Log); err != nil {
+		return err
+	}
+	d.osd, err = osd.Start(d.t, osd.Options{
+		Num: o.Num, Instance: d.Instance, Host: o.Host, Version: o.Version, Bind: o.Bind, Key: o.Key, AllowLegacy: AllowLegacy(v), Registry: d.reg, Store: d.st,
+		LeaseTime: v.Duration("etcd_lease_ttl"), LockTime: v.Duration("pg_lock_time"), StatsInterval: v.Duration("etcd_stats_interval"),
+		RecoveryDepth: int(v.Int("recovery_queue_depth")), Peer: PeerOptions(v), Log: o.Log, Fatal: d.fatal,
+	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return &admin.Error{Kind: admin.Refused, What: fmt.Sprintf("OSD %d cannot listen", o.Num), Err: err, Way: "free the port, or give another --bind_address or --bind_port"}
+	}
+	return err
+}
+
+func (d *OSD) storeFailed(err error) {
+	if d.osd != nil {
+		d.osd.StoreFailed(err)
+		return
+	}
+	d.fatal(err)
+}
+
+func (d *OSD) fatal(err error) {
+	if d.failed {
+		return
+	}
+	d.failed = true
+	if d.o.Fatal != nil {
+		d.o.Fatal(err)
+	}
+}
+
+// Stop ends the OSD in order: its PGs are handed over, its store is closed. When ctx ends first, the thread is ended as it is; nothing acknowledged is lost.
+func (d *OSD) Stop(ctx context.Context) error {
+	_, err := Await(ctx, d.t, func(done func(struct{}, error)) {
+		if d.failed {
+			done(struct{}{}, nil)
+			return
+		}
+		d.osd.Stop(func() {
+			d.st.Close(func() { d.disk.Close(func() { done(struct{}{}, nil) }) })
+		})
+	})
+	d.Kill()
+	return err
+}
+
+// Kill ends the thread at once, as the death of a process would.
+func (d *OSD) Kill() {
+	d.t.Do(d.close)
+	d.t.Stop()
+}
+
+func (d *OSD) close() {
+	if d.reg != nil {
+		d.reg.Close()
+	}
+}
+
+// PeerOptions are the times of connections between daemons.
+func PeerOptions(v *config.Values) peer.Options {
+	return peer.Options{
+		ConnectTimeout: v.Duration("peer_connect_timeout"), HandshakeTimeout: v.Duration("peer_connect_timeout"), ConnectInterval: v.Duration("peer_connect_interval"),
+		ConnectIntervalMax: v.Duration("peer_connect_max_interval"), IdleTimeout: v.Duration("osd_idle_timeout"), PingTimeout: v.Duration("osd_ping_timeout"),
+	}
+}
+
+// AllowLegacy decides about clients without the cluster key; nil when there are none.
+func AllowLegacy(v *config.Values) func(loop.Addr) bool {
+	if !v.Bool("allow_legacy_clients") {
+		return nil
+	}
+	nets := v.Networks("legacy_client_networks")
+	return func(remote loop.Addr) bool {
+		host, _, err := net.SplitHostPort(remote.Address)
+		if err != nil {
+			return false
+		}
+		a, err := netip.ParseAddr(host)
+		if err != nil {
+			return false
+		}
+		for _, n := range nets {
+			if n.Contains(a.Unmap().WithZone("")) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// OpenDisk opens a disk, through the page cache where the file system refuses direct I/O. It is called on the loop.
+func OpenDisk(l loop.Loop, path string, o loop.DiskOptions) (loop.Disk, error) {
+	d, err := l.OpenDisk(path, o)
+	if errors.Is(err, syscall.EINVAL) && !o.Buffered {
+		l.Log().Info("the file system refuses direct I/O; using the page cache", "device", path)
+		o.Buffered = true
+		return l.OpenDisk(path, o)
+	}
+	return d, err
+}
+
+func diskError(name, device string, err error) error {
+	e := &admin.Error{Kind: admin.Failed, What: fmt.Sprintf("%s: cannot open its disk %s", name, device), Err: err}
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		e.Kind, e.Way = admin.NotFound, "check --data_device; `holdfast disk format` makes a new one"
+	case errors.Is(err, syscall.EACCES):
+		e.Way = "run as a user who may read and write it"
+	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, syscall.EBUSY):
+		e.Kind, e.Way = admin.Refused, "another process uses it: stop that one first"
+	}
+	return e
+}
+
+func storeError(name, device string, err error) error {
+	e := &admin.Error{Kind: admin.Failed, What: fmt.Sprintf("%s: cannot use its disk %s", name, device), Err: err}
+	var damaged *store.DamagedError
+	var foreign *store.NotStoreError
+	switch {
+	case errors.As(err, &damaged):
+		e.Way = "look at it with `holdfast disk check " + device + "`; `holdfast disk format --force " + device + "` empties it, to be refilled from the other copies"
+	case errors.As(err, &foreign):
+		e.Kind, e.Way = admin.Refused, "is it the right device? `holdfast disk format "+device+"` makes an empty OSD of it, to be refilled from the other copies"
+	}
+	return e
+}
+

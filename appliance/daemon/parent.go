@@ -1,0 +1,161 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"syscall"
+	"time"
+
+	"holdfast/core/admin"
+	"holdfast/osd/secondary"
+)
+
+const (
+	// firstPause is the wait before a child that died is started again; it doubles up to lastPause, and starts over after steadyLife.
+	firstPause = 200 * time.Millisecond
+	lastPause  = 30 * time.Second
+	steadyLife = time.Minute
+	// childStop is how long a child may take to stop before it is killed.
+	childStop = 20 * time.Second
+	// reportTime bounds the report of a death.
+	reportTime = 5 * time.Second
+	// childPipe is the descriptor on which a child says who it is.
+	childPipe = 3
+)
+
+// Parent runs an OSD in a child process and watches over it. When the child dies, the parent, having reaped it, knows that nothing of it can still reach a disk, and says so to
+// the cluster, which then need not wait for leases and grants to run out.
+type Parent struct {
+	Name    string   // "OSD 1", for messages
+	Command []string // of the child; its descriptor 3 takes the announcement (AnnounceSelf)
+	Log     *slog.Logger
+	// Report tells the cluster of a death; nothing is told of a child that never announced itself.
+	Report func(context.Context, secondary.Holder) error
+}
+
+// Run starts the child again until it ends cleanly, refuses to run (Fatal), or ctx ends; then the child is asked to stop and waited for. The code is the child's exit code.
+func (p *Parent) Run(ctx context.Context) (code int, err error) {
+	// The child dies with the thread that started it (PDEATHSIG), so that thread stays.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	pause := firstPause
+	for {
+		start := time.Now()
+		state, holder, err := p.once(ctx)
+		if err != nil {
+			return int(admin.Failed), err
+		}
+		if state.Success() || fatal(state.ExitCode()) {
+			return state.ExitCode(), nil
+		}
+		p.Log.Warn("the child has died", "state", state.String(), "life", time.Since(start).Round(time.Millisecond))
+		if holder.OSD != 0 {
+			x, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)
+			if err := p.Report(x, holder); err != nil {
+				p.Log.Warn("the death was not reported; the others wait for the lease to run out", "err", err)
+			}
+			cancel()
+		}
+		if ctx.Err() != nil {
+			return int(admin.Failed), nil
+		}
+		if time.Since(start) > steadyLife {
+			pause = firstPause
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return 0, nil
+		}
+		pause = min(2*pause, lastPause)
+	}
+}
+
+// fatal reports whether starting the child again would change nothing: its command, its disk or its number is wrong.
+func fatal(code int) bool {
+	return slices.Contains([]int{int(admin.Usage), int(admin.NotFound), int(admin.Refused)}, code)
+}
+
+// once runs one child until it is reaped. ctx's end asks it to stop.
+func (p *Parent) once(ctx context.Context) (*os.ProcessState, secondary.Holder, error) {
+	var holder secondary.Holder
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, holder, fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	defer r.Close()
+	cmd := exec.Command(p.Command[0], p.Command[1:]...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{w}
+	// A terminal's Ctrl-C goes to the whole group; the child has its own, so that the parent alone decides.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		w.Close()
+		return nil, holder, fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	w.Close()
+	heard := make(chan secondary.Holder, 1)
+	go func() { // ends when the child's end of the pipe is closed, at the latest by its death
+		var h secondary.Holder
+		line, _ := bufio.NewReader(r).ReadBytes('\n')
+		if len(line) > 0 && json.Unmarshal(line, &h) != nil {
+			h = secondary.Holder{}
+		}
+		heard <- h
+	}()
+	ended := make(chan struct{})
+	stopper := make(chan struct{})
+	go func() {
+		defer close(stopper)
+		select {
+		case <-ended:
+			return
+		case <-ctx.Done():
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM) // gone already: Wait says so
+		t := time.NewTimer(childStop)
+		defer t.Stop()
+		select {
+		case <-ended:
+		case <-t.C:
+			p.Log.Warn("the child does not stop; killing it")
+			_ = cmd.Process.Kill()
+		}
+	}()
+	err = cmd.Wait()
+	close(ended)
+	<-stopper
+	holder = <-heard
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		return nil, holder, fmt.Errorf("wait for %s: %w", p.Name, err)
+	}
+	return cmd.ProcessState, holder, nil
+}
+
+// AnnounceSelf tells the parent, if there is one, who this run of the OSD is.
+func AnnounceSelf(h secondary.Holder) error {
+	f := os.NewFile(childPipe, "parent")
+	if f == nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := json.Marshal(&h)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(append(b, '\n')); err != nil {
+		return fmt.Errorf("tell the parent who we are: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,148 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+)
+
+// NewPool says what pool to make. Zero values mean the defaults.
+type NewPool struct {
+	Name          string
+	Replicas      int    // copies of each object
+	MinSize       int    // copies that must be there to serve [2 of 3 or more, else 1]
+	PGCount       int    // [32 per OSD and copy, as a power of two from 16 to 4096]
+	FailureDomain string // level of the placement tree of which a PG uses each node once [host]
+	RootNode      string
+	OSDTags       []string
+	BlockSize     int64 // bytes [the cluster's]
+	Granularity   int64 // bytes [the cluster's]
+	PGStripeSize  int64 // bytes
+	Force         bool  // also when there are too few OSDs or failure domains now
+}
+
+// Pool fills in the defaults and checks the pool against the cluster, which must have been read with its OSD states and statistics.
+func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
+	if _, taken := s.Pool(n.Name); taken {
+		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q exists already", n.Name), Way: "choose another name; `holdfast ls-pools` lists them"}
+	}
+	if n.MinSize == 0 {
+		n.MinSize = 1
+		if n.Replicas > 2 {
+			n.MinSize = 2
+		}
+	}
+	if n.PGCount == 0 {
+		n.PGCount = defaultPGs(s.OSDStats.Len(), n.Replicas)
+	}
+	p := &cluster.Pool{
+		Name: n.Name, Scheme: cluster.Replicated, PGSize: cluster.Number(n.Replicas), PGMinSize: cluster.Number(n.MinSize), PGCount: cluster.Number(n.PGCount), FailureDomain: n.FailureDomain,
+		RootNode: n.RootNode, OSDTags: n.OSDTags, BlockSize: cluster.Number(n.BlockSize), Granularity: cluster.Number(n.Granularity), PGStripeSize: cluster.Number(n.PGStripeSize),
+	}
+	if n.Replicas < 0 || n.MinSize < 0 || n.PGCount < 0 {
+		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}
+	}
+	if err := p.Validate(); err != nil {
+		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: err}
+	}
+	if n.Force {
+		return p, nil
+	}
+	if have := domains(s, p); have < n.Replicas {
+		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q wants %d copies on different nodes of level %q, and there are %d with OSDs", n.Name, n.Replicas, p.Domain(), have),
+			Way: "add OSDs, give a smaller --pg_size or another --failure_domain (osd: copies on one host), or --force to make the pool all the same"}
+	}
+	return p, nil
+}
+
+// defaultPGs is a number of PGs that gives every OSD about 32 of them.
+func defaultPGs(osds, replicas int) int {
+	n := max(16, osds*32/max(1, replicas))
+	return min(4096, 1<<bits.Len(uint(n-1)))
+}
+
+// domains counts the failure domains that have OSDs.
+func domains(s *cluster.Snapshot, p *cluster.Pool) int {
+	seen := map[string]bool{}
+	for n, st := range s.OSDStats.All() {
+		node := fmt.Sprint(uint64(n))
+		if p.Domain() == "osd" {
+			seen[node] = true
+			continue
+		}
+		at, ok := s.Placement[node]
+		if !ok || at.Parent == "" {
+			at.Parent = st.Host
+		}
+		for depth := 0; at.Parent != "" && depth < maxDepth; depth++ {
+			name := at.Parent
+			parent, ok := s.Placement[name]
+			if !ok {
+				parent = cluster.Node{Level: "host"}
+			}
+			if parent.Level == p.Domain() || parent.Level == "" && p.Domain() == "host" {
+				seen[name] = true
+				break
+			}
+			at = parent
+		}
+	}
+	return len(seen)
+}
+
+// maxDepth bounds the placement tree: a loop in it ends there.
+const maxDepth = 64
+
+// CreatePool adds the pool to config/pools under the lowest free number; s is the cluster as Pool was called with. done gets the number.
+func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done func(layout.PoolID, error)) {
+	r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.KeyPools}}}, func(res registry.TxnResult, err error) {
+		if err != nil {
+			done(0, err)
+			return
+		}
+		var kv *registry.KV
+		taken := map[layout.PoolID]bool{}
+		if len(res.Results[0]) > 0 {
+			kv = &res.Results[0][0]
+			pools, faults, err := cluster.ReadPools(kv.Value)
+			if err != nil {
+				done(0, &Error{Kind: Failed, What: "etcd key config/pools cannot be read", Err: err, Way: "correct it"})
+				return
+			}
+			for id, other := range pools {
+				taken[id] = true
+				if other.Name == p.Name {
+					done(0, &Error{Kind: Refused, What: fmt.Sprintf("pool %q exists already", p.Name), Way: "choose another name"})
+					return
+				}
+			}
+			for _, f := range faults {
+				taken[f.ID] = true // it is still there, and may be corrected
+			}
+		}
+		id := layout.PoolID(1)
+		for taken[id] {
+			if id++; id == 0 {
+				done(0, &Error{Kind: Refused, What: "there are no pool numbers left"})
+				return
+			}
+		}
+		made := *p
+		made.ID = id
+		txn, err := cluster.SetPool(kv, id, &made)
+		if err != nil {
+			done(0, err)
+			return
+		}
+		r.Txn(txn, func(res registry.TxnResult, err error) {
+			if err == nil && !res.Succeeded {
+				err = &Error{Kind: Refused, What: "somebody else changed the pools at the same moment", Way: "try again"}
+			}
+			done(id, err)
+		})
+	})
+}

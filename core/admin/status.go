@@ -1,0 +1,160 @@
+package admin
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+)
+
+// Status is the whole cluster at a glance.
+type Status struct {
+	Health     string       `json:"health"` // "ok", "degraded" (everything is served, copies are missing) or "down" (something is not served)
+	ClusterID  string       `json:"cluster_id"`
+	Monitors   int          `json:"monitors"`
+	Master     string       `json:"master"` // host of the leading monitor
+	OSDsUp     int          `json:"osds_up"`
+	OSDs       int          `json:"osds_total"`
+	Gateways   int          `json:"gateways"`
+	Pools      int          `json:"pools_total"`
+	PoolsUp    int          `json:"pools_active"` // all of whose PGs are active
+	Images     int          `json:"images"`
+	RawTotal   uint64       `json:"raw_total"` // bytes
+	RawUsed    uint64       `json:"raw_used"`
+	PGs        []StateCount `json:"pg_states"`
+	Clean      uint64       `json:"clean_bytes"`
+	Degraded   uint64       `json:"degraded_bytes"`
+	Misplaced  uint64       `json:"misplaced_bytes"`
+	Incomplete uint64       `json:"incomplete_bytes"`
+	Client     []Rate       `json:"client"`
+	Recovery   []Rate       `json:"recovery"`
+	Flags      []string     `json:"flags"`    // that hold something back, such as no_recovery
+	Warnings   []string     `json:"warnings"` // what an operator should look at
+}
+
+// StateCount is how many PGs have a state.
+type StateCount struct {
+	State string `json:"state"`
+	Count int    `json:"count"`
+}
+
+// Rate is what goes on now.
+type Rate struct {
+	Op   string `json:"op"`
+	Bps  uint64 `json:"bps"`
+	Iops uint64 `json:"iops"`
+}
+
+// nearfull is osd_nearfull_ratio where config/global does not say otherwise.
+const nearfull = 0.95
+
+// Report sums the cluster up.
+func Report(s *cluster.Snapshot) Status {
+	v := Status{Health: "ok", Monitors: s.Monitors.Len(), Gateways: s.Gateways.Len(), Pools: s.Pools.Len(), Images: s.Inodes.Len(), PGs: []StateCount{}, Client: []Rate{}, Recovery: []Rate{}, Flags: []string{}, Warnings: []string{}}
+	warn := func(format string, args ...any) { v.Warnings = append(v.Warnings, fmt.Sprintf(format, args...)) }
+	worse := func(h string) {
+		if v.Health != "down" {
+			v.Health = h
+		}
+	}
+	if s.ClusterID != nil {
+		v.ClusterID = s.ClusterID.ID.String()
+	}
+	if s.Master == nil {
+		warn("no monitor leads: lost OSDs are not replaced; start `holdfast mon`")
+		worse("degraded")
+	} else {
+		v.Master = s.Master.Hostname
+		v.Monitors = max(v.Monitors, 1)
+	}
+	for _, o := range OSDs(s) {
+		v.OSDs++
+		if !o.Up {
+			warn("OSD %d (host %s) is down", o.Num, cmp.Or(o.Host, "unknown"))
+			worse("degraded")
+			continue
+		}
+		v.OSDsUp++
+		v.RawTotal += o.Size
+		v.RawUsed += o.Size - min(o.Size, o.Free)
+		if o.Size > 0 && float64(o.Size-min(o.Size, o.Free)) >= ratio(s)*float64(o.Size) {
+			warn("OSD %d is nearly full (%s free of %s)", o.Num, Size(int64(o.Free)), Size(int64(o.Size)))
+		}
+		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsPrimary+st.SlowOpsSecondary > 0 {
+			warn("OSD %d has %d slow operations", o.Num, uint64(st.SlowOpsPrimary+st.SlowOpsSecondary))
+		}
+	}
+	v.pgs(s, warn, worse)
+	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub"} {
+		if t := s.GlobalString(name, ""); t == "true" || t == "1" || strings.TrimSpace(string(s.Global[name])) == "true" {
+			v.Flags = append(v.Flags, name)
+		}
+	}
+	if st := s.Stats; st != nil {
+		v.Degraded, v.Misplaced, v.Incomplete = uint64(st.ObjectBytes.Degraded), uint64(st.ObjectBytes.Misplaced), uint64(st.ObjectBytes.Incomplete)
+		v.Clean = uint64(st.ObjectBytes.Clean)
+		for _, op := range []string{"read", "write", "delete", "zero"} {
+			if r, ok := st.OpStats[op]; ok {
+				v.Client = append(v.Client, Rate{op, uint64(r.Bps), uint64(r.Iops)})
+			}
+		}
+		for _, op := range []string{"degraded", "misplaced"} {
+			if r, ok := st.RecoveryStats[op]; ok {
+				v.Recovery = append(v.Recovery, Rate{op, uint64(r.Bps), uint64(r.Iops)})
+			}
+		}
+	}
+	for key, f := range s.Faults.All() {
+		warn("etcd key %s cannot be used and what it held before stays in force: %v; %s", key, f.Reason, cmp.Or(f.Action, "correct it"))
+	}
+	return v
+}
+
+// pgs counts PGs by state, and says which pools are not served.
+func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(string)) {
+	counts := map[string]int{}
+	for id, p := range s.Pools.All() {
+		n, active := s.PGConfig.Count(id), uint32(0)
+		pgs, _ := PGs(s, PGFilter{Pool: p.Name})
+		for _, pg := range pgs {
+			state := strings.Join(pg.State, "+")
+			counts[state]++
+			switch {
+			case slices.Contains(pg.State, "active"):
+				active++
+				if len(pg.State) > 1 {
+					worse("degraded")
+				}
+			default:
+				worse("down")
+			}
+		}
+		switch {
+		case n == 0:
+			warn("pool %q has no PGs yet: the monitor makes them when there are enough OSDs", p.Name)
+			worse("down")
+		case active < n:
+			warn("pool %q: %d of %d PGs are not active and serve nothing; `holdfast pg-list '!active'` lists them", p.Name, n-active, n)
+			v.Health = "down"
+		default:
+			v.PoolsUp++
+		}
+	}
+	for state, n := range counts { // order: sorted below
+		v.PGs = append(v.PGs, StateCount{state, n})
+	}
+	slices.SortFunc(v.PGs, func(a, b StateCount) int { return cmp.Or(b.Count-a.Count, strings.Compare(a.State, b.State)) })
+}
+
+// ratio is osd_nearfull_ratio.
+func ratio(s *cluster.Snapshot) float64 {
+	var f cluster.Float
+	if raw, ok := s.Global["osd_nearfull_ratio"]; ok && json.Unmarshal(raw, &f) == nil && f > 0 {
+		return float64(f)
+	}
+	return nearfull
+}
