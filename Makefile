@@ -1,0 +1,68 @@
+# make build      bin/holdfast
+# make run        a whole cluster in ./data
+# make test       everything that has to pass, at most 20 minutes on 2 cores
+# make test-loop  the parts that depend on the event loop, on the one that HOLDFAST_LOOP names (uring, portable), or on both
+# make test-long  the long tests, one part at a time: make test-long PART=fuzz
+# make bench      measurements, beside fio on the same file
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+.PHONY: build run test lint test-setup test-unit test-loop test-long bench clean
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO ?= go
+RUN_FLAGS ?=
+# Packages whose tests run real processes; the others are unit tests.
+TESTS := ./tests/...
+UNITS = $$($(GO) list ./... | grep -v '^holdfast/tests/')
+
+build: bin/holdfast
+
+# go build decides what has to be built.
+.PHONY: bin/holdfast
+bin/holdfast: | go
+	$(GO) build -trimpath -ldflags "-X holdfast/appliance/cli.Version=$(VERSION)" -o $@ ./appliance/holdfast
+
+.PHONY: go
+go:
+	@command -v $(GO) >/dev/null || { echo "Go is missing: install Go $$(sed -n 's/^go //p' go.mod) or newer from https://go.dev/dl/" >&2; exit 1; }
+
+run: build
+	exec bin/holdfast up --dir ./data $(RUN_FLAGS)
+
+test-setup: | go
+	tests/setup.sh
+
+lint: | go
+	@out=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); if [ -n "$$out" ]; then echo "not formatted by gofmt:" $$out >&2; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool -modfile=packaging/tools.mod staticcheck ./...
+
+test-unit: | go
+	$(GO) test -race -shuffle=on -timeout 10m $(UNITS)
+
+# The tests of real processes come last and print Go's own closing lines.
+test: test-setup lint build test-unit
+	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(TESTS)
+
+LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
+
+test-loop: test-setup build
+	for loop in $(LOOPS); do \
+		echo "event loop: $$loop"; \
+		HOLDFAST_LOOP=$$loop HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... $(TESTS); \
+	done
+
+# Parts: fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the tests of real processes, twice).
+PART ?= all
+FUZZTIME ?= 30s
+
+test-long: test-setup build
+	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast FUZZTIME=$(FUZZTIME) tests/long.sh $(PART)
+
+bench: test-setup build
+	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast HOLDFAST_TEST_BENCH=1 $(GO) test -count=1 -timeout 30m -run 'Bench|^TestReport' -v ./tests/bench/...
+
+clean:
+	rm -rf bin
