@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"log/slog"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/loop"
+	"holdfast/core/registry"
+)
+
+const (
+	// fenceRetry is the wait before a fence that etcd did not confirm is written again.
+	fenceRetry = 200 * time.Millisecond
+	// fenceLife is how long a fence is kept: far longer than anything of its session can be on its way, since each change carries a deadline of at most op_ttl.
+	fenceLife = 10 * time.Minute
+)
+
+// fences writes fences of sessions of this gateway. It belongs to the first loop.
+type fences struct {
+	l       loop.Loop
+	r       registry.Registry
+	wait    time.Duration // after etcd has confirmed
+	log     *slog.Logger
+	timers  []*loop.Timer // armed, to be disarmed at the end
+	stopped bool
+}
+
+// newFences makes it. lock is pg_lock_time.
+func newFences(l loop.Loop, r registry.Registry, lock time.Duration, log *slog.Logger) *fences {
+	return &fences{l: l, r: r, wait: lock + lock/4, log: log}
+}
+
+// put has the OSDs refuse a session, and calls done when they do: etcd has confirmed the fence and pg_lock_time has passed. A member of a PG that has applied the fence renews its lock
+// only for primaries that have applied it, too.
+func (f *fences) put(session uint64, reason string, done func()) {
+	if f.stopped {
+		return
+	}
+	key := cluster.FenceKey(cluster.FenceSessionName(session))
+	value := cluster.Value(&cluster.Fence{Session: session, Reason: reason})
+	f.r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: value}}}, func(_ registry.TxnResult, err error) {
+		switch {
+		case f.stopped:
+		case err != nil:
+			f.log.Warn("a fence could not be written yet; the session that waits for it goes on waiting", "session", session, "err", err)
+			f.after(fenceRetry, func() { f.put(session, reason, done) })
+		default:
+			f.log.Info("session fenced", "session", session, "reason", reason)
+			f.after(f.wait, done)
+			f.after(fenceLife, func() { f.drop(key) })
+		}
+	})
+}
+
+// drop removes an old fence. One that outlives its gateway does no harm.
+func (f *fences) drop(key string) {
+	f.r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Delete, Key: key}}}, func(_ registry.TxnResult, err error) {
+		if err != nil && !f.stopped {
+			f.after(fenceLife, func() { f.drop(key) })
+		}
+	})
+}
+
+func (f *fences) after(d time.Duration, do func()) {
+	t := &loop.Timer{}
+	t.Fire = func() {
+		for i, o := range f.timers {
+			if o == t {
+				f.timers = append(f.timers[:i], f.timers[i+1:]...)
+				break
+			}
+		}
+		do()
+	}
+	f.timers = append(f.timers, t)
+	f.l.Arm(t, f.l.Now().Add(d))
+}
+
+func (f *fences) stop() {
+	f.stopped = true
+	for _, t := range f.timers {
+		f.l.Disarm(t)
+	}
+}

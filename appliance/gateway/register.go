@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/loop"
+	"holdfast/core/registry"
+)
+
+// registration keeps gateway/<id> in the registry, under a lease. It belongs to the first loop.
+//
+// A lost lease does not end the instance: the sessions live on with this process, and OSDs keep an instance's pairs for a minute after its key has gone. So the key is written again with
+// the same instance as soon as there is another lease.
+type registration struct {
+	l     loop.Loop
+	r     registry.Registry
+	key   string
+	ttl   time.Duration
+	value cluster.Gateway
+	log   *slog.Logger
+
+	lease   registry.Lease
+	retry   loop.Timer
+	said    bool // that another gateway has our name
+	stopped bool
+}
+
+const registerRetry = time.Second
+
+func newRegistration(l loop.Loop, r registry.Registry, o Options, log *slog.Logger) *registration {
+	id := o.Config.String("gateway_id")
+	if id == "" {
+		id = o.Host
+	}
+	if id == "" {
+		id, _ = os.Hostname() // "" is as good as an error
+	}
+	id = strings.ReplaceAll(id, "/", "-")
+	if id == "" {
+		id = "gateway"
+	}
+	g := &registration{l: l, r: r, key: cluster.GatewayKey(id), ttl: o.Config.Duration("etcd_lease_ttl"), log: log}
+	g.value = cluster.Gateway{Instance: o.Instance, Host: o.Host, Version: o.Version}
+	g.retry.Fire = g.write
+	return g
+}
+
+// start registers.
+func (g *registration) start(a Addresses) {
+	g.value.NBD, g.value.NFS, g.value.ISCSI = a.NBD, a.NFS, a.ISCSI
+	if !g.stopped {
+		g.lease = g.r.Grant(g.ttl, g)
+	}
+}
+
+// Granted is registry.LeaseHandler's.
+func (g *registration) Granted(registry.Lease) { g.write() }
+
+// Lost is registry.LeaseHandler's.
+func (g *registration) Lost(_ registry.Lease, err error) {
+	if g.stopped {
+		return
+	}
+	g.log.Warn("the registration has run out; the gateway goes on serving and registers again", "key", g.key, "err", err)
+	g.lease = g.r.Grant(g.ttl, g)
+}
+
+// write puts the key, if nobody else's is there: the one of an earlier run vanishes with its lease.
+func (g *registration) write() {
+	if g.stopped || g.lease.ID() == 0 {
+		return
+	}
+	lease := g.lease
+	put := []registry.Op{{Kind: registry.Put, Key: g.key, Value: cluster.Value(&g.value), Lease: lease.ID()}}
+	g.r.Txn(registry.Txn{If: []registry.Compare{registry.Absent(g.key)}, Then: put, Else: []registry.Op{{Kind: registry.Get, Key: g.key}}}, func(res registry.TxnResult, err error) {
+		switch {
+		case g.stopped || lease != g.lease:
+			return
+		case err == nil && res.Succeeded:
+			g.said = false
+			return
+		case err == nil && len(res.Results) == 1 && len(res.Results[0]) == 1 && res.Results[0][0].Lease == lease.ID():
+			return // a transaction of ours whose answer was lost
+		case err == nil && !g.said:
+			g.said = true
+			g.log.Warn("another gateway is registered under this name: an earlier run, until its lease runs out, or one with the same gateway_id", "key", g.key)
+		case err != nil:
+			g.log.Warn("the gateway could not be registered yet", "key", g.key, "err", err)
+		}
+		g.l.Arm(&g.retry, g.l.Now().Add(registerRetry))
+	})
+}
+
+// stop gives the registration up.
+func (g *registration) stop(done func()) {
+	g.stopped = true
+	g.l.Disarm(&g.retry)
+	if g.lease == nil {
+		done()
+		return
+	}
+	g.lease.Revoke(func(error) { done() }) // without an answer the key vanishes by itself
+}
