@@ -29,6 +29,9 @@ const (
 	skipFor       = 30 * time.Second
 )
 
+// cleanPause is how long after etcd did not take a record it is offered again.
+const cleanPause = time.Second
+
 // readmitPause is the first pause before a member that was left out is tried again; it doubles up to readmitPauseMax.
 const (
 	readmitPause    = time.Second
@@ -69,6 +72,7 @@ type pgRun struct {
 	round     uint64 // of the retry
 	locking   loop.Timer
 	readmit   loop.Timer
+	clean     loop.Timer
 	pause     time.Duration
 	lastWhy   string
 }
@@ -155,6 +159,7 @@ func (s *OSD) newPG(id layout.PGID) *pgRun {
 		}
 	}
 	r.readmit.Fire = r.tryReadmit
+	r.clean.Fire = r.recovered
 	if rec, ok := s.Snapshot().Records.Get(id); ok {
 		r.record, r.recordMod = *rec, rec.Mod
 	}
@@ -184,6 +189,7 @@ func (r *pgRun) do(e peering.Effect) {
 	case peering.Drain:
 		s.l.Disarm(&r.readmit)
 		s.l.Disarm(&r.locking)
+		s.l.Disarm(&r.clean)
 		r.activeDone = nil
 		if r.draining {
 			return
@@ -307,6 +313,10 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		return
 	}
 	rec := r.record
+	if uint64(rec.Generation) > r.generation {
+		r.exec(r.m.TakeFailed(round, "the pool was made anew, which has not been applied here yet"))
+		return
+	}
 	if uint64(rec.Generation) != r.generation {
 		// A pool made anew under the number of an earlier one: its PGs have no past.
 		rec = cluster.PGRecord{Generation: int64(r.generation), Interval: rec.Interval}
@@ -490,10 +500,20 @@ func (r *pgRun) unlock(osd layout.OSDNum, interval layout.Interval) {
 
 // unlockAll gives back what this PG holds anywhere.
 func (r *pgRun) unlockAll() {
-	r.unlock(r.s.o.Num, r.m.Interval)
+	r.s.locks.GiveBack(r.id)
 	for _, p := range r.s.sortedPeers() {
 		if interval, ok := p.pgs[r.id]; ok {
 			r.unlock(p.osd, interval.interval)
+		}
+	}
+}
+
+// unlockOthers gives back the grants of stores that were heard and are not members: the PG needs nothing of them any more, and they may clear away what they hold.
+func (r *pgRun) unlockOthers() {
+	for _, p := range r.s.sortedPeers() {
+		g, held := p.pgs[r.id]
+		if held && !slices.ContainsFunc(r.m.Acting, func(a peering.Member) bool { return a.OSD == p.osd }) {
+			r.unlock(p.osd, g.interval)
 		}
 	}
 }
@@ -687,6 +707,7 @@ func (r *pgRun) serve(e peering.Effect) {
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if r.m.Record.IsClean() {
 		r.served.SetClean()
+		r.unlockOthers()
 	}
 	if len(e.Members) < r.size {
 		r.pause = min(max(r.pause*2, readmitPause), readmitPauseMax)
@@ -730,11 +751,17 @@ func (r *pgRun) recovered() {
 		if round != r.m.Round || r.served == nil {
 			return
 		}
+		if !ok && r.record.Interval == r.m.Interval {
+			// Nobody else has taken the PG: etcd did not answer, or the lease is being made again. That must not stop what is served.
+			s.l.Arm(&r.clean, s.l.Now().Add(cleanPause))
+			return
+		}
 		if !ok {
 			r.exec(r.m.Restart())
 			return
 		}
 		r.m.Cleaned(round, clean)
+		r.unlockOthers()
 		r.served.SetClean()
 		s.log.Info("PG clean", "pg", r.id.String(), "interval", uint64(r.m.Interval))
 		s.l.Defer(&r.report)

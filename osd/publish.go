@@ -2,6 +2,7 @@ package osd
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -90,6 +91,7 @@ func (s *OSD) publishStats() {
 		}
 	})
 	s.recordSequence(func() {})
+	s.stray.look(s)
 }
 
 // recordSequence writes down how far the store's journal is durable, so that a disk set back to an earlier state is recognized.
@@ -118,23 +120,29 @@ type strayJob struct {
 // strayBatch is how many objects are removed at once.
 const strayBatch = 64
 
-// look starts the removal for one PG if there is one whose record, clean and active, does not name our store.
+// unneeded reports whether a PG needs nothing of this store: its record is clean and active, does not name the store, and is newer than anything the store was locked for. Our
+// view of the registry may be old; the last condition holds back a removal that a later record, which we have not seen, would forbid.
+func (s *OSD) unneeded(rec store.PGRecord) bool {
+	now, ok := s.Snapshot().Records.Get(rec.PG)
+	if !ok || uint64(now.Generation) != rec.Generation || !now.Active() || len(now.Sets) != 1 || now.Activated < rec.Interval || s.pgs[rec.PG] != nil || s.locks.Granted(rec.PG) {
+		return false
+	}
+	for _, m := range slices.Concat(now.Sets[0].Members, now.Participants) {
+		if m.Store == s.self.Store {
+			return false
+		}
+	}
+	return len(now.Participants) == len(now.Sets[0].Members)
+}
+
+// look starts the removal for one PG that needs nothing of our store.
 func (j *strayJob) look(s *OSD) {
 	if j.running || s.failed || s.stopping {
 		return
 	}
 	j.s = s
-	snap := s.Snapshot()
 	for _, rec := range s.o.Store.PGs() {
-		now, ok := snap.Records.Get(rec.PG)
-		if !ok || uint64(now.Generation) != rec.Generation || !now.Active() || len(now.Sets) != 1 || s.pgs[rec.PG] != nil || s.locks.Granted(rec.PG) {
-			continue
-		}
-		named := false
-		for _, m := range append(now.Sets[0].Members, now.Participants...) {
-			named = named || m.Store == s.self.Store
-		}
-		if named || len(now.Participants) != len(now.Sets[0].Members) {
+		if !s.unneeded(rec) {
 			continue
 		}
 		j.running, j.pg = true, rec.PG
@@ -145,7 +153,7 @@ func (j *strayJob) look(s *OSD) {
 
 func (j *strayJob) step() {
 	s := j.s
-	if s.locks.Granted(j.pg) || s.failed {
+	if rec, ok := s.o.Store.PG(j.pg); !ok || !s.unneeded(rec) || s.failed {
 		j.running = false
 		return
 	}

@@ -33,6 +33,7 @@ type Options struct {
 	MinSize  int
 	PGs      int
 	DiskSize int64
+	OutTime  time.Duration // osd_out_time; 0 is the default
 }
 
 // Cluster is one simulated cluster.
@@ -132,7 +133,7 @@ func (c *Cluster) Snapshot() *cluster.Snapshot { return c.follower.Snapshot() }
 // StartMonitor starts the monitor again.
 func (c *Cluster) StartMonitor() {
 	c.monLoop = c.W.NewLoop("mon")
-	c.mon = monitor.Start(c.monLoop, monitor.Options{Hostname: "mon", Registry: c.Reg.Open(c.monLoop)})
+	c.mon = monitor.Start(c.monLoop, monitor.Options{Hostname: "mon", Registry: c.Reg.Open(c.monLoop), OSDOutTime: c.O.OutTime})
 }
 
 func (n *Node) name() string { return fmt.Sprintf("osd%d", n.Num) }
