@@ -1,0 +1,90 @@
+package bench
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/tests/e2e/stand"
+)
+
+var report = flag.String("report", "", "document whose tables are to be replaced; without it nothing is measured")
+
+// The floors: what is missed fails the run.
+const (
+	storeFloor   = 0.60 // of fio's rate, 4k random write at depth 32
+	latencyFloor = 5    // times fio's latency, over NBD at depth 1
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(stand.Main(m))
+}
+
+// TestReport measures for about four minutes.
+func TestReport(t *testing.T) {
+	if *report == "" {
+		t.Skip("nothing asked for: `make bench`")
+	}
+	path := filepath.Join(t.TempDir(), "disk")
+	store := measureStore(t, path)
+	nbd := measureNBD(t, path)
+	tables := render(store, nbd)
+	fmt.Print(tables)
+	if err := replace(*report, tables); err != nil {
+		t.Error(err)
+	}
+	if r := store[1]; r.store.iops < storeFloor*r.raw.iops {
+		t.Errorf("floor missed: %v: the store does %.0f %% of fio, wanted %.0f %%", r.cell, 100*r.store.iops/r.raw.iops, 100*storeFloor)
+	}
+	for _, i := range []int{0, 2} {
+		if r := nbd[i]; r.nbd.latency > latencyFloor*r.raw.latency {
+			t.Errorf("floor missed: NBD %v takes %.1f times a raw one, wanted at most %d", r.cell, float64(r.nbd.latency)/float64(r.raw.latency), latencyFloor)
+		}
+	}
+}
+
+func us(d time.Duration) string { return fmt.Sprintf("%d us", d.Microseconds()) }
+
+func render(store []storeRow, nbd []nbdRow) string {
+	var b strings.Builder
+	var u unix.Utsname
+	_ = unix.Uname(&u) // a missing kernel version is no reason to measure nothing
+	fmt.Fprintf(&b, "Measured on %s with Linux %s, %d processors, %s.\n\n", time.Now().Format("2006-01-02"), unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), runtime.Version())
+	b.WriteString("**The store alone**\n\n| load | fio | store | ratio | latency fio / store | flushes, device writes, processor time per op |\n|---|---|---|---|---|---|\n")
+	for _, r := range store {
+		fmt.Fprintf(&b, "| %v | %.0f/s | %.0f/s | %.2f | %s / %s | %.2f, %.2f, %.0f us |\n", r.cell, r.raw.iops, r.store.iops, r.store.iops/r.raw.iops, us(r.raw.latency), us(r.store.latency), r.store.flushes, r.store.writes, r.store.cpu)
+	}
+	b.WriteString("\n**NBD to a cluster of three OSDs, three copies, on one disk**\n\n| load | fio on the disk | over NBD | ratio | latency disk / NBD | times | 99 % disk / NBD |\n|---|---|---|---|---|---|---|\n")
+	for _, r := range nbd {
+		fmt.Fprintf(&b, "| %v | %.0f/s | %.0f/s | %.2f | %s / %s | %.1f | %s / %s |\n", r.cell, r.raw.iops, r.nbd.iops, r.nbd.iops/r.raw.iops, us(r.raw.latency), us(r.nbd.latency),
+			float64(r.nbd.latency)/float64(r.raw.latency), us(r.raw.p99), us(r.nbd.p99))
+	}
+	return b.String()
+}
+
+const (
+	begin = "<!-- bench: begin -->\n"
+	end   = "<!-- bench: end -->\n"
+)
+
+// replace puts the tables between the markers of a document.
+func replace(path, tables string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	head, rest, ok := strings.Cut(string(text), begin)
+	_, tail, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no markers for the tables", path)
+	}
+	return os.WriteFile(path, []byte(head+begin+tables+end+tail), 0o644)
+}

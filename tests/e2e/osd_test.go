@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"holdfast/tests/e2e/stand"
+)
+
+// TestOSDKilledUnderLoad kills one of three OSD processes at a time under load: writes go on, no client sees an error, and when it is back everything becomes active again.
+//
+// Odd rounds kill the child alone: its parent tells the others, and I/O must go on within a second. Even rounds kill both, so that only time tells.
+func TestOSDKilledUnderLoad(t *testing.T) {
+	d := stand.StartDaemons(t, 3, 512<<20)
+	d.CLI("create", "demo", "--size", "256M")
+	l := stand.NewLoad(t, 16384, d.Dial("demo"))
+	for round := range rounds(2, 20) {
+		n := round%3 + 1
+		l.Start(16)
+		time.Sleep(500 * time.Millisecond)
+		whole := round%2 == 0
+		limit := time.Second
+		if whole {
+			limit = 6 * time.Second
+			d.OSDs[n].Kill()
+		} else if err := syscall.Kill(d.Child(n), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(limit + time.Second)
+		gap, slowest := l.Pause()
+		before := l.Writes.Load()
+		time.Sleep(500 * time.Millisecond)
+		if l.Writes.Load() == before {
+			t.Errorf("round %d: nothing is written while OSD %d is away", round, n)
+		}
+		if whole {
+			d.StartOSD(n)
+		}
+		d.AwaitActive(60 * time.Second)
+		gapAll, slowestAll := l.Pause()
+		l.Stop()
+		l.Verify()
+		t.Logf("round %d: OSD %d killed (parent too: %v): longest pause %v, slowest request %v; until it was back %v, %v; %d writes so far", round, n, whole,
+			gap.Round(time.Millisecond), slowest.Round(time.Millisecond), gapAll.Round(time.Millisecond), slowestAll.Round(time.Millisecond), l.Writes.Load())
+		if slowest > limit {
+			t.Errorf("round %d: a request took %v, wanted at most %v", round, slowest, limit)
+		}
+		if errs := l.Errors(); len(errs) > 0 {
+			t.Errorf("round %d: clients saw errors: %v", round, errs)
+		}
+	}
+}
