@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -120,18 +119,14 @@ func checkShape(s *bootstrap.Shape) error {
 	return nil
 }
 
-// configuration merges what was given into the folder's holdfast.conf, and returns what belongs into config/global.
-func configuration(d *bootstrap.Dir, o *Options) (global map[string]json.RawMessage, err error) {
-	file, err := d.Configuration()
-	if err != nil {
-		return nil, err
+// configuration merges what was given into the folder's holdfast.conf, which is not written yet, and returns what belongs into config/global.
+func configuration(d *bootstrap.Dir, o *Options) (file, global map[string]json.RawMessage, err error) {
+	// The flags are checked here, all at once, before anything is written.
+	if _, err := config.Load(config.Sources{Flags: o.Flags}); err != nil {
+		return nil, nil, &admin.Error{Kind: admin.Usage, What: "wrong configuration", Err: err, Way: "`holdfast help parameters` lists what is allowed"}
 	}
-	key := d.File("cluster.key")
-	if _, ok := file["cluster_key_file"]; ok || d.Fresh || !d.Shape.Ready {
-		if key, err = d.MakeKey(); err != nil {
-			return nil, err
-		}
-		file["cluster_key_file"] = text(key)
+	if file, err = d.Configuration(); err != nil {
+		return nil, nil, err
 	}
 	if _, ok := file["etcd_address"]; !ok {
 		file["etcd_address"] = list([]string{DefaultEtcd})
@@ -139,10 +134,6 @@ func configuration(d *bootstrap.Dir, o *Options) (global map[string]json.RawMess
 	}
 	if len(o.Etcd) > 0 {
 		file["etcd_address"] = list(o.Etcd)
-	}
-	// The flags are checked here, all at once, before anything is written.
-	if _, err := config.Load(config.Sources{Flags: o.Flags, Environ: os.Environ()}); err != nil {
-		return nil, &admin.Error{Kind: admin.Usage, What: "wrong configuration", Err: err, Way: "`holdfast help parameters` lists what is allowed"}
 	}
 	global = map[string]json.RawMessage{}
 	for _, name := range slices.Sorted(maps.Keys(o.Flags)) {
@@ -154,7 +145,7 @@ func configuration(d *bootstrap.Dir, o *Options) (global map[string]json.RawMess
 			global[name] = text(o.Flags[name])
 		}
 	}
-	return global, d.WriteConfiguration(file)
+	return file, global, nil
 }
 
 func text(s string) json.RawMessage {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,11 +44,10 @@ type Cluster struct {
 	etcd    *etcd
 	link    *daemon.Link
 	mon     *daemon.Monitor
-	gate    *gatewayPart
+	gate    *daemon.Gateway
 
 	mu    sync.Mutex
 	osds  map[layout.OSDNum]*daemon.OSD // guarded by mu; those that run
-	downs []string                      // guarded by mu; what has been said of those that do not
 	bury  sync.WaitGroup                // reports of deaths
 	ended chan error                    // the cluster cannot go on
 }
@@ -118,30 +118,24 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.firstImage(ctx); err != nil {
 		return err
 	}
-	if c.gate, err = startGateway(ctx, c); err != nil {
+	if c.gate, err = daemon.StartGateway(ctx, daemon.GatewayOptions{Config: c.v, Key: c.key, Host: daemon.Host(), Version: c.o.Version, Log: c.log.With("component", "gateway")}); err != nil {
 		return err
 	}
 	d.Shape.Ready = true
 	return d.Save()
 }
 
-// configure reads and writes the folder's configuration, and refuses addresses that cannot be listened on.
+// configure merges flags and the folder's configuration, refuses addresses that cannot be listened on, and only then writes anything.
 func (c *Cluster) configure() (map[string]json.RawMessage, error) {
-	global, err := configuration(c.dir, &c.o)
+	file, global, err := configuration(c.dir, &c.o)
 	if err != nil {
 		return nil, err
 	}
-	if c.v, err = daemon.LoadConfig(map[string]string{"config_path": c.dir.ConfigFile()}); err != nil {
+	if c.v, err = loadFile(file, c.dir.ConfigFile()); err != nil {
 		return nil, err
-	}
-	if c.log, c.logFile, err = openLog(c.dir.File("holdfast.log"), daemon.Level(c.v), c.o.Errors); err != nil {
-		return nil, &admin.Error{Kind: admin.Failed, What: "cannot write the log", Err: err}
 	}
 	for _, w := range c.v.Warnings {
 		c.o.Say("warning: %s", w)
-	}
-	if c.key, err = daemon.Key(c.v); err != nil {
-		return nil, err
 	}
 	for _, a := range c.v.List("etcd_address") {
 		if err := loopbackOnly(a); err != nil {
@@ -156,7 +150,42 @@ func (c *Cluster) configure() (map[string]json.RawMessage, error) {
 		}
 	}
 	// Only a folder whose start got so far is a cluster: a refused start leaves nothing to be repaired.
-	return global, c.dir.Save()
+	if err := c.dir.Save(); err != nil {
+		return nil, err
+	}
+	if _, ok := file["cluster_key_file"]; ok || !c.dir.Shape.Ready {
+		key, err := c.dir.MakeKey()
+		if err != nil {
+			return nil, err
+		}
+		file["cluster_key_file"] = text(key)
+	}
+	if err := c.dir.WriteConfiguration(file); err != nil {
+		return nil, err
+	}
+	if c.v, err = loadFile(file, c.dir.ConfigFile()); err != nil {
+		return nil, err
+	}
+	if c.key, err = daemon.Key(c.v); err != nil {
+		return nil, err
+	}
+	if c.log, c.logFile, err = openLog(c.dir.File("holdfast.log"), daemon.Level(c.v), c.o.Errors); err != nil {
+		return nil, &admin.Error{Kind: admin.Failed, What: "cannot write the log", Err: err}
+	}
+	return global, nil
+}
+
+// loadFile is the configuration that a file with this content, and the environment, make.
+func loadFile(file map[string]json.RawMessage, name string) (*config.Values, error) {
+	b, err := json.Marshal(file)
+	if err != nil {
+		return nil, err
+	}
+	v, err := config.Load(config.Sources{Environ: os.Environ(), File: b, FileName: name})
+	if err != nil {
+		return nil, &admin.Error{Kind: admin.Usage, What: "wrong configuration", Err: err, Way: "`holdfast help parameters` lists what is allowed"}
+	}
+	return v, nil
 }
 
 // loopbackOnly refuses addresses of etcd that others can reach: it has no users and no TLS here.
@@ -299,10 +328,10 @@ func (c *Cluster) running() map[layout.OSDNum]uint64 {
 	return out
 }
 
-// wait waits until every PG of every pool that can be served is, and says what it waits for when that takes long. A pool that waits for OSDs which are not there is named,
-// and does not keep the others from being served.
+// wait waits until every PG of every pool is served, and says what it waits for when that takes long. Then a pool that is served is enough: one that lacks OSDs must not keep
+// the others from being used.
 func (c *Cluster) wait(ctx context.Context) error {
-	for told := false; ; {
+	for said := ""; ; {
 		step, cancel := context.WithTimeout(ctx, slowStart)
 		_, err := c.link.Until(step, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionPGs, func(s *cluster.Snapshot) bool { return serves(s, c.running()) })
 		cancel()
@@ -323,13 +352,15 @@ func (c *Cluster) wait(ctx context.Context) error {
 			continue
 		}
 		st := admin.Report(s)
-		for _, w := range st.Warnings {
-			c.o.Say("waiting: %s", w)
+		if now := strings.Join(st.Warnings, "; "); now != said {
+			said = now
+			for _, w := range st.Warnings {
+				c.o.Say("warning: %s", w)
+			}
 		}
-		if !told && len(st.Warnings) == 0 {
-			c.o.Say("waiting: PGs are not active yet")
+		if st.PoolsUp > 0 {
+			return nil
 		}
-		told = true
 	}
 }
 
@@ -415,7 +446,7 @@ func (c *Cluster) stop(say func(string, ...any)) {
 	if c.gate != nil {
 		say("stopping the gateway")
 		x, cancel := stopContext()
-		late("gateway", c.gate.stop(x))
+		late("gateway", c.gate.Stop(x))
 		cancel()
 	}
 	if c.mon != nil {

@@ -91,7 +91,7 @@ Exit codes: 0 done, 1 tried and went wrong, 2 wrong command or configuration, 3 
 			root.AddCommand(c)
 		}
 	}
-	add("run", a.up(), a.osd(), a.mon())
+	add("run", a.up(), a.osd(), a.mon(), a.gateway())
 	add("see", a.status(), a.df(), a.ls(), a.lsPools(), a.lsOSD(), a.pgList())
 	add("do", a.create(), a.rm(), a.modify(), a.createPool(), a.disk())
 	root.AddCommand(a.version(), a.parameters())

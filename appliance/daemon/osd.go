@@ -219,4 +219,3 @@ func storeError(name, device string, err error) error {
 	}
 	return e
 }
-
