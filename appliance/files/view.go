@@ -72,7 +72,9 @@ func (v *view) set(path string, now nfs.Time, edit func(*dir)) {
 	d := dir{path: path, changed: now}
 	if old, ok := v.dirs.Get(path); ok {
 		d = *old
-		v.dirIDs = v.dirIDs.Without(old.id)
+		if at, _ := v.dirIDs.Get(old.id); at == path { // it may have moved on already
+			v.dirIDs = v.dirIDs.Without(old.id)
+		}
 	}
 	edit(&d)
 	if d.below == 0 && d.rec == nil {
