@@ -396,9 +396,6 @@ func (r *pgRun) peeringRecord() peering.Record {
 	for _, set := range c.Sets {
 		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: toPeering(set.Members)})
 	}
-	for _, l := range c.Late {
-		out.Late = append(out.Late, peering.Late{Member: peering.Member(l.PGMember), Since: l.Since})
-	}
 	return out
 }
 
@@ -421,9 +418,6 @@ func fromPeering(rec peering.Record) cluster.PGRecord {
 	c := cluster.PGRecord{Generation: int64(rec.Generation), Interval: rec.Interval, Primary: rec.Primary, Instance: rec.Instance, Activated: rec.Activated, Floor: rec.Floor, Participants: list(rec.Participants)}
 	for _, set := range rec.Sets {
 		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: list(set.Members)})
-	}
-	for _, l := range rec.Late {
-		c.Late = append(c.Late, cluster.PGLate{PGMember: cluster.PGMember(l.Member), Since: l.Since})
 	}
 	return c
 }

@@ -30,13 +30,6 @@ type PGRecord struct {
 	Floor        layout.Version  `json:"version_floor,omitempty"` // every version given out later is above it
 	Sets         []PGSet         `json:"sets,omitempty"`          // activated sets that may hold the only copy of something; the last is that of Activated
 	Participants []PGMember      `json:"participants,omitempty"`  // of the interval Activated
-	Late         []PGLate        `json:"late,omitempty"`          // participants that joined with copies which nobody vouches for
-}
-
-// PGLate is a participant whose word counts only for what was written from Since on.
-type PGLate struct {
-	PGMember
-	Since layout.Interval `json:"since"`
 }
 
 // Active reports whether the last take was followed by its activation.

@@ -4,7 +4,8 @@
 //   - Only activated intervals bind and judge. The record of a PG names, for each set that may still hold the only copy of something, the OSDs and their stores.
 //   - A PG activates only when from each recorded set a store is heard that took part in the last activated interval.
 //   - The truth about an object is the newest version among the participants of that interval. What others hold is a copy of the truth, outdated, or false; false copies are
-//     voided durably before the PG activates. A store that joins is a participant from then on, but its word counts only for what is written from then on (see Late).
+//     voided durably before the PG activates. Afterwards their stores are participants too and their word counts,
+//     but not for the sets of before (see WithSet).
 package peering
 
 import (
@@ -49,35 +50,18 @@ type Record struct {
 	Floor        layout.Version  `json:"floor"`                  // versions at or below were assigned, or may have been
 	Sets         []Set           `json:"sets,omitempty"`         // activated sets that may hold the only copy of something, oldest first; the last is that of Activated
 	Participants []Member        `json:"participants,omitempty"` // of the interval Activated: its set, and each store heard that took part in the one before
-	Late         []Late          `json:"late,omitempty"`         // of these, those whose older copies nobody vouches for
-}
-
-// Late is a participant that joined with copies which nobody vouches for: it was not one of the interval before. Its word counts only for what was written from Since on, until
-// the PG is clean. What it holds from before may be a write that was never acknowledged on top of one that was, which it therefore has no more.
-type Late struct {
-	Member
-	Since layout.Interval `json:"since"`
-}
-
-// since is the first interval whose writes a store's word counts for; ok is false for one that is no participant.
-func (r Record) since(a Member) (since layout.Interval, ok bool) {
-	for _, l := range r.Late {
-		if l.Member == a {
-			return l.Since, true
-		}
-	}
-	return 0, contains(r.Participants, a)
 }
 
 // WithSet is the record after the interval has been activated on set, with others heard besides: older sets stay unless a recorded set implies them.
 //
-// A member that did not take part in the interval before is late: from now on it does not stand for older sets that name it. Hearing the others was required and they are still
-// named, so none becomes empty. A store heard besides that did not take part in the interval before does not take part in this one either: its word was not needed.
+// A member that did not take part in the interval before does not stand for the older sets that name it any more: it may hold a write that was never acknowledged on top of one
+// that was, which it therefore has no more. Hearing another of each set was required, so none becomes empty. A store heard besides that did not take part in the interval before
+// does not take part in this one either: its word was not needed.
 func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor layout.Version) Record {
 	n := r
 	n.Activated = interval
 	n.Floor = max(r.Floor, floor)
-	n.Sets, n.Late = nil, nil
+	n.Sets = nil
 	n.Participants = slices.Clone(set)
 	for _, m := range heard {
 		if contains(r.Participants, m) && !contains(set, m) {
@@ -85,17 +69,6 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 		}
 	}
 	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
-	if r.Activated != 0 {
-		for _, m := range n.Participants {
-			since, took := r.since(m)
-			if !took {
-				since = interval
-			}
-			if since != 0 {
-				n.Late = append(n.Late, Late{Member: m, Since: since})
-			}
-		}
-	}
 	older := make([]Set, 0, len(r.Sets))
 	for _, s := range r.Sets {
 		stand := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return contains(set, m) && !contains(r.Participants, m) })
@@ -124,13 +97,13 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 func (r Record) Clean() Record {
 	n := r
 	n.Sets = slices.Clone(r.Sets[len(r.Sets)-1:])
-	n.Participants, n.Late = slices.Clone(n.Sets[0].Members), nil
+	n.Participants = slices.Clone(n.Sets[0].Members)
 	return n
 }
 
 // IsClean reports whether the record needs nobody but its current set.
 func (r Record) IsClean() bool {
-	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members) && len(r.Late) == 0
+	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members)
 }
 
 // Names reports whether the record still needs, or may still listen to, a store.
@@ -176,8 +149,10 @@ type Entry struct {
 
 func (e Entry) same(f Entry) bool { return e.Version == f.Version && e.Interval == f.Interval }
 
+// newer compares intervals first. Along an object's true history both grow, but a hot object's versions may reach into those of later intervals: a false copy from such an
+// interval must not pass for newer than what was written after it.
 func (e Entry) newer(f Entry) bool {
-	return e.Version > f.Version || e.Version == f.Version && e.Interval > f.Interval
+	return e.Interval > f.Interval || e.Interval == f.Interval && e.Version > f.Version
 }
 
 // Listing is what one heard store holds of the PG.
@@ -212,7 +187,9 @@ type Verdict struct {
 
 type truth struct {
 	entry   Entry
+	oldest  Entry  // that a participant holds
 	known   bool   // entry is the word of a participant
+	judges  int    // participants that hold some version
 	holders uint64 // listings (by index) that hold entry
 	listed  uint64 // listings that list the object at all
 }
@@ -232,15 +209,27 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 		}
 		return t
 	}
+	judges := 0
 	for _, l := range lists {
 		// A PG that was never activated has no participants, and nothing it holds was ever acknowledged.
-		since, judge := r.since(l.Member)
+		judge := contains(r.Participants, l.Member)
+		if judge {
+			judges++
+		}
 		for _, e := range l.Entries {
 			v.Floor = max(v.Floor, e.Version)
 			t := at(e.Object)
-			if judge && e.Interval >= since && !e.Void && (!t.known || e.newer(t.entry)) {
-				t.entry, t.known = e, true
+			if !judge || e.Void {
+				continue
 			}
+			if !t.known || e.newer(t.entry) {
+				t.entry = e
+			}
+			if !t.known || t.oldest.newer(e) {
+				t.oldest = e
+			}
+			t.known = true
+			t.judges++
 		}
 	}
 	held := make([]map[layout.ObjectID]Entry, len(lists)) // what a listing holds instead of the truth
@@ -256,7 +245,9 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 				held[i] = make(map[layout.ObjectID]Entry)
 			}
 			held[i][e.Object] = e
-			if !e.Void && (!t.known || !t.entry.newer(e)) {
+			// An outdated copy need not be voided if every participant has a newer one: then it can't be mistaken for the truth however many of them are lost before recovery.
+			outdated := t.judges == judges && t.oldest.newer(e) || contains(r.Participants, l.Member) && t.entry.newer(e)
+			if !e.Void && !outdated {
 				v.Voids[l.Member.OSD] = append(v.Voids[l.Member.OSD], e)
 			}
 		}

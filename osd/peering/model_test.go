@@ -68,7 +68,7 @@ type model struct {
 	writes  int          // ever begun; a write's number is its content
 	deletes map[int]bool // contents that are deletions
 	low     map[layout.ObjectID]int
-	highest map[layout.ObjectID]int
+	dead    map[layout.ObjectID][][2]int // contents after the first up to the second were not there when the first was served: they must never come
 	late    []modelLate
 	stores  byte
 	replace bool // a store was replaced: the PG may wait for ever
@@ -79,7 +79,7 @@ type model struct {
 }
 
 func newModel(seed uint64) *model {
-	w := &model{rng: rand.New(rand.NewPCG(seed, 9)), low: map[layout.ObjectID]int{}, highest: map[layout.ObjectID]int{}, deletes: map[int]bool{}}
+	w := &model{rng: rand.New(rand.NewPCG(seed, 9)), low: map[layout.ObjectID]int{}, dead: map[layout.ObjectID][][2]int{}, deletes: map[int]bool{}}
 	for i := range 3 + w.rng.IntN(2) {
 		o := &modelOSD{num: layout.OSDNum(i + 1), up: true}
 		w.format(o)
@@ -339,6 +339,14 @@ func (w *model) check(o *modelOSD, id layout.ObjectID) {
 		}
 		return
 	}
+	for _, d := range w.dead[id] {
+		if c.content > d[0] && c.content <= d[1] {
+			panic(fmt.Sprintf("object %d reads as content %d (%+v), but after that was begun content %d was served as whole", id.Stripe>>17, c.content, c.Entry, d[0]))
+		}
+	}
+	if n := len(w.dead[id]); n == 0 || w.dead[id][n-1] != [2]int{c.content, w.writes} {
+		w.dead[id] = append(w.dead[id], [2]int{c.content, w.writes})
+	}
 	if c.Void || c.content < low {
 		panic(fmt.Sprintf("object %d reads as content %d (%+v), but content %d was acknowledged or read", id.Stripe>>17, c.content, c.Entry, low))
 	}
@@ -462,6 +470,10 @@ func (w *model) recoverOne(o *modelOSD) {
 		delete(o.unclean, id)
 		w.say("recovered %d: content %d", id.Stripe>>17, truth.content)
 		w.check(o, id)
+	}
+	if w.record.Interval != o.m.Interval && w.owner == o.num {
+		w.put(o, o.m.Restart()) // somebody else took the PG meanwhile
+		return
 	}
 	if len(o.unclean) == 0 && !o.m.Record.IsClean() && w.record.Interval == o.m.Interval && w.owner == o.num {
 		w.say("clean")
@@ -591,7 +603,7 @@ func runModel(t *testing.T, seed uint64, steps int) (w *model, ok bool) {
 	w = newModel(seed)
 	defer func() {
 		if r := recover(); r != nil {
-			t.Errorf("history %d: %v\n%s", seed, r, strings.Join(w.log[max(0, len(w.log)-60):], "\n"))
+			t.Errorf("history %d: %v\n%s", seed, r, strings.Join(w.log[max(0, len(w.log)-*show):], "\n"))
 			ok = false
 		}
 	}()
@@ -605,6 +617,7 @@ func runModel(t *testing.T, seed uint64, steps int) (w *model, ok bool) {
 var (
 	histories = flag.Uint64("histories", 20000, "how many histories TestRandomHistoriesLoseNothing runs")
 	first     = flag.Uint64("first", 0, "the number of the first one")
+	show      = flag.Int("show", 60, "how many of the last events of a failing history are shown")
 	steps     = flag.Int("steps", 150, "how long each is")
 )
 
