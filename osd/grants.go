@@ -113,6 +113,11 @@ func (p *peerRun) renewed() {
 			p.compare(a.Grants)
 		}
 		p.revision = a.Revision
+		for _, g := range p.pgs { // order: any
+			if g.since >= p.sent {
+				p.revision = 0 // not compared: the next answer must list it
+			}
+		}
 		p.until = p.sent.Add(s.o.LockTime * 9 / 10)
 	}
 	done := p.inFlight
@@ -175,6 +180,9 @@ func (r *pgRun) lost(osd layout.OSDNum, full bool) {
 		return
 	}
 	r.exec(r.m.Lost(osd))
+	if r.m.Phase == peering.Active && !r.readmit.Armed() && len(r.m.LeftOut()) > 0 {
+		r.s.l.Arm(&r.readmit, r.s.l.Now().Add(readmitPause)) // a store that objects are copied from
+	}
 }
 
 // Lost is the primary's word that a member failed it.

@@ -91,23 +91,23 @@ type Locks struct {
 	started loop.Instant
 	pairs   map[layout.OSDNum]*pair
 	pgs     map[layout.PGID]*grant
-	busy    map[layout.PGID]int      // changes that the store is carrying out
-	idle    map[layout.PGID][]func() // who waits for busy to be 0
-	dead    map[uint64]bool          // instances reported dead by their parents
-	behind  func(applied int64) bool // whether a holder that applied only so much may not renew
+	busy    map[layout.PGID]int        // changes that the store is carrying out
+	idle    map[layout.PGID][]func()   // who waits for busy to be 0
+	dead    map[layout.OSDNum][]uint64 // instances reported dead by their parents, at most maxDead of each OSD
+	behind  func(applied int64) bool   // whether a holder that applied only so much may not renew
 }
 
 // NewLocks makes the table of a store that has just been opened. ttl is T, how long a grant lasts.
 func NewLocks(l loop.Loop, st *store.Store, self Holder, ttl time.Duration, behind func(applied int64) bool) *Locks {
 	return &Locks{
 		l: l, st: st, self: self, ttl: ttl, started: l.Now(), behind: behind,
-		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[uint64]bool{},
+		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[layout.OSDNum][]uint64{},
 	}
 }
 
 // live reports whether g is in force. Our own process's grants last as long as it does.
 func (t *Locks) live(g *grant) bool {
-	if g == nil || g.pending || t.dead[g.pair.holder.Instance] {
+	if g == nil || g.pending || t.isDead(g.pair.holder) {
 		return false
 	}
 	if g.pair.holder == t.self {
@@ -149,7 +149,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	case q.Interval <= rec.Interval:
 		answer(wire.ESTALE, "the interval is not new")
 		return
-	case t.dead[q.Holder.Instance]:
+	case t.isDead(q.Holder):
 		answer(wire.ESTALE, "the instance was reported dead")
 		return
 	}
@@ -169,7 +169,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 				was.Store = m.Store
 			}
 		}
-		if was.OSD != t.self.OSD && was != q.Holder && !t.succeeds(q.Holder, was) && !t.dead[was.Instance] {
+		if was.OSD != t.self.OSD && was != q.Holder && !t.succeeds(q.Holder, was) && !t.isDead(was) {
 			answer(wire.EBUSY, "a grant of before our start may be in force")
 			return
 		}
@@ -181,6 +181,11 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 			return
 		}
 		p = &pair{holder: q.Holder}
+		t.pairs[q.Holder.OSD] = p
+	}
+	if p.holder != t.self && p.expires != 0 && t.l.Now() >= p.expires {
+		// What it was granted before has lapsed and is not revived by this one.
+		p = &pair{holder: q.Holder, revision: p.revision}
 		t.pairs[q.Holder.OSD] = p
 	}
 	g = &grant{pair: p, interval: q.Interval, pending: true}
@@ -218,7 +223,7 @@ func (t *Locks) succeeds(a, b Holder) bool {
 // Renew prolongs what the holder has. retval is 0 or wire.ESTALE when nothing of it is in force, wire.EAGAIN when the holder must apply fences first.
 func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
 	p := t.pairs[q.Holder.OSD]
-	if p == nil || p.holder != q.Holder || t.dead[q.Holder.Instance] || p.holder != t.self && t.l.Now() >= p.expires {
+	if p == nil || p.holder != q.Holder || t.isDead(q.Holder) || p.holder != t.self && t.l.Now() >= p.expires {
 		return wire.ESTALE, RenewReply{}
 	}
 	if t.behind != nil && t.behind(q.Applied) {
@@ -247,10 +252,26 @@ func (t *Locks) Unlock(w wire.Grant) {
 	}
 }
 
-// Dead ends everything that a dead instance was granted.
-func (t *Locks) Dead(instance uint64) {
-	if instance != t.self.Instance {
-		t.dead[instance] = true
+// maxDead bounds how many dead instances of one OSD are remembered. Forgetting one is safe: what it was granted runs out.
+const maxDead = 16
+
+// Dead ends everything that a dead instance of an OSD was granted. An instance that another OSD holds grants under is not touched.
+func (t *Locks) Dead(osd layout.OSDNum, instance uint64) {
+	h := Holder{OSD: osd, Instance: instance}
+	if osd == t.self.OSD && instance == t.self.Instance || t.isDead(h) {
+		return
+	}
+	list := append(t.dead[osd], instance)
+	t.dead[osd] = list[max(0, len(list)-maxDead):]
+}
+
+func (t *Locks) isDead(h Holder) bool { return slices.Contains(t.dead[h.OSD], h.Instance) }
+
+// GiveBack ends the grant of a PG that this OSD gave itself, of whatever interval.
+func (t *Locks) GiveBack(pg layout.PGID) {
+	if g := t.pgs[pg]; g != nil && g.pair.holder == t.self {
+		g.pair.revision++
+		delete(t.pgs, pg)
 	}
 }
 

@@ -133,7 +133,7 @@ func (s *Server) Serve(r *peer.Request) {
 			r.Fail(wire.EPERM)
 			return
 		}
-		s.Locks.Dead(q.Instance)
+		s.Locks.Dead(q.OSD, q.Instance)
 		s.reply(r, m.Op, 0)
 		return
 	}
