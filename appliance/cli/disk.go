@@ -1,16 +1,23 @@
 package cli
 
 import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"holdfast/appliance/bootstrap"
 	"holdfast/appliance/daemon"
 	"holdfast/core/admin"
 	"holdfast/core/config"
+	"holdfast/core/loop"
 	"holdfast/osd/store"
 )
 
@@ -21,7 +28,7 @@ func (a *app) disk() *cobra.Command {
 			return &admin.Error{Kind: admin.Usage, What: "there is no command disk " + args[0], Way: "`holdfast disk --help` lists them"}
 		},
 	}
-	c.AddCommand(a.diskFormat())
+	c.AddCommand(a.diskFormat(), a.diskDump(), a.diskCheck())
 	return c
 }
 
@@ -92,4 +99,116 @@ An OSD whose disk was formatted again is refilled from the other copies.`,
 	c.Flags().StringVar(&text, "size", "", "make a file of this size first")
 	c.Flags().BoolVarP(&force, "force", "f", false, "format although a store is there: what it holds is lost")
 	return a.withParams(a.withJSON(c), config.OSD, "block_size", "bitmap_granularity", "journal_size", "data_csum_type")
+}
+
+// onDisk runs f with a disk that is opened for reading only. A disk that a running OSD holds is refused: what would be read is neither old nor new.
+func onDisk[T any](a *app, ctx context.Context, path string, f func(t *daemon.Thread, d loop.Disk, done func(T, error))) (out T, err error) {
+	v, err := a.config()
+	if err != nil {
+		return out, err
+	}
+	t, err := daemon.NewThread(v.String("loop"), "disk", a.quiet(v))
+	if err != nil {
+		return out, err
+	}
+	defer t.Stop()
+	return daemon.Await(ctx, t, func(done func(T, error)) {
+		d, err := daemon.OpenDisk(t, path, loop.DiskOptions{ReadOnly: true, Exclusive: true})
+		if err != nil {
+			e := &admin.Error{Kind: admin.Failed, What: "cannot open " + path, Err: err}
+			switch {
+			case errors.Is(err, os.ErrNotExist):
+				e.Kind = admin.NotFound
+			case errors.Is(err, unix.EWOULDBLOCK):
+				e.Kind, e.Way = admin.Refused, "an OSD uses it: stop that one first"
+			}
+			done(out, e)
+			return
+		}
+		f(t, d, func(out T, err error) { d.Close(func() { done(out, err) }) })
+	})
+}
+
+func (a *app) diskDump() *cobra.Command {
+	c := &cobra.Command{
+		Use: "dump DEVICE", Short: "Print what is on an OSD's disk", Args: args(1, 1, "a device or a file"),
+		Long:    "dump prints the superblock, the journal, the objects and the PG records of a disk that no OSD uses now. With --json every line is a JSON object. It changes nothing.",
+		Example: "  holdfast disk dump ./data/osd.1.data | less\n  holdfast disk dump --json ./data/osd.1.data",
+		RunE: func(c *cobra.Command, names []string) error {
+			ctx, end := interrupts(c.Context())
+			defer end()
+			w := bufio.NewWriterSize(a.out, 1<<20)
+			_, err := onDisk(a, ctx, names[0], func(t *daemon.Thread, d loop.Disk, done func(struct{}, error)) {
+				store.Dump(t, d, w, a.json, func(err error) { done(struct{}{}, err) })
+			})
+			return errors.Join(w.Flush(), diskProblem(names[0], err))
+		},
+	}
+	return a.withParams(a.withJSON(c), config.OSD)
+}
+
+// diskProblem explains what is wrong with a disk that was looked at.
+func diskProblem(path string, err error) error {
+	var foreign *store.NotStoreError
+	if errors.As(err, &foreign) {
+		return &admin.Error{Kind: admin.Refused, What: path + " is not an OSD's disk", Err: err, Way: "is it the right device?"}
+	}
+	return err
+}
+
+// checked is the result of `disk check`.
+type checked struct {
+	Device   string   `json:"device"`
+	Problems int      `json:"problems"`
+	Lines    []string `json:"lines"`
+}
+
+func (a *app) diskCheck() *cobra.Command {
+	c := &cobra.Command{
+		Use: "check DEVICE", Short: "Verify everything on an OSD's disk", Args: args(1, 1, "a device or a file"),
+		Long: `check verifies a disk that no OSD uses now: superblocks, metadata, journal, and the checksums of all data. It changes nothing. It exits with 1 when there are problems, having
+printed each of them.`,
+		Example: "  holdfast disk check /dev/sdb\n  holdfast disk check --json ./data/osd.1.data",
+		RunE: func(c *cobra.Command, names []string) error {
+			ctx, end := interrupts(c.Context())
+			defer end()
+			show := a.terminal()
+			var problems bytes.Buffer
+			to := io.Writer(&problems)
+			if !a.json && !show {
+				to = a.out // each at once
+			}
+			n, err := onDisk(a, ctx, names[0], func(t *daemon.Thread, d loop.Disk, done func(int, error)) {
+				var progress func(checked, total uint64)
+				if show {
+					progress = func(checked, total uint64) { fmt.Fprintf(a.err, "\r\x1b[K%d of %d objects", checked, total) }
+				}
+				store.Check(t, d, to, progress, done)
+			})
+			if show {
+				fmt.Fprint(a.err, "\r\x1b[K")
+			}
+			if err != nil {
+				a.out.Write(problems.Bytes())
+				return diskProblem(names[0], err)
+			}
+			v := checked{Device: names[0], Problems: n, Lines: []string{}}
+			if text := strings.TrimSpace(problems.String()); text != "" {
+				v.Lines = strings.Split(text, "\n")
+			}
+			err = a.print(v, func(w io.Writer) {
+				w.Write(problems.Bytes())
+				if n == 0 {
+					fmt.Fprintf(w, "%s is in order\n", names[0])
+				} else {
+					fmt.Fprintf(w, "%s has %d problems; an OSD repairs bad copies from good ones; to start over empty: holdfast disk format --force %s\n", names[0], n, names[0])
+				}
+			})
+			if err == nil && n > 0 {
+				err = &exitError{int(admin.Failed)}
+			}
+			return err
+		},
+	}
+	return a.withParams(a.withJSON(c), config.OSD)
 }

@@ -109,14 +109,19 @@ func parseSize(flag, text string) (uint64, error) {
 	return uint64(n), nil
 }
 
+// terminal reports whether progress can be shown: somebody looks at a terminal.
+func (a *app) terminal() bool {
+	f, ok := a.err.(*os.File)
+	if !ok || a.json {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
 // progress shows how far an operation is, on one line of a terminal.
 func (a *app) progress(what string) (show func(images.Progress), end func()) {
-	f, ok := a.err.(*os.File)
-	if ok {
-		_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-		ok = err == nil
-	}
-	if !ok || a.json {
+	if !a.terminal() {
 		return nil, func() {}
 	}
 	shown := false
