@@ -38,7 +38,7 @@ func TestPrintedLinesWork(t *testing.T) {
 			continue
 		default:
 			cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", line)
-			cmd.Env = append(append(os.Environ(), env...), "PATH="+bin+":"+os.Getenv("PATH"))
+			cmd.Env = append(append(stand.Environment(), env...), "PATH="+bin+":"+os.Getenv("PATH"))
 			cmd.Dir = t.TempDir()
 			out, err := cmd.CombinedOutput()
 			if err != nil {

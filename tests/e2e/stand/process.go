@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -71,8 +72,7 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
 	p := &Process{t: t, Name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.Env = append(os.Environ(), "HOLDFAST_CONFIG=")
-	p.cmd.Env = removeEnv(p.cmd.Env, "HOLDFAST_CONFIG", "HOLDFAST_ETCD_ADDRESS")
+	p.cmd.Env = Environment()
 	// The child dies with us, and all its children can be signalled at once.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
@@ -91,18 +91,11 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 	return p
 }
 
-func removeEnv(env []string, names ...string) []string {
-	var out []string
-	for _, e := range env {
-		keep := true
-		for _, n := range names {
-			keep = keep && !strings.HasPrefix(e, n+"=")
-		}
-		if keep {
-			out = append(out, e)
-		}
-	}
-	return out
+// Environment is ours without what is meant for tests, which the program would refuse as unknown parameters; the choice of the loop stays.
+func Environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "HOLDFAST_") && !strings.HasPrefix(e, "HOLDFAST_LOOP=")
+	})
 }
 
 // Pid is the process's id.
@@ -221,6 +214,7 @@ func Try(t testing.TB, limit time.Duration, name string, args ...string) (string
 	}
 	cmd := exec.Command(path, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = Environment()
 	cmd.Dir = t.TempDir() // fio leaves files where it runs
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

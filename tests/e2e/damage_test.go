@@ -1,0 +1,294 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/tests/e2e/stand"
+)
+
+// TestDamagedDiskUnderRunningOSD flips bits in, and overwrites with zeroes, parts of one OSD's disk under a running cluster. Nobody may ever read wrong data.
+func TestDamagedDiskUnderRunningOSD(t *testing.T) {
+	u := stand.StartUp(t, "--osd-size", "256M", "--image", "demo:64M")
+	l := stand.NewLoad(t, 8192, u.Dial("demo"))
+	l.Start(8)
+	time.Sleep(1500 * time.Millisecond)
+	damage(t, disk(u, 2), 64, 0)
+	time.Sleep(1500 * time.Millisecond)
+	mark := u.Output().Mark()
+	l.Stop()
+	l.Verify()
+	errs := l.Errors()
+	t.Logf("errors under load: %v; said:\n%s", errs, u.Output().Since(mark))
+	l.Start(8)
+	time.Sleep(500 * time.Millisecond)
+	stillServes(t, u, l, "damage of one disk of three")
+	l.Stop()
+	l.Verify()
+	u.Kill()
+	u.Start()
+	l.Verify()
+	t.Logf("after a restart it said:\n%s", u.Output().Tail(30))
+}
+
+// disk is the path of an OSD's disk.
+func disk(u *stand.Up, n int) string { return filepath.Join(u.Dir, fmt.Sprintf("osd.%d.data", n)) }
+
+// damage flips bits in, and zeroes, pages at random in the second half of a disk, which is data.
+func damage(t *testing.T, path string, flips, zeroes int) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rng := rand.New(rand.NewPCG(1, uint64(flips)))
+	page := make([]byte, 4096)
+	// Every written page in the data area of the disk, which begins behind journal and metadata.
+	var written []int64
+	for off := int64(48 << 20); off < st.Size(); off += 4096 {
+		if _, err := f.ReadAt(page, off); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range page {
+			if b != 0 {
+				written = append(written, off)
+				break
+			}
+		}
+	}
+	if len(written) < flips+zeroes {
+		t.Fatalf("only %d pages of data on %s", len(written), path)
+	}
+	for i, k := range rng.Perm(len(written))[:flips+zeroes] {
+		off := written[k]
+		if i < flips {
+			if _, err := f.ReadAt(page, off); err != nil {
+				t.Fatal(err)
+			}
+			page[rng.IntN(len(page))] ^= 1 << rng.IntN(8)
+		} else {
+			clear(page)
+		}
+		if _, err := f.WriteAt(page, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d flips and %d zeroed pages of %d in %s", flips, zeroes, len(written), filepath.Base(path))
+}
+
+// TestDamagedDiskOfStoppedOSD damages one disk of three, in each way, while the cluster is stopped. It comes up or says clearly why not, and never gives wrong data.
+func TestDamagedDiskOfStoppedOSD(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		break_ func(t *testing.T, path string)
+	}{
+		{"bits flipped", func(t *testing.T, path string) { damage(t, path, 200, 0) }},
+		{"pages zeroed", func(t *testing.T, path string) { damage(t, path, 0, 200) }},
+		{"truncated to half", func(t *testing.T, path string) { shorten(t, path, 2) }},
+		{"truncated to nothing", func(t *testing.T, path string) { shorten(t, path, 0) }},
+		{"superblock zeroed", func(t *testing.T, path string) { overwrite(t, path, 0, make([]byte, 16<<10)) }},
+		{"journal and metadata zeroed", func(t *testing.T, path string) { overwrite(t, path, 64<<10, make([]byte, 32<<20)) }},
+		{"journal garbled", func(t *testing.T, path string) {
+			b := make([]byte, 8<<20)
+			_, _ = rand.NewChaCha8([32]byte{3}).Read(b)
+			overwrite(t, path, 1<<20, b)
+		}},
+		{"gone", func(t *testing.T, path string) {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u := stand.StartUp(t, "--osd-size", "256M", "--image", "demo:64M")
+			l := stand.NewLoad(t, 4096, u.Dial("demo"))
+			l.Start(8)
+			time.Sleep(700 * time.Millisecond)
+			l.Stop()
+			if code := u.Stop(30 * time.Second); code != 0 {
+				t.Fatalf("exit code %d", code)
+			}
+			c.break_(t, disk(u, 2))
+			u.Start()
+			l.Verify()
+			l.Start(8)
+			stillServes(t, u, l, c.name)
+			l.Stop()
+			l.Verify()
+			t.Logf("said: %s", u.Output().Tail(12))
+			out, err := stand.Try(t, toolLimit, stand.Binary(t), "disk", "check", disk(u, 2))
+			t.Logf("disk check: %v: %.600s", err, out)
+		})
+	}
+}
+
+func shorten(t *testing.T, path string, part int64) {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := int64(0)
+	if part > 0 {
+		size = st.Size() / part
+	}
+	if err := os.Truncate(path, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func overwrite(t *testing.T, path string, off int64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(b, off)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFullDisk fills a small cluster: the client gets ENOSPC, what was written stays, deleting makes space again.
+func TestFullDisk(t *testing.T) {
+	u := stand.StartUp(t, "--osd-size", "128M", "--image", "demo:16M", "--client_retry_enospc", "false")
+	u.Create("big", "512M")
+	l := stand.NewLoad(t, 4096, u.Dial("demo"))
+	l.Start(4)
+	time.Sleep(500 * time.Millisecond)
+	l.Stop()
+	c, err := u.Dial("big")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	piece := make([]byte, 1<<20)
+	full := int64(-1)
+	for off := int64(0); off < 512<<20; off += int64(len(piece)) {
+		for i := range piece {
+			piece[i] = byte(off>>20) + byte(i>>12) | 1
+		}
+		if _, err := c.WriteAt(piece, off); errors.Is(err, stand.ENOSPC) {
+			full = off
+			break
+		} else if err != nil {
+			t.Fatalf("write at %d MiB: %v, wanted ENOSPC", off>>20, err)
+		}
+	}
+	if full < 0 {
+		t.Fatal("512 MiB went into disks of 128 MiB")
+	}
+	t.Logf("full after %d MiB", full>>20)
+	got := make([]byte, len(piece))
+	for off := int64(0); off < full; off += int64(len(piece)) {
+		if _, err := c.ReadAt(got, off); err != nil {
+			t.Fatalf("read at %d MiB of a full cluster: %v", off>>20, err)
+		}
+		for i := range got {
+			if got[i] != byte(off>>20)+byte(i>>12)|1 {
+				t.Fatalf("byte %d of what was written before the disks were full is %#x", off+int64(i), got[i])
+			}
+		}
+	}
+	l.Verify()
+	u.AwaitActive(30 * time.Second)
+	u.CLI("rm", "big")
+	l.Start(4)
+	stillServes(t, u, l, "deleting an image of a full cluster")
+	l.Stop()
+	l.Verify()
+	u.Create("again", "32M")
+	c2, err := u.Dial("again")()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c2.Close()
+	deadline := time.Now().Add(30 * time.Second)
+	for off := int64(0); off < 32<<20; {
+		_, err := c2.WriteAt(piece, off)
+		switch {
+		case err == nil:
+			off += int64(len(piece))
+		case errors.Is(err, stand.ENOSPC) && time.Now().Before(deadline):
+			time.Sleep(200 * time.Millisecond) // the space comes back in the background
+		default:
+			t.Fatalf("write at %d MiB after the deletion: %v", off>>20, err)
+		}
+	}
+	u.Kill()
+	u.Start()
+	l.Verify()
+}
+
+// TestRefusals: what cannot work ends at once with an error that names the cause, a non-zero exit code, and nothing changed.
+func TestRefusals(t *testing.T) {
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "letters.txt"), []byte("dear"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	running := stand.StartUp(t, "--osd-size", "256M", "--image", "demo:16M")
+	ports := stand.FreePorts(t, 4)
+	free := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
+	fresh := func() string { return filepath.Join(t.TempDir(), "new") }
+	for _, c := range []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"a folder with other things", []string{"--dir", other}, []string{"letters.txt", "--dir"}},
+		{"a file", []string{"--dir", filepath.Join(other, "letters.txt")}, []string{"not a folder"}},
+		{"a folder that cannot be made", []string{"--dir", "/proc/holdfast"}, []string{"/proc/holdfast"}},
+		{"the folder of a running cluster", []string{"--dir", running.Dir}, []string{"another `holdfast up`", fmt.Sprint(running.Pid())}},
+		{"NBD's port in use", []string{"--dir", fresh(), "--nbd", taken.Addr().String()}, []string{"--nbd", "in use"}},
+		{"NFS's port in use", []string{"--dir", fresh(), "--nfs", taken.Addr().String()}, []string{"--nfs", "in use"}},
+		{"iSCSI's port in use", []string{"--dir", fresh(), "--iscsi", taken.Addr().String()}, []string{"--iscsi", "in use"}},
+		{"etcd's port in use", []string{"--dir", fresh(), "--etcd", taken.Addr().String()}, []string{"--etcd", "in use"}},
+		{"no size", []string{"--dir", fresh(), "--image", "demo"}, []string{"--image demo", "NAME:SIZE"}},
+		{"too many copies", []string{"--dir", fresh(), "--osds", "2", "--replicas", "3"}, []string{"--replicas 3"}},
+		{"an unknown flag", []string{"--dir", fresh(), "--osd-sizes", "1G"}, []string{"--osd-sizes"}},
+		{"a bad parameter", []string{"--dir", fresh(), "--pg_lock_time", "soon", "--op_ttl", "-1"}, []string{"pg_lock_time", "op_ttl"}},
+		{"etcd for everybody", []string{"--dir", fresh(), "--etcd", "0.0.0.0:24000"}, []string{"loopback"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			args := []string{"up", "--nbd", free(0), "--nfs", free(1), "--iscsi", free(2), "--etcd", free(3), "--osd-size", "128M"}
+			p := stand.Start(t, "holdfast up", stand.Binary(t), append(args, c.args...)...)
+			code := p.Wait(20 * time.Second)
+			out := p.Output().String()
+			if code == 0 {
+				t.Errorf("exit code 0; it printed %s", out)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(out, w) {
+					t.Errorf("%q is not in what it printed: %s", w, out)
+				}
+			}
+			if strings.Contains(out, "goroutine ") || strings.Count(out, "\n") > 8 {
+				t.Errorf("that is not a clear error:\n%s", out)
+			}
+		})
+	}
+	if text, err := os.ReadFile(filepath.Join(other, "letters.txt")); err != nil || string(text) != "dear" {
+		t.Errorf("the folder with other things was changed: %q, %v", text, err)
+	}
+	stand.Run(t, "nbdinfo", running.NBDURI("demo"))
+}
