@@ -91,6 +91,7 @@ type Locks struct {
 	started loop.Instant
 	pairs   map[layout.OSDNum]*pair
 	pgs     map[layout.PGID]*grant
+	given   map[layout.PGID]bool       // PGs that this process has granted to somebody
 	busy    map[layout.PGID]int        // changes that the store is carrying out
 	idle    map[layout.PGID][]func()   // who waits for busy to be 0
 	dead    map[layout.OSDNum][]uint64 // instances reported dead by their parents, at most maxDead of each OSD
@@ -101,7 +102,7 @@ type Locks struct {
 func NewLocks(l loop.Loop, st *store.Store, self Holder, ttl time.Duration, behind func(applied int64) bool) *Locks {
 	return &Locks{
 		l: l, st: st, self: self, ttl: ttl, started: l.Now(), behind: behind,
-		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[layout.OSDNum][]uint64{},
+		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, given: map[layout.PGID]bool{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[layout.OSDNum][]uint64{},
 	}
 }
 
@@ -161,7 +162,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 		answer(wire.EBUSY, "granted to another primary")
 		return
 	}
-	if g == nil && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) {
+	if !t.given[q.PG] && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) {
 		// Before our start we may have granted it for up to ttl.
 		was := Holder{OSD: rec.Primary, Instance: rec.Instance}
 		for _, m := range rec.Set {
@@ -189,7 +190,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 		t.pairs[q.Holder.OSD] = p
 	}
 	g = &grant{pair: p, interval: q.Interval, pending: true}
-	t.pgs[q.PG] = g
+	t.pgs[q.PG], t.given[q.PG] = g, true
 	rec.Generation, rec.Interval, rec.Primary, rec.Instance = q.Generation, q.Interval, q.Holder.OSD, q.Holder.Instance
 	rec.PG = q.PG
 	if !slices.Contains(rec.Set, store.Member{OSD: q.Holder.OSD, Store: q.Holder.Store}) {
