@@ -136,6 +136,26 @@ func TestBadKeyLeavesWhatWas(t *testing.T) {
 	}
 }
 
+// A value in which it cannot be said what is wrong takes nothing away.
+func TestBadIDLeavesEveryPool(t *testing.T) {
+	for _, bad := range []string{`{"x":1}`, `{"x":{}}`, `null`, `{"0":{"name":"z"}}`} {
+		s := newStory(t, poolA, pgsA)
+		s.told("config/pools pg/config")
+		s.put("config/pools=" + bad)
+		if _, ok := s.last.Pools.Get(1); !ok || s.last.Faults.Len() != 1 {
+			t.Errorf("config/pools %s took a pool away", bad)
+		}
+	}
+	for _, bad := range []string{`{"items":{"x":{}}}`, `null`} {
+		s := newStory(t, poolA, pgsA)
+		s.told("config/pools pg/config")
+		s.put("pg/config=" + bad)
+		if s.last.PGConfig.Count(1) != 2 || s.last.Faults.Len() != 1 {
+			t.Errorf("pg/config %s took PGs away", bad)
+		}
+	}
+}
+
 func TestMissedChangesAreFoundByReadingAgain(t *testing.T) {
 	s := newStory(t, poolA, `config/inode/1/1={"name":"a","size":4096}`, `config/inode/1/2={"name":"b","size":4096}`)
 	s.told("config/inode/1/1 config/inode/1/2 config/pools")

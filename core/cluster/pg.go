@@ -61,9 +61,12 @@ type pgConfigJSON struct {
 
 // ReadPGConfig reads pg/config (or the items of history/last_clean_pgs). A pool whose PGs are not numbered 1..N, or are malformed, is left out and named in faults.
 func ReadPGConfig(data []byte) (c *PGConfig, faults []*PoolError, err error) {
-	var raw pgConfigJSON
+	var raw *pgConfigJSON
 	if err := decode(data, &raw); err != nil {
 		return nil, nil, err
+	}
+	if raw == nil {
+		return nil, nil, errors.New("is null, not an object")
 	}
 	c = &PGConfig{Hash: raw.Hash, Pools: make(map[layout.PoolID][]PGTarget, len(raw.Items))}
 	for _, n := range raw.Backfillfull {

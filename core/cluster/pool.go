@@ -178,6 +178,9 @@ func ReadPools(data []byte) (pools map[layout.PoolID]*Pool, faults []*PoolError,
 	if err := decode(data, &raw); err != nil {
 		return nil, nil, err
 	}
+	if raw == nil {
+		return nil, nil, errors.New("is null, not an object")
+	}
 	pools = make(map[layout.PoolID]*Pool, len(raw))
 	names := make(map[string]layout.PoolID, len(raw))
 	for _, text := range slices.SortedFunc(maps.Keys(raw), byNumber) {

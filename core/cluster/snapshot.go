@@ -342,7 +342,7 @@ func (s *Snapshot) applyPlacement(ev registry.Event) error {
 	return err
 }
 
-// applyPools takes over every valid pool; an invalid one stays as it was.
+// applyPools takes over every valid pool; an invalid one stays as it was. Where it cannot be said which one is invalid, none goes.
 func (s *Snapshot) applyPools(ev registry.Event) error {
 	next := NewMap[layout.PoolID, *Pool](cmp.Compare[layout.PoolID])
 	if ev.Deleted {
@@ -359,15 +359,17 @@ func (s *Snapshot) applyPools(ev registry.Event) error {
 	var errs []error
 	for _, f := range faults {
 		errs = append(errs, f)
-		if old, ok := s.Pools.Get(f.ID); ok {
-			next = next.With(f.ID, old)
+		for id, old := range s.Pools.All() {
+			if _, there := next.Get(id); !there && (id == f.ID || f.ID == 0) {
+				next = next.With(id, old)
+			}
 		}
 	}
 	s.Pools, s.PoolsMod = next, ev.KV.Mod
 	return errors.Join(errs...)
 }
 
-// applyPGConfig takes over every valid pool's PGs; an invalid pool's stay as they were.
+// applyPGConfig takes over every valid pool's PGs; an invalid pool's stay as they were. Where it cannot be said which one is invalid, none goes.
 func applyPGConfig(old *PGConfig, ev registry.Event) (*PGConfig, error) {
 	if ev.Deleted {
 		return nil, nil
@@ -380,8 +382,13 @@ func applyPGConfig(old *PGConfig, ev registry.Event) (*PGConfig, error) {
 	var errs []error
 	for _, f := range faults {
 		errs = append(errs, f)
-		if old != nil && old.Pools[f.ID] != nil {
-			c.Pools[f.ID] = old.Pools[f.ID]
+		if old == nil {
+			continue
+		}
+		for id, pgs := range old.Pools { // into a map: the order does not matter
+			if c.Pools[id] == nil && (id == f.ID || f.ID == 0) {
+				c.Pools[id] = pgs
+			}
 		}
 	}
 	return c, errors.Join(errs...)
