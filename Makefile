@@ -44,14 +44,14 @@ test-unit: | go
 
 # The tests of real processes come last and print Go's own closing lines.
 test: test-setup lint build test-unit
-	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(TESTS)
+	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(TESTS)
 
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
 
 test-loop: test-setup build
 	for loop in $(LOOPS); do \
 		echo "event loop: $$loop"; \
-		HOLDFAST_LOOP=$$loop HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... $(TESTS); \
+		HOLDFAST_LOOP=$$loop HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... $(TESTS); \
 	done
 
 # Parts: fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the tests of real processes, twice).
@@ -59,10 +59,10 @@ PART ?= all
 FUZZTIME ?= 30s
 
 test-long: test-setup build
-	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast FUZZTIME=$(FUZZTIME) tests/long.sh $(PART)
+	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast FUZZTIME=$(FUZZTIME) tests/long.sh $(PART)
 
 bench: test-setup build
-	HOLDFAST_TEST_BIN=$(CURDIR)/bin/holdfast HOLDFAST_TEST_BENCH=1 $(GO) test -count=1 -timeout 30m -run 'Bench|^TestReport' -v ./tests/bench/...
+	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast HOLDFAST_TEST_BENCH=1 $(GO) test -count=1 -timeout 30m -run 'Bench|^TestReport' -v ./tests/bench/...
 
 clean:
 	rm -rf bin

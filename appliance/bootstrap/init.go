@@ -16,11 +16,10 @@ import (
 // disks were formatted.
 func InitCluster(ctx context.Context, k *daemon.Link, s *cluster.Snapshot, global map[string]json.RawMessage) error {
 	if s.ClusterID == nil {
-		var id cluster.ClusterID
-		if _, err := rand.Read(id.ID[:]); err != nil {
-			return fmt.Errorf("draw the cluster's id: %w", err)
+		t, err := newID()
+		if err != nil {
+			return err
 		}
-		t := registry.Txn{If: []registry.Compare{registry.Absent(cluster.KeyClusterID)}, Then: []registry.Op{{Kind: registry.Put, Key: cluster.KeyClusterID, Value: cluster.Value(&id)}}}
 		if len(global) > 0 {
 			t.If = append(t.If, registry.Absent(cluster.KeyGlobal))
 			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.KeyGlobal, Value: cluster.Value(global)})
@@ -31,6 +30,38 @@ func InitCluster(ctx context.Context, k *daemon.Link, s *cluster.Snapshot, globa
 		}
 		return err
 	}
+	return sameGlobal(s, global)
+}
+
+// EnsureID writes cluster/id if there is none: the first daemon of a cluster does that.
+func EnsureID(ctx context.Context, k *daemon.Link, s *cluster.Snapshot) error {
+	if s.ClusterID != nil {
+		return nil
+	}
+	if _, bad := s.Faults.Get(cluster.KeyClusterID); bad {
+		return nil // it is there; the operator corrects it
+	}
+	t, err := newID()
+	if err != nil {
+		return err
+	}
+	_, err = k.Txn(ctx, t) // when the condition fails, another daemon was first
+	return err
+}
+
+func newID() (registry.Txn, error) {
+	var id cluster.ClusterID
+	if _, err := rand.Read(id.ID[:]); err != nil {
+		return registry.Txn{}, fmt.Errorf("draw the cluster's id: %w", err)
+	}
+	return registry.Txn{
+		If:   []registry.Compare{registry.Absent(cluster.KeyClusterID)},
+		Then: []registry.Op{{Kind: registry.Put, Key: cluster.KeyClusterID, Value: cluster.Value(&id)}},
+	}, nil
+}
+
+// sameGlobal refuses values that differ from what is there.
+func sameGlobal(s *cluster.Snapshot, global map[string]json.RawMessage) error {
 	for name, want := range global {
 		if have := string(s.Global[name]); have != string(want) {
 			if have == "" {

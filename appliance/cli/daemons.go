@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"holdfast/appliance/bootstrap"
 	"holdfast/appliance/daemon"
 	"holdfast/core/admin"
 	"holdfast/core/config"
@@ -38,6 +39,9 @@ func (a *app) setup(ctx context.Context, name string, use config.Component) (*co
 	for {
 		s, err := k.Global(ctx)
 		if err == nil {
+			if err := bootstrap.EnsureID(ctx, k, s); err != nil {
+				return nil, nil, err
+			}
 			v = daemon.WithEtcd(v, s.Global, log)
 			break
 		}
