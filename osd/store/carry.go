@@ -1,5 +1,10 @@
 package store
 
+import (
+	"cmp"
+	"slices"
+)
+
 // Changes that wait for a commit cannot be folded, and would hold the journal's tail for as long as they wait. When the tail comes near, the whole chain of such an object is
 // written again, in one batch, marked so that a replay forgets what it has read of the object's chain before.
 
@@ -11,10 +16,10 @@ type carried struct {
 }
 
 // unstableLimit is how much of the journal such changes may take; more are refused.
-func (s *Store) unstableLimit() int { return int(s.j.size / 4) }
+func (s *Store) unstableLimit() int { return int(s.j.size / 8) }
 
 // chainLimit is how much those of one object may take: they must fit into one batch within the room that is kept back.
-func (s *Store) chainLimit() int { return int(s.j.size/8) - 2*journalAlign }
+func (s *Store) chainLimit() int { return int(s.j.size*3/32) - 2*journalAlign }
 
 // weight is what a change that waits for a commit takes in the journal.
 func (s *Store) weight(c *change) int {
@@ -49,6 +54,9 @@ func (s *Store) carryChains(upTo uint64) {
 			s.j.chains = append(s.j.chains, uint32(d))
 		}
 	}
+	slices.SortStableFunc(s.j.chains, func(a, b uint32) int {
+		return cmp.Compare(s.j.seqOf(s.changes[s.dirty[a].first].batch), s.j.seqOf(s.changes[s.dirty[b].first].batch))
+	})
 	if len(s.j.chains) > 0 {
 		s.l.Defer(&s.j.task)
 	}

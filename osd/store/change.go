@@ -502,6 +502,9 @@ func (s *Store) show(i uint32) {
 	}
 	if o.first != 0 && o.flushing == 0 && !o.carrying && s.changes[o.first].state == changeVisible {
 		s.fifo.push(s, d)
+		if o.payloads > 0 && o.payloads%longChain == 0 {
+			s.fl.hot = append(s.fl.hot, d)
+		}
 	}
 }
 

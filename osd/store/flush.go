@@ -22,6 +22,7 @@ type flusher struct {
 	ops     []*flushOp // idle ones
 	running int
 	skip    loop.Task // stands for a flush that the device does not need
+	hot     []uint32  // dirty objects with long chains
 	urgent  bool      // everything is to be flushed: closing, or idle
 }
 
@@ -55,10 +56,12 @@ func (s *Store) maintain() {
 		defer s.closeStep()
 	}
 	age := s.j.age(s.j.start())
-	if age >= carryStart {
-		s.carry(s.j.seq - (s.j.seq-s.j.oldest)/2)
+	if age >= carryStart && (s.j.stalled || s.closing || s.j.head-s.j.carriedAt > s.j.size/32) {
+		s.j.carriedAt = s.j.head
+		upTo := s.j.oldest + (s.j.seq-s.j.oldest)/8
+		s.carry(upTo)
 		if s.unstable > 0 {
-			s.carryChains(s.j.oldest + (s.j.seq-s.j.oldest)/8)
+			s.carryChains(upTo)
 		}
 	}
 	if !s.round.active && s.t.dirtyLen > 0 && (age >= roundStart || s.fl.urgent && s.fl.running == 0) {
@@ -88,6 +91,12 @@ func (s *Store) depth() int {
 }
 
 func (s *Store) flush() {
+	for _, d := range s.fl.hot {
+		if s.dirty[d].inList {
+			s.flushObject(d)
+		}
+	}
+	s.fl.hot = s.fl.hot[:0]
 	for s.fifo.head != 0 && s.fl.running < s.depth() {
 		s.flushObject(s.fifo.head)
 	}

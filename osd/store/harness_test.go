@@ -15,22 +15,23 @@ import (
 
 // rig is a process with a store on a simulated disk.
 type rig struct {
-	t    testing.TB
-	w    *sim.World
-	l    *sim.Loop
-	dev  *sim.Disk
-	disk loop.Disk
-	s    *Store
-	c    Config
-	o    Options
-	n    int
+	t     testing.TB
+	w     *sim.World
+	l     *sim.Loop
+	dev   *sim.Disk
+	disk  loop.Disk
+	s     *Store
+	c     Config
+	o     Options
+	n     int
+	round int
 }
 
 var smallConfig = Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 1 << 20}
 
 func newRig(t testing.TB, seed uint64, size int64, c Config) *rig {
 	t.Helper()
-	r := &rig{t: t, w: sim.NewWorld(seed), c: c}
+	r := &rig{t: t, w: sim.NewWorld(seed), c: c, round: int(seed % 4)}
 	t.Cleanup(r.w.Close)
 	r.dev = r.w.NewDisk("d", size, 512)
 	r.process()
@@ -50,7 +51,7 @@ func (r *rig) process() {
 	if r.disk, err = r.l.OpenDisk("d", loop.DiskOptions{}); err != nil {
 		r.t.Fatal(err)
 	}
-	r.o = Options{Log: slog.New(slog.DiscardHandler)}
+	r.o = Options{Log: slog.New(slog.DiscardHandler), roundPages: r.round}
 }
 
 func (r *rig) until(what string, f func() bool) {

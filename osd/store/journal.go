@@ -36,14 +36,15 @@ type journal struct {
 	durable      uint64 // batches up to this are durable,
 	durableEntry uint64 // and so are entries up to this
 
-	queue   opList // changes to be written
-	queued  int    // bytes of their data
-	records []record
-	chains  []uint32 // dirty objects whose chain is to be written again
-	flights [batchesFlown]flight
-	flying  int
-	stalled bool // the queue waits for space
-	task    loop.Task
+	queue     opList // changes to be written
+	queued    int    // bytes of their data
+	records   []record
+	chains    []uint32 // dirty objects whose chain is to be written again
+	flights   [batchesFlown]flight
+	flying    int
+	carriedAt uint64 // where the head was when records were last carried forward
+	stalled   bool   // the queue waits for space
+	task      loop.Task
 }
 
 // batch is what memory keeps of one batch in the ring.
@@ -55,6 +56,7 @@ type batch struct {
 // record is an entry that is not a change of an object.
 type record struct {
 	data  []byte
+	last  bool               // may use the last room
 	valid func() bool        // asked before it is written; nil: it is. A record that is not is dropped
 	done  func(batch uint32) // called when it is durable; may be nil. It owns one reference of the batch
 }
@@ -114,8 +116,12 @@ func (j *journal) advance() {
 	}
 }
 
-// keep is the room that changes leave to the store's own records.
-func (j *journal) keep() uint64 { return j.size / 8 }
+// keep is the room that changes leave to what is carried forward: twice what there is of that, since room comes back only when the oldest of it has been carried.
+func (j *journal) keep() uint64 { return j.size/8 + 2*uint64(j.s.unstable+64*j.s.pairs.n) }
+
+// keepLast is the room that carrying leaves to the announcements of rounds and to the batches that record a new tail: without those two no room ever comes back. Each of them
+// takes one unit.
+func (j *journal) keepLast() uint64 { return j.size / 16 }
 
 // room reports whether a batch of n bytes may be written now, and the gap to leave at the end of the ring.
 func (j *journal) room(n int, keep uint64) (gap uint64, ok bool) {
@@ -137,6 +143,13 @@ func (j *journal) push(op *Op) {
 // append queues a record.
 func (j *journal) append(r record) {
 	j.records = append(j.records, r)
+	j.s.l.Defer(&j.task)
+}
+
+// announce queues a record before all others; it may use the last room.
+func (j *journal) announce(r record) {
+	r.last = true
+	j.records = slices.Insert(j.records, 0, r)
 	j.s.l.Defer(&j.task)
 }
 
@@ -166,23 +179,26 @@ func (j *journal) send(force bool) bool {
 	j.records = slices.DeleteFunc(j.records, func(r record) bool { return r.valid != nil && !r.valid() })
 	j.chains = slices.DeleteFunc(j.chains, func(d uint32) bool { return !s.mayCarry(d) })
 	header, data, ops, records, chains := batchHeader, 0, 0, 0, 0
-	for _, d := range j.chains {
-		h, n := s.chainSize(d)
-		if chains > 0 && (header+h > batchEntries || data+n > batchData) {
-			break
-		}
-		if _, ok := j.room(align(header+h)+align(data+n), journalAlign); !ok {
-			break
-		}
-		header, data, chains = header+h, data+n, chains+1
-	}
 	for records < len(j.records) && header < batchEntries {
-		n := len(j.records[records].data)
-		if _, ok := j.room(align(header+n)+align(data), journalAlign); !ok {
+		n, keep := len(j.records[records].data), j.keepLast()
+		if j.records[records].last {
+			keep = journalAlign
+		}
+		if _, ok := j.room(align(header+n)+align(data), keep); !ok {
 			break
 		}
 		header += n
 		records++
+	}
+	for _, d := range j.chains {
+		h, n := s.chainSize(d)
+		if records+chains > 0 && (header+h > batchEntries || data+n > batchData) {
+			break
+		}
+		if _, ok := j.room(align(header+h)+align(data+n), j.keepLast()); !ok {
+			break
+		}
+		header, data, chains = header+h, data+n, chains+1
 	}
 	for op := j.queue.head; op != nil; op = op.impl.next {
 		h, d := s.entrySize(op), 0

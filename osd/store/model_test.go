@@ -616,7 +616,7 @@ func modelConfig(rng *rand.Rand) (Config, int64) {
 }
 
 func TestStoreMatchesANaiveModel(t *testing.T) {
-	for seed := uint64(1); seed <= 40; seed++ {
+	for seed := uint64(1); seed <= 60; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			c, size := modelConfig(rng)

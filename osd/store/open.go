@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -23,6 +24,9 @@ func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(
 	}
 	if o.FlushDepth <= 0 {
 		o.FlushDepth = 32
+	}
+	if o.roundPages == 0 {
+		o.roundPages = roundPages
 	}
 	x := newDeviceIO(l, d)
 	x.readSuper(func(st superState, _ error) {
@@ -150,10 +154,13 @@ func (p *opening) loadPages(from uint32) {
 	first, second := b[:n*size], b[n*size:2*n*size]
 	p.x.run(loop.DiskRead, s.sb.pageOff(from, 0), first, func(err error) {
 		if err != nil {
-			p.finish(err)
+			p.finish(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 0), What: err.Error()})
 			return
 		}
 		p.x.run(loop.DiskRead, s.sb.pageOff(from, 1), second, func(err error) {
+			if err != nil {
+				err = &DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 1), What: err.Error()}
+			}
 			for i := 0; i < n && err == nil; i++ {
 				err = p.loadPage(from+uint32(i), [2][]byte{first[i*size : (i+1)*size], second[i*size : (i+1)*size]})
 			}
@@ -257,14 +264,13 @@ func (s *Store) forgetSlot(slot uint32) {
 
 func (p *opening) loadJournal() {
 	s := p.s
-	for _, b := range p.bad {
-		s.dirtyPage(b.page, 0) // before all others, so that the first round mends them
-	}
 	p.x.each(s.sb.Journal.Off, s.sb.Journal.Len, func(at int64, b []byte) error {
 		copy(s.j.mem[at:], b)
 		return nil
 	}, func(err error) {
-		if err == nil {
+		if err != nil {
+			err = &DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: err.Error()}
+		} else {
 			p.live = map[uint32]announced{}
 			s.replaying = true
 			err = p.replay()
@@ -277,6 +283,7 @@ func (p *opening) loadJournal() {
 			err = p.judgePages()
 		}
 		if err == nil {
+			p.unfinished()
 			err = s.takeBlocks()
 		}
 		if err != nil || p.o.ReadOnly {
@@ -323,6 +330,26 @@ func (p *opening) writeBoot() {
 	})
 }
 
+// unfinished puts the pages of rounds that were not durable before all others that are to be written. They fit into the first round, so that when a later round is durable these are too.
+func (p *opening) unfinished() {
+	s, t := p.s, p.s.t
+	var first []uint32
+	for _, page := range sortedKeys(p.live) {
+		if p.live[page].round > s.round.done {
+			first = append(first, page)
+		}
+	}
+	var others []uint32
+	for t.dirtyLen > 0 {
+		if page := t.popDirtyPage(); !slices.Contains(first, page) {
+			others = append(others, page)
+		}
+	}
+	for _, page := range append(first, others...) {
+		s.dirtyPage(page, 0)
+	}
+}
+
 // judgePages decides about pages with a bad copy: one that was being written when the power went is mended from the journal, any other is damage.
 func (p *opening) judgePages() error {
 	s := p.s
@@ -337,7 +364,8 @@ func (p *opening) judgePages() error {
 		s.t.pageFirst[b.page] = i
 		s.j.batches[a.batch].refs++
 	}
-	for page, a := range p.live {
+	for _, page := range sortedKeys(p.live) {
+		a := p.live[page]
 		if a.round <= s.round.done && s.t.pageGen[page] < a.gen {
 			return &DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, int(a.gen&1)), What: fmt.Sprintf("page %d has generation %d where %d was written: the device lost a write", page, s.t.pageGen[page], a.gen)}
 		}

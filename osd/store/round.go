@@ -76,7 +76,7 @@ func (s *Store) encodePageTo(b []byte, page uint32) {
 func (s *Store) startRound() {
 	r, t := &s.round, s.t
 	size := int(s.sb.PageSize)
-	most := max(1, min(roundPages, 4<<20/size))
+	most := max(1, min(s.o.roundPages, 4<<20/size))
 	if r.buf == nil {
 		r.buf = t.alloc(most * size)
 		r.flushOp.Done = func(*loop.DiskOp) { s.roundFlushed() }
@@ -102,7 +102,7 @@ func (s *Store) startRound() {
 		le.PutUint32(announce[36+8*i:], t.pageGen[page])
 	}
 	r.waits = 2
-	s.j.append(record{data: announce, done: func(batch uint32) {
+	s.j.announce(record{data: announce, done: func(batch uint32) {
 		r.batch = batch
 		s.roundStep()
 	}})

@@ -18,6 +18,8 @@ type Options struct {
 	SmallWrite uint32
 	// FlushDepth is the most writes that the flusher has under way; default 32.
 	FlushDepth int
+
+	roundPages int // pages in one round, for tests; default roundPages
 }
 
 // Store is the block store of one disk. It belongs to one loop.
