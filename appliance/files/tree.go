@@ -65,7 +65,7 @@ func New(o Options) *Tree {
 	t.flush.Run = t.flushSoon
 	t.flushing.Fire = t.save
 	v := emptyView(o.Catalog.View())
-	v.root.changed = t.now(t.l)
+	t.rebuild(v, t.now(t.l))
 	t.view.Store(v)
 	t.keys.start(t)
 	t.stats = cluster.Follow(t.l, t.c.Registry(), cluster.SectionPoolStats|cluster.SectionInodeStats, (*statistics)(t))
@@ -137,10 +137,12 @@ func (t *Tree) Changed(changes []exports.Change) {
 			case c.New == nil:
 				v.count(c.Old.Info.Name, -1, now)
 			}
-			if c.Old != nil {
-				if _, lives := images.ByID(c.Old.ID); !lives {
-					t.forget(nfs.ID(c.Old.ID))
-				}
+			if c.Old == nil {
+				continue
+			}
+			_, lives := images.ByID(c.Old.ID)
+			if i, ok := t.c.Snapshot().Inode(c.Old.Inode.ID); !lives && (!ok || bool(i.Deleted)) {
+				t.forget(nfs.ID(c.Old.ID))
 			}
 		}
 	}

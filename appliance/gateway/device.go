@@ -53,7 +53,8 @@ func (im *images) takeOver(h *handle) {
 		return
 	}
 	h.gates++
-	opened := &loop.Task{Run: h.opened}
+	h.taking = true
+	opened := &loop.Task{Run: h.tookOver}
 	cut := &loop.Task{Run: func() {
 		old.cut("another session of the same client took over", func() { h.ln.l.Post(opened) })
 	}}

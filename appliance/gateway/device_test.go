@@ -219,3 +219,26 @@ func TestCatalog(t *testing.T) {
 	b.x.Put("config/pools", `{}`)
 	b.x.Run("no names", func() bool { return len(c.Names()) == 0 })
 }
+
+func TestSuccessorOfASuccessorWaitsToo(t *testing.T) {
+	b := newBench(t)
+	var release func()
+	b.im.fence = func(ln *lane, session uint64, _ string, done func()) { release = done }
+	first := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	write := b.writeUnderWay(t, first)
+	second := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	third := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	done := false
+	read := &volume.Op{Kind: volume.Read, Length: 4096, Done: func(op *volume.Op) { done = true; op.ReleasePieces() }}
+	third.Submit(read)
+	osd := b.x.OSDs[1]
+	osd.Hold = false
+	osd.Release()
+	b.x.W.Run(time.Second)
+	if done {
+		t.Error("the third session was served before the first was fenced")
+	}
+	release()
+	b.x.Run("the third session's read", func() bool { return done && write.User != nil })
+	b.leave(first, second, third)
+}

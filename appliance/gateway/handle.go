@@ -23,6 +23,8 @@ type handle struct {
 	events  volume.EventHandler
 
 	gates   int         // what has to come about before the first operation may be sent
+	taking  bool        // one of them: the session before has to be out of the way
+	taken   []func()    // called when it is
 	waiting requestList // for that
 	running requestList // the client has them
 	changes int         // of them, those that change something
@@ -111,6 +113,17 @@ func (h *handle) opened() {
 	h.maybeClose()
 }
 
+// tookOver opens the gate of the session before.
+func (h *handle) tookOver() {
+	h.taking = false
+	taken := h.taken
+	h.taken = nil
+	for _, f := range taken {
+		f()
+	}
+	h.opened()
+}
+
 // refuseWaiting fails what has not been sent.
 func (h *handle) refuseWaiting(err error) {
 	for r := h.waiting.pop(); r != nil; r = h.waiting.pop() {
@@ -118,8 +131,18 @@ func (h *handle) refuseWaiting(err error) {
 	}
 }
 
-// cut ends the session at once, and calls done when none of its changes can take effect any more.
+// cut ends the session at once, and calls done when none of its changes, nor of those it took over from, can take effect any more.
 func (h *handle) cut(reason string, done func()) {
+	if h.taking {
+		last := done
+		done = func() {
+			if h.taking {
+				h.taken = append(h.taken, last)
+				return
+			}
+			last()
+		}
+	}
 	if h.leaving && h.closing && h.changes == 0 {
 		done()
 		return

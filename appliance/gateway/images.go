@@ -8,6 +8,7 @@ import (
 	"holdfast/appliance/exports"
 	"holdfast/core/client"
 	"holdfast/core/cluster"
+	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/registry"
 	"holdfast/frontends/volume"
@@ -96,25 +97,27 @@ func (ln *lane) follow(next *cluster.Snapshot, keys []string) (touched []*handle
 	if next.ClusterID != nil {
 		id = [16]byte(next.ClusterID.ID)
 	}
+	var inodes []layout.Inode
 	for _, key := range keys {
 		k, ok := cluster.ParseKey(key)
 		if !ok || k.Kind != cluster.KindInode {
 			continue
 		}
+		inodes = append(inodes, k.Inode)
 		if i, ok := next.Inode(k.Inode); ok && !bool(i.Deleted) && !bool(i.ReadOnly) {
 			for _, h := range ln.handles[exports.Identity(id, i)] {
 				h.inode = k.Inode
 			}
 		}
 	}
-	for _, key := range keys {
-		k, ok := cluster.ParseKey(key)
-		if !ok || k.Kind != cluster.KindInode {
+	for _, inode := range inodes {
+		if i, ok := next.Inode(inode); ok && !bool(i.Deleted) {
+			touched = append(touched, ln.handles[exports.Identity(id, i)]...)
 			continue
 		}
-		for _, list := range ln.handles { // the order does not matter: each handle is told once, in the order of its list
+		for _, list := range ln.handles { // rare; the order among images does not matter
 			for _, h := range list {
-				if h.inode == k.Inode {
+				if h.inode == inode {
 					touched = append(touched, h)
 				}
 			}

@@ -38,6 +38,7 @@ type testCluster struct {
 
 	admin  loop.Runner
 	client *client.Client
+	osds   map[layout.OSDNum]loop.Runner
 }
 
 const osds = 3
@@ -45,7 +46,7 @@ const osds = 3
 // newCluster starts a cluster on loops of a kind; it ends with the test.
 func newCluster(t *testing.T, kind string) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, kind: kind, key: []byte("a cluster key of the tests"), dir: t.TempDir()}
+	c := &testCluster{t: t, kind: kind, key: []byte("a cluster key of the tests"), dir: t.TempDir(), osds: make(map[layout.OSDNum]loop.Runner)}
 	level := slog.LevelWarn
 	if testing.Verbose() {
 		level = slog.LevelInfo
@@ -144,6 +145,7 @@ func (c *testCluster) startOSD(n layout.OSDNum) {
 		c.t.Fatal(err)
 	}
 	l := c.loop(fmt.Sprintf("osd%d", n))
+	c.osds[n] = l
 	fail := func(err error) {
 		if err != nil {
 			c.t.Errorf("OSD %d: %v", n, err)
@@ -162,7 +164,7 @@ func (c *testCluster) startOSD(n layout.OSDNum) {
 				fail(err)
 				if err == nil {
 					_, err = osd.Start(l, osd.Options{
-						Num: n, Instance: uint64(n)<<32 | 1, Host: "test", Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Key: c.key, Registry: c.reg.Open(l), Store: st, Fatal: fail, Log: c.log,
+						Num: n, Instance: uint64(n)<<32 | 1, Host: "test", Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Key: c.key, Registry: c.reg.Open(l), Store: st, Fatal: fail, Log: c.log, LeaseTime: 2 * time.Second,
 					})
 					fail(err)
 				}
@@ -252,4 +254,13 @@ func onEachLoop(t *testing.T, f func(t *testing.T, kind string)) {
 		}
 		t.Run(kind, func(t *testing.T) { f(t, kind) })
 	}
+}
+
+// file is how libnfs names a file: what stands before the last slash is the export, and "/" needs one of its own.
+func (g *started) file(name string) string {
+	host, port, _ := strings.Cut(g.nfs, ":")
+	if name != "" {
+		name = "/" + name
+	}
+	return "nfs://" + host + "/" + name + "?nfsport=" + port + "&mountport=" + port
 }

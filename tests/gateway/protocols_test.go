@@ -37,12 +37,10 @@ func TestOneImageThroughAllProtocols(t *testing.T) {
 		run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", in, "nbd+unix:///disk?socket="+g.socket)
 		target := iscsi.TargetName("iqn.2026-11.local.holdfast", "disk")
 		run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", in, "iscsi://"+g.iscsi+"/"+target+"/0")
-		host, port, _ := strings.Cut(g.nfs, ":")
-		options := "?nfsport=" + port + "&mountport=" + port
-		if got := run(t, "nfs-cat", "nfs://"+host+"//disk"+options); !bytes.Equal([]byte(got), want) {
+		if got := run(t, "nfs-cat", g.file("disk")); !bytes.Equal([]byte(got), want) {
 			t.Errorf("over NFS %d bytes came, and they differ", len(got))
 		}
-		if ls := run(t, "nfs-ls", "nfs://"+host+"/"+options); !strings.Contains(ls, "disk") {
+		if ls := run(t, "nfs-ls", g.file("")); !strings.Contains(ls, "disk") {
 			t.Errorf("nfs-ls: %s", ls)
 		}
 		if ls := run(t, "iscsi-ls", "-s", "iscsi://"+g.iscsi); !strings.Contains(ls, target) {
@@ -52,7 +50,7 @@ func TestOneImageThroughAllProtocols(t *testing.T) {
 			t.Errorf("nbdinfo --map: %s", m)
 		}
 		// A file that NFS made is an image for the others.
-		run(t, "nfs-cp", in, "nfs://"+host+"//copy"+options)
+		run(t, "nfs-cp", in, g.file("copy"))
 		run(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", in, "nbd://"+g.nbd+"/copy")
 	})
 }
