@@ -2,6 +2,7 @@ package primary
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -283,6 +284,13 @@ func (j *copyJob) fail() {
 	p := q.p
 	p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders, "err", j.err)
 	j.obj.Recovering = false
+	var base *store.BaseError
+	if errors.As(j.err, &base) {
+		// Our copy is not what peering saw. Only peering again can say what is true.
+		j.over()
+		p.host.Lost(q.ID, p.o.Self, false)
+		return
+	}
 	q.unclean = append(q.unclean, j.u.Object)
 	if j.background {
 		j.background = false
@@ -328,6 +336,10 @@ func (q *PG) forgetSome() {
 		q.tombs = q.tombs[1:]
 		obj := q.Table.Get(e.Object)
 		s, _ := p.st.State(e.Object)
+		if obj != nil && obj.Unclean != nil && uint64(s.Version) <= uint64(e.Version) {
+			q.waiting = append(q.waiting, e) // not on every member yet; when it is, SetClean brings it back
+			continue
+		}
 		if obj != nil || s.Version != e.Version || uint64(e.Version)>>layout.VersionCounterBits > uint64(q.Interval) {
 			continue // in use again; or its version reaches into the next interval's, which must start above it
 		}

@@ -22,6 +22,7 @@ type op struct {
 	len   uint32
 	kind  wire.ChangeKind
 	cas   uint64 // version to be made, 0 unconditional
+	meta  uint64 // revision of the image's configuration that the client knows, 0 unconditional
 	trail wire.Trailer
 	start loop.Instant
 
@@ -122,11 +123,7 @@ func (p *Primary) Request(r *peer.Request) {
 		p.refuse(o, wire.EPIPE)
 		return
 	}
-	o.q = q
-	if errno := p.checkInode(o, inode, revision); errno != 0 {
-		p.refuse(o, errno)
-		return
-	}
+	o.q, o.meta = q, revision
 	switch {
 	case code == wire.OpRead:
 	case code == wire.OpDelete:
@@ -183,6 +180,11 @@ func (o *op) admit() {
 	p, q := o.p, o.q
 	if q.stopped || !q.valid() {
 		p.refuse(o, wire.EPIPE)
+		return
+	}
+	// After a wait too: the image may have been frozen or deleted meanwhile.
+	if errno := p.checkInode(o, o.id.Inode, o.meta); errno != 0 {
+		p.refuse(o, errno)
 		return
 	}
 	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) {

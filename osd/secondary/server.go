@@ -69,11 +69,12 @@ func ResetOp(op *store.Op) {
 
 // Retval is a store's error as the wire says it.
 func Retval(err error) int64 {
+	if err == nil {
+		return 0
+	}
 	var base *store.BaseError
 	var sum *store.ChecksumError
 	switch {
-	case err == nil:
-		return 0
 	case errors.Is(err, store.ErrNoSpace):
 		return wire.ENOSPC
 	case errors.Is(err, store.ErrNotAligned):
@@ -86,8 +87,17 @@ func Retval(err error) int64 {
 	return wire.EIO
 }
 
+// holds reports whether a request comes from the holder of the grant it names, and the grant is in force.
+func (s *Server) holds(r *peer.Request, g wire.Grant) bool {
+	return r.From.Instance == g.Instance && s.Locks.Holds(g)
+}
+
 // Serve takes a request of another OSD with one of the SUB opcodes.
 func (s *Server) Serve(r *peer.Request) {
+	if r.From.Role != peer.RoleOSD && r.Header.Op() != wire.OpSubDead {
+		r.Fail(wire.EPERM)
+		return
+	}
 	if r.Header.Op() == wire.OpSubChange {
 		s.change(r)
 		return
@@ -116,12 +126,16 @@ func (s *Server) Serve(r *peer.Request) {
 		s.replyJSON(r, m.Op, retval, a)
 		return
 	case wire.OpSubUnlock:
+		if r.From.Instance != m.Instance {
+			r.Fail(wire.EPERM)
+			return
+		}
 		s.Locks.Unlock(m.Grant)
 		s.reply(r, m.Op, 0)
 		return
 	case wire.OpSubAnnounce:
 		q, ok := decodeJSON[AnnounceRequest](r.Meta)
-		if !ok {
+		if !ok || q.Instance != r.From.Instance {
 			r.Fail(wire.EINVAL)
 			return
 		}
@@ -137,7 +151,7 @@ func (s *Server) Serve(r *peer.Request) {
 		s.reply(r, m.Op, 0)
 		return
 	}
-	if !s.Locks.Holds(m.Grant) {
+	if !s.holds(r, m.Grant) {
 		r.Fail(wire.ESTALE)
 		return
 	}
@@ -205,7 +219,7 @@ func (s *Server) change(r *peer.Request) {
 		r.Fail(wire.EINVAL)
 		return
 	}
-	if !s.Locks.Holds(m.Grant) || m.Object.Inode.Pool() != m.PG.Pool {
+	if !s.holds(r, m.Grant) || m.Object.Inode.Pool() != m.PG.Pool {
 		r.Fail(wire.ESTALE)
 		return
 	}
