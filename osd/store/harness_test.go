@@ -33,7 +33,14 @@ func newRig(t testing.TB, seed uint64, size int64, c Config) *rig {
 	t.Helper()
 	r := &rig{t: t, w: sim.NewWorld(seed), c: c, round: int(seed % 4)}
 	t.Cleanup(r.w.Close)
-	r.dev = r.w.NewDisk("d", size, 512)
+	sector := 512
+	if c.Granularity >= 4096 && seed%3 == 0 {
+		sector = 4096
+	}
+	r.dev = r.w.NewDisk("d", size, sector)
+	if seed%7 == 0 {
+		r.dev.SetWriteThrough()
+	}
 	r.process()
 	if _, err := r.format(c); err != nil {
 		t.Fatal(err)
