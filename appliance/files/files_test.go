@@ -340,6 +340,32 @@ func TestOutageMakesChangesWait(t *testing.T) {
 	}
 }
 
+func TestFSStatIsThePoolsSpace(t *testing.T) {
+	b := newBench(t)
+	b.x.Put("pool/stats/1", `{"used_raw_tb":1.5,"total_raw_tb":6,"pg_real_size":3,"raw_to_usable":3,"space_efficiency":0.99}`)
+	b.x.Run("the statistics", func() bool {
+		return b.ok(&nfs.TreeOp{Kind: nfs.TreeFSStat}).Space.TotalBytes != 0
+	})
+	s := b.ok(&nfs.TreeOp{Kind: nfs.TreeFSStat}).Space
+	if s.TotalBytes != 2<<40 || s.FreeBytes != 3<<39 || s.AvailBytes != s.FreeBytes || s.MaxFileSize != cluster.MaxImageSize {
+		t.Errorf("space: %+v, want 2 TiB with 1.5 free", s)
+	}
+}
+
+func TestNothingIsForgottenOfFilesThatCannotBeServedForNow(t *testing.T) {
+	b := newBench(t)
+	f := b.ok(&nfs.TreeOp{Kind: nfs.TreeCreate, Name: "f", Set: nfs.SetAttr{Mask: nfs.SetMode, Mode: 0o600}}).Attr
+	pools := `{"1":{"name":"data","scheme":"replicated","pg_size":1,"pg_minsize":1,"pg_count":4}}`
+	b.x.Put("config/pools", `{}`)
+	b.x.Run("the file's absence", func() bool { return !b.lookup("f").Known() })
+	b.x.W.Run(time.Second)
+	b.x.Put("config/pools", pools)
+	b.x.Run("the file", func() bool { return b.lookup("f").Known() })
+	if got := b.lookup("f"); got.Mode != 0o600 || got.ID != f.ID {
+		t.Errorf("the file is %+v now, was %+v", got, f)
+	}
+}
+
 func FuzzReadRecord(f *testing.F) {
 	f.Add([]byte(`{"id":"000102030405060708090a0b0c0d0e0f","mode":493,"mtime":1}`))
 	f.Add([]byte(`{}`))

@@ -227,7 +227,9 @@ func (t *Tree) look(op *nfs.TreeOp) error {
 	case nfs.TreeTouch:
 		return t.touch(v, op)
 	case nfs.TreeFSStat:
-		op.Space = v.space(t.o.Pool(t.c.Snapshot()))
+		if c := t.o.Lane(op.Loop); c != nil { // not the home loop's snapshot, which changes there
+			op.Space = v.space(t.o.Pool(c.Snapshot()))
+		}
 		return t.needAttr(v, op)
 	}
 	d, ok := v.dirByID(op.ID)
