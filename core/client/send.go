@@ -277,9 +277,10 @@ func (c *Client) refused(p *part, change bool, errno int64) {
 	}
 	switch errno {
 	case wire.EPIPE, wire.EAGAIN, wire.EBUSY, wire.ENOENT, wire.ENOMEM:
-		// The interval ended, perhaps with the change on some members: the next one decides.
+		// The interval ended, perhaps with the change on some members: the next one decides. Or the OSD has not heard yet of the image's newest configuration, which it will in a
+		// moment: so the first tries follow each other sooner.
 		p.unknown = p.unknown || change
-		c.retry(p, c.o.RetryInterval)
+		c.retry(p, c.o.RetryInterval>>max(0, 4-p.tries))
 	case wire.EIO:
 		if c.o.EIORetryInterval == 0 {
 			c.endPart(p, ErrIO)
