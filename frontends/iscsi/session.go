@@ -13,9 +13,10 @@ import (
 )
 
 const (
-	keepAliveIdle     = 5 * time.Second
-	keepAliveInterval = 2 * time.Second
-	keepAliveCount    = 5
+	// Keep-alive probes feed volume.Session.Alive, so they must be more frequent than op_ttl (4 s): a write that waits is dropped when its initiator was silent for that long.
+	keepAliveIdle     = time.Second
+	keepAliveInterval = time.Second
+	keepAliveCount    = 15
 	// tableSize is the number of buckets of tasks by initiator task tag.
 	tableSize = 256
 )
