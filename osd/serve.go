@@ -115,7 +115,14 @@ func (s *OSD) endSessions(prev, next *cluster.Snapshot) {
 			continue
 		}
 		instance := g.Instance
-		t := &loop.Timer{Fire: func() { s.o.Store.EndSessions(func(id uint64) bool { return id>>cluster.SessionBits == instance }) }}
+		t := &loop.Timer{Fire: func() {
+			for _, g := range s.Snapshot().Gateways.All() {
+				if g.Instance == instance {
+					return // it had lost its lease, and lives
+				}
+			}
+			s.o.Store.EndSessions(func(id uint64) bool { return id>>cluster.SessionBits == instance })
+		}}
 		s.l.Arm(t, s.l.Now().Add(endPause))
 	}
 }
