@@ -118,7 +118,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.firstImage(ctx); err != nil {
 		return err
 	}
-	if c.gate, err = daemon.StartGateway(ctx, daemon.GatewayOptions{Config: c.v, Key: c.key, Host: daemon.Host(), Version: c.o.Version, Log: c.log.With("component", "gateway")}); err != nil {
+	if c.gate, err = daemon.StartGateway(ctx, daemon.GatewayOptions{Config: c.v, Key: c.key, Host: daemon.Host(), Version: c.o.Version, Log: c.log}); err != nil {
 		return err
 	}
 	d.Shape.Ready = true

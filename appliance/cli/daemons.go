@@ -21,13 +21,16 @@ import (
 // stopTime is how long a daemon may take to stop in order.
 const stopTime = 15 * time.Second
 
-// setup reads the configuration of a daemon, with etcd's part, and waits for etcd as long as it takes.
+// setup reads the configuration of a daemon, with etcd's part, and waits for etcd as long as it takes. name is the component in the log; empty when the part says it itself.
 func (a *app) setup(ctx context.Context, name string, use config.Component) (*config.Values, *slog.Logger, error) {
 	v, err := a.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	log := daemon.Logger(v).With("component", name)
+	log := daemon.Logger(v)
+	if name != "" {
+		log = log.With("component", name)
+	}
 	for _, w := range v.Warnings {
 		log.Warn("a parameter has no effect", "what", w)
 	}

@@ -17,7 +17,7 @@ func (a *app) gateway() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, end := interrupts(c.Context())
 			defer end()
-			v, log, err := a.setup(ctx, "gateway", config.Gateway)
+			v, log, err := a.setup(ctx, "", config.Gateway)
 			if err != nil {
 				return stopped(err)
 			}

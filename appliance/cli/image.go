@@ -79,7 +79,7 @@ func (a *app) create() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVarP(&text, "size", "s", "", "size of the image, such as 10G (K, M, G, T: powers of 1024; a multiple of 512 bytes)")
+	c.Flags().StringVarP(&text, "size", "s", "", "size of the image, such as 10G (K, M, G, T: powers of 1024)")
 	c.Flags().StringVarP(&poolName, "pool", "p", "", "pool to make it in (the only one)")
 	return a.withParams(a.withJSON(c), config.Client)
 }

@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,7 +41,7 @@ func Main(program string, args []string) int {
 func run(program string, args []string, out, errs io.Writer) int {
 	a := &app{out: out, err: errs, program: program, params: map[string]string{}}
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(joinBools(args))
 	root.SetOut(out)
 	root.SetErr(errs)
 	err := root.ExecuteContext(context.Background())
@@ -52,6 +54,22 @@ func run(program string, args []string, out, errs io.Writer) int {
 	}
 	fmt.Fprintf(errs, "holdfast: %v\n", err)
 	return Code(err)
+}
+
+// joinBools joins the value of a true-or-false parameter to its flag: both "--readonly" and "--readonly false" are understood.
+func joinBools(args []string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		name, flag := strings.CutPrefix(a, "--")
+		if p, ok := config.Lookup(strings.ReplaceAll(name, "-", "_")); flag && ok && p.Type == config.Bool && i+1 < len(args) {
+			if _, err := strconv.ParseBool(args[i+1]); err == nil || slices.Contains([]string{"yes", "no", "on", "off"}, args[i+1]) {
+				a += "=" + args[i+1]
+				i++
+			}
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 // exitError ends the program with a code, everything having been said.
@@ -70,6 +88,7 @@ func Code(err error) int {
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
+		SuggestionsMinimumDistance: 2, FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: true},
 		Use:   "holdfast",
 		Short: "Distributed block storage, served over NBD, NFS and iSCSI",
 		Long: `Holdfast stores virtual disks (images) in several copies on several disks, and serves each of them over NBD, NFS and iSCSI.
@@ -78,12 +97,27 @@ A cluster is named by --config DIR/holdfast.conf, by HOLDFAST_CONFIG, or by --et
 
 Exit codes: 0 done, 1 tried and went wrong, 2 wrong command or configuration, 3 no such thing, 4 refused (exists already, in use, changed meanwhile), 5 the cluster does not answer.`,
 		SilenceErrors: true, SilenceUsage: true,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			way := "`holdfast help` lists them"
+			if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+				way = "did you mean " + strings.Join(like, " or ") + "?"
+			}
+			return &admin.Error{Kind: admin.Usage, What: "there is no command " + args[0], Way: way}
+		},
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &admin.Error{Kind: admin.Usage, What: err.Error(), Way: fmt.Sprintf("`%s --help` lists the flags", c.CommandPath())}
 	})
 	root.SetGlobalNormalizationFunc(normalize)
+	for name := range common {
+		p, _ := config.Lookup(name)
+		root.PersistentFlags().Var(&param{p, a.params}, flagOf(name), p.Help)
+	}
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a cluster:"}, &cobra.Group{ID: "see", Title: "See:"}, &cobra.Group{ID: "do", Title: "Images, pools and disks:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -160,24 +194,24 @@ func (v *param) Type() string {
 	return strings.ReplaceAll(v.p.Type.String(), " ", "_")
 }
 
-// common are the parameters that every command shows in its help.
+// common are the parameters that say which cluster is meant.
 var common = map[string]bool{"config_path": true, "etcd_address": true}
 
-// withParams gives a command every parameter of the components as a flag; those that are not common or shown are left out of its help.
+// withParams gives a command every parameter of the components as a flag; those that are not shown are left out of its help.
 func (a *app) withParams(c *cobra.Command, use config.Component, shown ...string) *cobra.Command {
 	show := map[string]bool{}
 	for _, s := range shown {
 		show[s] = true
 	}
 	for _, p := range config.Params() {
-		if p.Used&use == 0 || c.Flags().Lookup(flagOf(p.Flag())) != nil {
+		if p.Used&use == 0 || common[p.Name] || c.Flags().Lookup(flagOf(p.Flag())) != nil {
 			continue
 		}
 		f := c.Flags().VarPF(&param{p, a.params}, flagOf(p.Flag()), "", p.Help)
 		if p.Type == config.Bool {
 			f.NoOptDefVal = "true"
 		}
-		f.Hidden = !common[p.Name] && !show[p.Name]
+		f.Hidden = !show[p.Name]
 	}
 	c.Long = strings.TrimSpace(c.Long + "\n\nEvery parameter of `holdfast help parameters` can be given as a flag.")
 	return c

@@ -72,11 +72,7 @@ is kept in any case.`,
 	f.StringVar(&nbd, "nbd", "", "addresses of NBD: HOST:PORT or unix:PATH, with commas; \"\" for none (127.0.0.1:10809)")
 	f.StringVar(&nfs, "nfs", "", "addresses of NFS (127.0.0.1:2049)")
 	f.StringVar(&iscsi, "iscsi", "", "addresses of iSCSI (127.0.0.1:3260)")
-	common := a.withParams(c, config.All)
-	for _, hide := range []string{"config", "etcd_address"} {
-		common.Flags().Lookup(hide).Hidden = true
-	}
-	return common
+	return a.withParams(c, config.All)
 }
 
 // interrupts returns a context that ends at the first SIGINT or SIGTERM; the second one ends the process at once.
