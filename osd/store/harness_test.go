@@ -58,7 +58,7 @@ func (r *rig) process() {
 	if r.disk, err = r.l.OpenDisk("d", loop.DiskOptions{}); err != nil {
 		r.t.Fatal(err)
 	}
-	r.o = Options{Log: slog.New(slog.DiscardHandler), roundPages: r.round}
+	r.o = Options{Log: slog.New(slog.DiscardHandler), roundPages: r.round, secondBatch: 4096 * r.round}
 }
 
 func (r *rig) until(what string, f func() bool) {

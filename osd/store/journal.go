@@ -160,7 +160,7 @@ func (j *journal) launch() {
 	}
 	j.stalled = false
 	for j.s.failure == nil && j.flying < batchesFlown {
-		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 || j.flying > 0 && j.queued < secondBatch {
+		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 || j.flying > 0 && j.queued < j.s.o.secondBatch {
 			break
 		}
 		if !j.send(false) {

@@ -209,6 +209,10 @@ func (p snap) with(v mver, unstable bool) snap {
 // one submits one random op.
 func (m *model) one() {
 	o := m.pick()
+	if m.rng.IntN(4) == 0 {
+		m.read(o)
+		return
+	}
 	was := o.newest()
 	top := was.top()
 	m.version += layout.Version(1 + m.rng.IntN(3))

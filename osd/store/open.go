@@ -28,6 +28,9 @@ func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(
 	if o.roundPages == 0 {
 		o.roundPages = roundPages
 	}
+	if o.secondBatch == 0 {
+		o.secondBatch = secondBatch
+	}
 	x := newDeviceIO(l, d)
 	x.readSuper(func(st superState, _ error) {
 		if !st.ok {

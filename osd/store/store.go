@@ -19,7 +19,8 @@ type Options struct {
 	// FlushDepth is the most writes that the flusher has under way; default 32.
 	FlushDepth int
 
-	roundPages int // pages in one round, for tests; default roundPages
+	// For tests: pages in one round, and queued bytes that send a second batch beside the first.
+	roundPages, secondBatch int
 }
 
 // Store is the block store of one disk. It belongs to one loop.
