@@ -386,6 +386,9 @@ func (m *Machine) locked() []Effect {
 			acting = append(acting, c)
 		}
 	}
+	if !contains(m.candidates(), m.Self) {
+		return m.wait("the PG map names this OSD as the primary, but not as a member")
+	}
 	if !contains(granted, m.Self) {
 		return m.wait("our own store still honours another primary's lock")
 	}
@@ -394,9 +397,6 @@ func (m *Machine) locked() []Effect {
 	}
 	if len(acting) < max(1, m.cfg.MinSize) {
 		return m.wait(fmt.Sprintf("%d of the %d OSDs that the pool needs are here", len(acting), m.cfg.MinSize))
-	}
-	if !contains(acting, m.Self) {
-		return m.wait("the PG map names this OSD as the primary, but not as a member")
 	}
 	if failedMember && m.grace < graceRounds {
 		m.grace++
