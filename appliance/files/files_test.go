@@ -366,6 +366,34 @@ func TestNothingIsForgottenOfFilesThatCannotBeServedForNow(t *testing.T) {
 	}
 }
 
+func TestListingInPartsShowsEachNameOnceWhateverComesAndGoes(t *testing.T) {
+	b := newBench(t)
+	for i := range 200 {
+		b.x.Put(fmt.Sprintf("config/inode/1/%d", i+10), fmt.Sprintf(`{"name":"d/%03d","size":4096}`, i))
+	}
+	b.x.Run("the images", func() bool { return b.lookup("d/199").Known() })
+	dir := b.lookup("d").ID
+	seen := map[string]int{}
+	cookie, part := uint64(0), 0
+	for {
+		op := b.ok(&nfs.TreeOp{Kind: nfs.TreeReadDir, ID: dir, Cookie: cookie, Max: 7})
+		for _, e := range op.Entries {
+			seen[e.Name]++
+			cookie = e.Cookie
+		}
+		if op.EOF {
+			break
+		}
+		b.x.Put(fmt.Sprintf("config/inode/1/%d", 1000+part), fmt.Sprintf(`{"name":"d/new%d","size":4096}`, part))
+		part++
+	}
+	for i := range 200 {
+		if n := seen[fmt.Sprintf("%03d", i)]; n != 1 {
+			t.Errorf("%03d was listed %d times", i, n)
+		}
+	}
+}
+
 func FuzzReadRecord(f *testing.F) {
 	f.Add([]byte(`{"id":"000102030405060708090a0b0c0d0e0f","mode":493,"mtime":1}`))
 	f.Add([]byte(`{}`))

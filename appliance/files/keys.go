@@ -99,6 +99,7 @@ func (k *keys) replace(kvs []registry.KV) {
 	t := k.t
 	now := t.now(t.l)
 	v := *t.view.Load()
+	v.names++
 	found := make(map[string]bool, len(kvs))
 	for _, kv := range kvs {
 		found[kv.Key] = true
@@ -153,6 +154,7 @@ func (k *keys) Events(rev registry.Revision, evs []registry.Event) {
 	}
 	now := k.t.now(k.t.l)
 	v := *k.t.view.Load()
+	v.names++
 	for _, ev := range evs {
 		k.apply(&v, ev, now)
 	}

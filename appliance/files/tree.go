@@ -1,7 +1,9 @@
 package files
 
 import (
+	"cmp"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,11 +30,12 @@ type Options struct {
 
 // Tree is the file tree. New, Changed, Ready and Stop are called on the home loop, the rest on any of the gateway's.
 type Tree struct {
-	o    Options
-	c    *client.Client
-	l    loop.Loop
-	log  *slog.Logger
-	view atomic.Pointer[view]
+	o      Options
+	c      *client.Client
+	l      loop.Loop
+	log    *slog.Logger
+	view   atomic.Pointer[view]
+	listed atomic.Pointer[listing]
 
 	mu      sync.Mutex
 	last    nfs.Time            // guarded by mu: the newest time given
@@ -127,6 +130,7 @@ func (t *Tree) Changed(changes []exports.Change) {
 	old := t.view.Load()
 	v := *old
 	v.images = images
+	v.names++
 	if images.Cluster != old.images.Cluster {
 		t.rebuild(&v, now)
 	} else {
@@ -152,7 +156,7 @@ func (t *Tree) Changed(changes []exports.Change) {
 // rebuild makes the directories from the images and the records.
 func (t *Tree) rebuild(v *view, now nfs.Time) {
 	fresh := emptyView(v.images)
-	fresh.attrs, fresh.stats = v.attrs, v.stats
+	fresh.attrs, fresh.stats, fresh.names = v.attrs, v.stats, v.names
 	fresh.root = dir{rec: v.root.rec, changed: now}
 	for name := range v.images.Names().All() {
 		fresh.count(name, 1, now)
@@ -281,7 +285,9 @@ func (t *Tree) lookup(v *view, d *dir, op *nfs.TreeOp) error {
 }
 
 func (t *Tree) readDir(v *view, d *dir, op *nfs.TreeOp) {
-	all := v.list(d, op.Cookie)
+	all := t.listing(v, d)
+	first, _ := slices.BinarySearchFunc(all, op.Cookie+1, func(e entry, c uint64) int { return cmp.Compare(e.cookie, c) })
+	all = all[first:]
 	op.EOF = len(all) <= op.Max
 	for _, e := range all[:min(len(all), op.Max)] {
 		out := nfs.Entry{Name: e.name, Cookie: e.cookie}
@@ -297,6 +303,23 @@ func (t *Tree) readDir(v *view, d *dir, op *nfs.TreeOp) {
 		op.Parent = up.id
 	}
 	op.CookieVerf = [8]byte{}
+}
+
+// listing is one directory's entries by cookie. It never changes.
+type listing struct {
+	names   uint64 // of the view
+	path    string
+	entries []entry
+}
+
+// listing lists a directory; the last one listed is kept, since a large one is asked for in many parts.
+func (t *Tree) listing(v *view, d *dir) []entry {
+	if l := t.listed.Load(); l != nil && l.names == v.names && l.path == d.path {
+		return l.entries
+	}
+	l := &listing{v.names, d.path, v.list(d)}
+	t.listed.Store(l)
+	return l.entries
 }
 
 // touch moves a file's times.

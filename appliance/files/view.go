@@ -20,6 +20,7 @@ type view struct {
 	attrs  cluster.Map[nfs.ID, *record] // of files
 	root   dir
 	stats  *cluster.Snapshot // pool and inode statistics; nil before there are any
+	names  uint64            // grows with each change of images or directories
 }
 
 // dir is a directory at one moment.
@@ -142,12 +143,11 @@ type entry struct {
 	dir    *dir
 }
 
-// list is the directory's entries after a cookie, by cookie. A cookie is the name's hash, so it stays good whatever comes and goes.
-func (v *view) list(d *dir, after uint64) (all []entry) {
+// list is the directory's entries by cookie. A cookie is the name's hash, so it stays good whatever comes and goes.
+func (v *view) list(d *dir) (all []entry) {
 	add := func(e entry) {
-		if e.cookie = cookieOf(e.name); e.cookie > after {
-			all = append(all, e)
-		}
+		e.cookie = cookieOf(e.name)
+		all = append(all, e)
 	}
 	children(v.images.Names(), d.path, func(name string, i *exports.Image) { add(entry{name: name, image: i}) })
 	children(v.dirs, d.path, func(name string, sub *dir) {
