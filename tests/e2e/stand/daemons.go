@@ -119,16 +119,25 @@ func awaitActive(t testing.TB, limit time.Duration, list func() (string, error))
 		var err error
 		out, err = list()
 		var pgs []struct {
-			State []string `json:"state"`
+			Num      int      `json:"pg_num"`
+			State    []string `json:"state"`
+			Primary  int      `json:"primary"`
+			Peers    []int    `json:"peers"`
+			Interval int      `json:"interval"`
+			Objects  int      `json:"object_count"`
+			Degraded int      `json:"degraded_count"`
 		}
 		if err == nil {
 			if err = json.Unmarshal([]byte(out), &pgs); err != nil {
 				t.Fatalf("pg-list --json: %v\n%s", err, out)
 			}
 			active := 0
+			out = fmt.Sprintf("%d PGs in all", len(pgs))
 			for _, pg := range pgs {
 				if slices.Equal(pg.State, []string{"active"}) {
 					active++
+				} else {
+					out += fmt.Sprintf("\n%+v", pg)
 				}
 			}
 			if active == len(pgs) && active > 0 {

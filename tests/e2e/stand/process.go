@@ -124,8 +124,13 @@ func (p *Process) Signal(s syscall.Signal) {
 // Stop asks the process to end and waits for that.
 func (p *Process) Stop(limit time.Duration) (code int) {
 	p.t.Helper()
+	began := time.Now()
 	p.Signal(syscall.SIGTERM)
-	return p.Wait(limit)
+	code = p.Wait(limit)
+	if d := time.Since(began); d > 5*time.Second {
+		p.t.Logf("%s took %v to stop; it printed at last:\n%s", p.Name, d.Round(time.Millisecond), p.out.Tail(6))
+	}
+	return code
 }
 
 // Wait waits until the process has ended by itself.

@@ -3,6 +3,7 @@ package stand
 import (
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -65,14 +66,28 @@ func NewUp(t testing.TB, args ...string) *Up {
 func (u *Up) Launch() {
 	u.t.Helper()
 	args := append([]string{"up", "--dir", u.Dir, "--nbd", u.NBD, "--nfs", u.NFS, "--iscsi", u.ISCSI, "--etcd", u.Etcd}, u.args...)
+	u.t.Cleanup(func() {
+		if u.t.Failed() {
+			u.t.Logf("the log ends with:\n%s", u.tail())
+		}
+	})
 	u.Process = Start(u.t, "holdfast up", Binary(u.t), args...)
+}
+
+func (u *Up) tail() string {
+	lines := strings.Split(strings.TrimSpace(u.Log()), "\n")
+	return strings.Join(lines[max(0, len(lines)-60):], "\n")
 }
 
 // Start starts the cluster, again if it has been before, and waits until it serves.
 func (u *Up) Start() {
 	u.t.Helper()
+	began := time.Now()
 	u.Launch()
 	u.Await(UpTime, `the line "up"`, HasLine("up"))
+	if d := time.Since(began); d > 5*time.Second {
+		u.t.Logf("the start took %v", d.Round(time.Millisecond))
+	}
 }
 
 // With sets the arguments of the next start beside the addresses.
@@ -99,6 +114,16 @@ func (u *Up) Dial(image string) func() (*NBD, error) {
 
 // Config is the path of the cluster's configuration file.
 func (u *Up) Config() string { return filepath.Join(u.Dir, "holdfast.conf") }
+
+// Log is what the cluster's parts have written into its log file.
+func (u *Up) Log() string {
+	u.t.Helper()
+	text, err := os.ReadFile(filepath.Join(u.Dir, "holdfast.log"))
+	if err != nil && !os.IsNotExist(err) {
+		u.t.Fatal(err)
+	}
+	return string(text)
+}
 
 // CLI runs a command of the program on this cluster.
 func (u *Up) CLI(args ...string) string {
