@@ -256,6 +256,12 @@ func TestSuccessorOfASuccessorWaitsToo(t *testing.T) {
 	first := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
 	write := b.writeUnderWay(t, first)
 	second := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	left := false
+	second.Detach(func() { left = true })
+	b.x.W.Run(time.Second)
+	if left {
+		t.Error("the second session has ended, so that nobody knows of the fence that is awaited")
+	}
 	third := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
 	done := false
 	read := &volume.Op{Kind: volume.Read, Length: 4096, Done: func(op *volume.Op) { done = true; op.ReleasePieces() }}
@@ -269,5 +275,31 @@ func TestSuccessorOfASuccessorWaitsToo(t *testing.T) {
 	}
 	release()
 	b.x.Run("the third session's read", func() bool { return done && write.User != nil })
-	b.leave(first, second, third)
+	b.leave(first, third)
+}
+
+func TestSuccessorOfALeaverWaitsForItsFence(t *testing.T) {
+	b := newBench(t)
+	var release func()
+	b.im.fence = func(ln *lane, session uint64, _ string, done func()) { release = done }
+	h := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	write := b.writeUnderWay(t, h)
+	left := false
+	h.Detach(func() { left = true })
+	b.x.W.Run(7 * time.Second)
+	osd := b.x.OSDs[1]
+	osd.Hold = false
+	osd.Release()
+	b.x.Run("the end of the write", func() bool { return write.User != nil })
+	next := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
+	done := false
+	read := &volume.Op{Kind: volume.Read, Length: 4096, Done: func(op *volume.Op) { done = true; op.ReleasePieces() }}
+	next.Submit(read)
+	b.x.W.Run(time.Second)
+	if done || left {
+		t.Errorf("before the fence is in force: the successor's read done %v, the leaver gone %v", done, left)
+	}
+	release()
+	b.x.Run("the successor's read", func() bool { return done && left })
+	b.leave(next)
 }

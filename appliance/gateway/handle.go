@@ -34,7 +34,8 @@ type handle struct {
 	leaving  bool // Detach was called
 	closing  bool // and the session is being closed
 	detached func()
-	fences   int // being written
+	fencing  bool     // the session's fence is being written
+	outcome  []func() // called when it is in force
 	grace    loop.Timer
 }
 
@@ -143,8 +144,8 @@ func (h *handle) cut(reason string, done func()) {
 			last()
 		}
 	}
-	if h.leaving && h.closing && h.changes == 0 {
-		done()
+	if h.fencing {
+		h.outcome = append(h.outcome, done)
 		return
 	}
 	under := h.changes > 0
@@ -157,10 +158,14 @@ func (h *handle) cut(reason string, done func()) {
 		done()
 		return
 	}
-	h.fences++
+	h.fencing, h.outcome = true, append(h.outcome, done)
 	h.ln.im.fence(h.ln, h.session.ID(), reason, func() {
-		h.fences--
-		done()
+		h.fencing = false
+		outcome := h.outcome
+		h.outcome = nil
+		for _, f := range outcome {
+			f()
+		}
 		h.maybeClose()
 	})
 }
@@ -183,9 +188,9 @@ func (h *handle) cutOff() {
 	}
 }
 
-// maybeClose ends the handle once it is detached and nothing of it is left.
+// maybeClose ends the handle once it is detached and nothing of it is left. As long as a fence is awaited it stays the holder of its nexus, so that a successor waits, too.
 func (h *handle) maybeClose() {
-	if !h.leaving || h.closing || h.fences > 0 || h.running.first != nil || h.waiting.first != nil {
+	if !h.leaving || h.closing || h.fencing || h.taking || h.running.first != nil || h.waiting.first != nil {
 		return
 	}
 	h.closing = true
