@@ -63,7 +63,8 @@ type Gateway struct {
 	fences  *fences
 	lock    time.Duration // pg_lock_time
 
-	stop sync.Once
+	stop    sync.Once
+	stopped chan struct{} // closed at the end of Stop
 }
 
 // served is a lane with its servers. It is touched on the lane's loop only, after Start.
@@ -92,7 +93,7 @@ func Start(o Options) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Gateway{o: o, log: o.Log.With("component", "gateway"), lock: o.Config.Duration("pg_lock_time")}
+	g := &Gateway{o: o, log: o.Log.With("component", "gateway"), lock: o.Config.Duration("pg_lock_time"), stopped: make(chan struct{})}
 	g.im = newImages(o.Config.Duration("op_ttl"), g.log)
 	g.im.fence = g.fence
 	if err := g.begin(); err != nil {
@@ -217,35 +218,38 @@ func (g *Gateway) fence(ln *lane, session uint64, reason string, done func()) {
 }
 
 // Stop ends the gateway: it stops listening, tells every session, finishes what is under way, gives the registration up and closes the clients, in at most stopLimit. Then it calls done,
-// once, on some goroutine. It may be called once, from any goroutine.
+// on some goroutine. It may be called from any goroutine, also again.
 func (g *Gateway) Stop(done func()) {
-	g.stop.Do(func() {
-		var once sync.Once
-		finished := func(late bool) {
-			once.Do(func() {
-				if late {
-					g.log.Warn("stopping took too long; what is still under way is given up", "limit", stopLimit)
-				}
-				done()
-			})
-		}
-		limit := time.AfterFunc(stopLimit, func() { finished(true) })
-		var lanes sync.WaitGroup
-		for _, s := range g.lanes {
-			if s == nil || s.lane == nil {
-				continue
-			}
-			lanes.Add(1)
-			s.l.Post(&loop.Task{Run: func() { s.close(lanes.Done) }})
-		}
-		go func() { // ends when the lanes have; Stop's caller waits for done
-			lanes.Wait()
-			g.end(func() {
-				limit.Stop()
-				finished(false)
-			})
-		}()
+	g.stop.Do(g.beginStop)
+	go func() { // ends within stopLimit
+		<-g.stopped
+		done()
+	}()
+}
+
+func (g *Gateway) beginStop() {
+	var once sync.Once
+	limit := time.AfterFunc(stopLimit, func() {
+		once.Do(func() {
+			g.log.Warn("stopping took too long; what is still under way is given up", "limit", stopLimit)
+			close(g.stopped)
+		})
 	})
+	var lanes sync.WaitGroup
+	for _, s := range g.lanes {
+		if s == nil || s.lane == nil {
+			continue
+		}
+		lanes.Add(1)
+		s.l.Post(&loop.Task{Run: func() { s.close(lanes.Done) }})
+	}
+	go func() { // ends when the lanes have, or with the process
+		lanes.Wait()
+		g.end(func() {
+			limit.Stop()
+			once.Do(func() { close(g.stopped) })
+		})
+	}()
 }
 
 // close ends the lane's servers.
