@@ -564,7 +564,7 @@ func (m *Machine) lostSources() []layout.OSDNum {
 	}
 	var list []layout.OSDNum
 	for _, osd := range m.asked {
-		if h := m.peers[osd]; !h.granted && h.told && m.cfg.Up[osd] == h.store {
+		if h := m.peers[osd]; !h.granted && h.told && m.cfg.Up[osd] == h.store && contains(m.Record.Participants, Member{OSD: osd, Store: h.store}) {
 			list = append(list, osd)
 		}
 	}

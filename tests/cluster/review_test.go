@@ -329,3 +329,85 @@ func TestPrimaryAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// others are the members of the only PG besides its primary.
+func (c *Cluster) others() (primary *Node, others []*Node) {
+	n := c.Snapshot().Primary(layout.PGID{Pool: 1, Num: 1})
+	for i := range c.O.OSDs {
+		if num := layout.OSDNum(i + 1); num != n {
+			others = append(others, c.Nodes[num])
+		}
+	}
+	return c.Nodes[n], others
+}
+
+// TestReadsShowWhatEveryMemberHas stalls one member's disk in the middle of a write: the new data must not be shown, however long that takes, for it could still be lost.
+func TestReadsShowWhatEveryMemberHas(t *testing.T) {
+	c := start(t, Options{Seed: 16, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	a, b := c.NewClient(7), c.NewClient(8)
+	a.Write(image, 0, pattern(4096, 1))
+	b.Read(image, 0, 4096)
+	_, others := c.others()
+	d := c.W.Disk(others[0].disk())
+	for round := range byte(5) {
+		d.Stall(true)
+		written, read, stalled := false, 0, true
+		a.Begin(write(0, 4096, 7, 1000+uint64(round)), pattern(4096, 2+round), func(Result) { written = true })
+		c.W.Run(20 * time.Millisecond)
+		for range 3 {
+			b.Begin(wire.ReadWrite{Op: wire.OpRead, Inode: image, Len: 4096}, nil, func(r Result) {
+				read++
+				if stalled && bytes.Equal(r.Data, pattern(4096, 2+round)) {
+					t.Errorf("round %d: a read shows a write that a member has not finished", round)
+				}
+			})
+			c.W.Run(50 * time.Millisecond)
+		}
+		if written {
+			t.Fatal("a write was acknowledged that a member has not finished")
+		}
+		stalled = false
+		d.Stall(false)
+		c.Wait("the write and the reads", time.Minute, func() bool { return written && read == 3 })
+	}
+}
+
+// TestWritesWaitWhileTombstonesAreForgotten writes objects over and over while members drop their tombstones at different times. No member may be asked to build on what it has
+// dropped, which would end the interval.
+func TestWritesWaitWhileTombstonesAreForgotten(t *testing.T) {
+	c := start(t, Options{Seed: 17, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	interval := func() layout.Interval {
+		r, _ := c.Snapshot().Records.Get(layout.PGID{Pool: 1, Num: 1})
+		return r.Interval
+	}
+	before := interval()
+	_, others := c.others()
+	c.W.Disk(others[0].disk()).SetAllLatency(20*time.Millisecond, 60*time.Millisecond)
+	k := c.NewClient(7)
+	const objects = 40
+	for i := range objects {
+		k.Write(image, uint64(i)*128<<10, pattern(4096, 1))
+	}
+	n := 0
+	for i := range objects {
+		k.Begin(wire.ReadWrite{Op: wire.OpDelete, Inode: image, Offset: uint64(i) * 128 << 10}, nil, func(Result) { n++ })
+	}
+	c.Wait("the deletes", time.Minute, func() bool { return n == objects })
+	for i := range objects {
+		at := time.Duration(i) * 20 * time.Millisecond
+		c.W.After(at, func() {
+			k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: uint64(i) * 128 << 10, Len: 4096}, pattern(4096, 2), func(Result) { n++ })
+		})
+	}
+	c.Wait("the writes", time.Minute, func() bool { return n == 2*objects })
+	for i := range objects {
+		if r := k.Read(image, uint64(i)*128<<10, 4096); !bytes.Equal(r.Data, pattern(4096, 2)) {
+			t.Errorf("object %d reads back differently", i)
+		}
+	}
+	if have := interval(); have != before {
+		t.Errorf("interval %d, was %d", have, before)
+	}
+}
