@@ -45,7 +45,8 @@ func inGuest(t *testing.T, script string, env ...string) {
 
 // TestLinuxKernel makes ext4 and xfs on NBD and on iSCSI, writes, mounts again, checks, and mounts the images over NFS.
 func TestLinuxKernel(t *testing.T) {
-	u := stand.StartUp(t, "--osd-size", "1G", "--image", "disk:400M")
+	// The guest connects from a private address of its own.
+	u := stand.StartUp(t, "--osd-size", "1G", "--image", "disk:400M", "--nbd_allow", "10.0.0.0/8", "--nfs_allow", "10.0.0.0/8", "--iscsi_allow", "10.0.0.0/8")
 	_, port, _ := strings.Cut(u.NBD, ":")
 	t.Run("nbd", func(t *testing.T) { inGuest(t, "nbd.sh", "PORT="+port, "NAME=disk") })
 	t.Run("iscsi", func(t *testing.T) { inGuest(t, "iscsi.sh", "PORTAL="+u.ISCSI, "TARGET="+u.Target+":disk") })
