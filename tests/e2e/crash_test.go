@@ -11,7 +11,7 @@ import (
 func TestAcknowledgedWritesSurviveKillOfEverything(t *testing.T) {
 	u := stand.StartUp(t, "--osd-size", "512M", "--image", "demo:256M")
 	l := stand.NewLoad(t, 16384, u.Dial("demo")) // 64 MiB
-	for round := range rounds(3, 20) {
+	for round := range rounds(t, 3) {
 		l.Start(16)
 		time.Sleep(time.Duration(800+round*370%900) * time.Millisecond)
 		before := l.Writes.Load()

@@ -1,24 +1,25 @@
 package e2e
 
 import (
-	"flag"
 	"os"
+	"strconv"
 	"testing"
 
 	"holdfast/tests/e2e/stand"
 )
 
-var long = flag.Bool("long", false, "more rounds: an hour rather than minutes")
-
-// rounds is how often a test repeats its failure.
-func rounds(short, many int) int {
-	if *long {
-		return many
+// rounds is how often a test repeats its failure: HOLDFAST_TEST_ROUNDS, which `make test-long` sets, or usual.
+func rounds(t *testing.T, usual int) int {
+	t.Helper()
+	text := os.Getenv("HOLDFAST_TEST_ROUNDS")
+	if text == "" {
+		return usual
 	}
-	return short
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("HOLDFAST_TEST_ROUNDS=%s: give a number from 1", text)
+	}
+	return n
 }
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	os.Exit(stand.Main(m))
-}
+func TestMain(m *testing.M) { os.Exit(stand.Main(m)) }

@@ -15,7 +15,7 @@ func TestOSDKilledUnderLoad(t *testing.T) {
 	d := stand.StartDaemons(t, 3, 512<<20)
 	d.CLI("create", "demo", "--size", "256M")
 	l := stand.NewLoad(t, 16384, d.Dial("demo"))
-	for round := range rounds(2, 20) {
+	for round := range rounds(t, 2) {
 		n := round%3 + 1
 		l.Start(16)
 		time.Sleep(500 * time.Millisecond)
