@@ -103,10 +103,10 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.buryOld(ctx, s); err != nil {
 		return err
 	}
-	if err := c.firstPool(ctx, s); err != nil {
+	if err := c.startOSDs(ctx); err != nil {
 		return err
 	}
-	if err := c.startOSDs(ctx); err != nil {
+	if err := c.firstPool(ctx, s); err != nil {
 		return err
 	}
 	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.v, Host: daemon.Host(), Log: c.log.With("component", "monitor")}); err != nil {
@@ -148,6 +148,9 @@ func (c *Cluster) configure() (map[string]json.RawMessage, error) {
 				return nil, err
 			}
 		}
+	}
+	if err := c.dir.CheckSpace(); err != nil {
+		return nil, err
 	}
 	// Only a folder whose start got so far is a cluster: a refused start leaves nothing to be repaired.
 	if err := c.dir.Save(); err != nil {

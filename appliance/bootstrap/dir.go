@@ -36,7 +36,7 @@ type Shape struct {
 type Dir struct {
 	Path  string // absolute
 	Shape Shape
-	Fresh bool // nothing was there before
+	Fresh bool // nothing was there before that a different shape could harm
 
 	lock *os.File
 }
@@ -92,6 +92,7 @@ func (d *Dir) look() error {
 		if d.Shape.Format > 1 {
 			return &admin.Error{Kind: admin.Refused, What: fmt.Sprintf("--dir %s was made by a newer release (format %d)", d.Path, d.Shape.Format), Way: "use that release"}
 		}
+		d.Fresh = !d.Shape.Ready && len(d.Shape.Made) == 0 // an interrupted start that held nothing yet
 		return nil
 	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR):
 		return &admin.Error{Kind: admin.Failed, What: "cannot read --dir " + d.Path, Err: err, Way: "run as a user who may read it"}

@@ -48,6 +48,27 @@ func MakeFile(path string, size int64) error {
 	return f.Sync()
 }
 
+// etcdSpace is what is left for etcd, logs and the file system itself.
+const etcdSpace = 256 << 20
+
+// CheckSpace refuses a start whose disks would not fit.
+func (d *Dir) CheckSpace() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.Path, &fs); err != nil {
+		return &admin.Error{Kind: admin.Failed, What: "cannot see how much space --dir " + d.Path + " has", Err: err}
+	}
+	missing := d.Shape.OSDs - len(d.Shape.Made)
+	if missing <= 0 {
+		return nil
+	}
+	free := int64(fs.Bavail) * fs.Bsize
+	if d.Shape.OSDSize > (free-etcdSpace)/int64(missing) {
+		return &admin.Error{Kind: admin.Refused, What: fmt.Sprintf("no space in --dir %s: %d disks of %s are to be made there, and %s are free", d.Path, missing, admin.Size(d.Shape.OSDSize), admin.Size(free)),
+			Way: "free some, or give a smaller --osd-size or fewer --osds"}
+	}
+	return nil
+}
+
 // StoreConfig is what a disk is formatted with, from the configuration.
 func StoreConfig(v *config.Values) store.Config {
 	c := store.Config{BlockSize: uint32(v.Bytes("block_size")), Granularity: uint32(v.Bytes("bitmap_granularity")), ChecksumType: store.ChecksumCRC32C, ChecksumBlock: uint32(v.Bytes("csum_block_size"))}

@@ -54,6 +54,7 @@ func TestAddressesThatCannotBeUsed(t *testing.T) {
 	start(t, u, "--image", "demo").refused(t, 2, "--image demo", "NAME:SIZE")
 	start(t, u, "--pg_lock_tim", "1").refused(t, 2, "--pg_lock_tim")
 	start(t, u, "--pg_lock_time", "never").refused(t, 2, "--pg_lock_time")
+	start(t, u, "--osd-size", "900T").refused(t, 4, "no space", "--osd-size")
 	// Nothing of what was refused has stayed.
 	if _, err := os.Stat(filepath.Join(u.Dir, "holdfast.conf")); err == nil {
 		t.Error("a refused start wrote holdfast.conf")
