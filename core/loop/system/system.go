@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 
 	"holdfast/core/loop"
 	"holdfast/core/loop/portable"
@@ -14,6 +15,11 @@ import (
 
 // Environment overrides Kind "auto": uring or portable.
 const Environment = "HOLDFAST_LOOP"
+
+// procs is the least GOMAXPROCS a process with loops gets, unless its environment says otherwise. A loop's thread that waits in the kernel keeps its processor until the scheduler's monitor
+// takes it away; while processors are short the monitor looks every 20 us and never rests, which costs most of a core: six loops on 2 cores took 92 us per replicated
+// 4 KiB write with 2 processors and 67 us with 16.
+const procs = 16
 
 // Options say which loop to make.
 type Options struct {
@@ -31,6 +37,9 @@ func New(o Options) (loop.Runner, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < procs {
+		runtime.GOMAXPROCS(procs)
 	}
 	ro := reactor.Options{Name: o.Name, Log: o.Log, Seed: o.Seed}
 	if kind == "portable" {
