@@ -721,6 +721,9 @@ func (r *pgRun) tryReadmit() {
 		}
 		s.hub.Connect(osd)
 	}
+	if full := r.m.Full(); len(full) > 0 {
+		r.askRoom(full)
+	}
 	if r.m.Phase == peering.Active {
 		s.l.Arm(&r.readmit, s.l.Now().Add(max(r.pause, readmitPause)))
 	}

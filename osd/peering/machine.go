@@ -174,11 +174,24 @@ func (m *Machine) Unwant() []Effect {
 	return []Effect{{Do: Drain}, {Do: Report}}
 }
 
-// Excluded leaves an OSD out of the next sets until its state changes: it refuses writes (no space, a failed disk).
+// Excluded leaves an OSD out of the next sets until it has room or its state changes: it refuses writes for lack of space.
 func (m *Machine) Excluded(osd layout.OSDNum) []Effect {
 	m.exclude[osd] = true
 	return m.Lost(osd)
 }
+
+// Full lists the OSDs that are left out because they refused writes.
+func (m *Machine) Full() []layout.OSDNum {
+	var list []layout.OSDNum
+	for osd := range m.exclude { // order: sorted below
+		list = append(list, osd)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Room lets an OSD that was left out by Excluded be a member again; Readmit makes it one.
+func (m *Machine) Room(osd layout.OSDNum) { delete(m.exclude, osd) }
 
 // Lost says that a member's connection or grant is gone. A grant that lapsed is never revived, so this starts a new interval wherever one was held.
 func (m *Machine) Lost(osd layout.OSDNum) []Effect {

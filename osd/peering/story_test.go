@@ -23,6 +23,7 @@ import (
 //	read object=X                           what a client is told
 //	stores                                  what every store holds
 //	etcd-save, etcd-restore                 set the PG's record back to an earlier state
+//	full osd=N, room osd=N                  N refuses writes for lack of space; it has room again
 //	lost osd=N, readmit                     the primary loses N's grant; it tries those again that were left out
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -134,6 +135,16 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 		o.lock = modelLock{}
 		s.put(a, a.m.Lost(o.num))
 		s.settlePeering(a)
+	case "full":
+		a := s.mustServe(t, d)
+		o := s.osd(layout.OSDNum(number(t, d, "osd")))
+		o.lock = modelLock{}
+		s.put(a, a.m.Excluded(o.num))
+		s.settlePeering(a)
+	case "room":
+		a := s.mustServe(t, d)
+		s.say("left out as full: %v", a.m.Full())
+		a.m.Room(layout.OSDNum(number(t, d, "osd")))
 	case "readmit":
 		a := s.mustServe(t, d)
 		s.put(a, a.m.Readmit())

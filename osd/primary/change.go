@@ -87,6 +87,9 @@ func (q *PG) room() bool {
 	return true
 }
 
+// Space notes the free blocks of another OSD, which is about to be a member again.
+func (p *Primary) Space(osd layout.OSDNum, blocks uint64) { p.space[osd] = blocks }
+
 // begin sends the change out on top of base.
 func (o *op) begin(base layout.Version) {
 	p, q := o.p, o.q

@@ -179,7 +179,7 @@ func overwrite(t *testing.T, path string, off int64, b []byte) {
 
 // TestFullDisk fills a small cluster: the client gets ENOSPC, what was written stays, deleting makes space again.
 func TestFullDisk(t *testing.T) {
-	u := stand.StartUp(t, "--osd-size", "128M", "--image", "demo:16M", "--client_retry_enospc=false")
+	u := stand.StartUp(t, "--osd-size", "128M", "--image", "demo:16M", "--client_retry_enospc=false", "--etcd_stats_interval", "1")
 	u.Create("big", "512M")
 	l := stand.NewLoad(t, 4096, u.Dial("demo"))
 	l.Start(4)

@@ -1,0 +1,41 @@
+package osd
+
+import (
+	"encoding/json"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+	"holdfast/osd/peering"
+)
+
+// roomPart is how much of its space, as a part, an OSD that was left out because it was full must have free to be a member again: enough that it does not go at once.
+const roomPart = 20
+
+// askRoom looks in the statistics of the OSDs that are left out whether they have room again.
+func (r *pgRun) askRoom(full []layout.OSDNum) {
+	s, round := r.s, r.m.Round
+	var t registry.Txn
+	for _, osd := range full {
+		t.Then = append(t.Then, registry.Op{Kind: registry.Get, Key: cluster.OSDStatsKey(osd)})
+	}
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if err != nil || round != r.m.Round || r.m.Phase != peering.Active || s.failed {
+			return // asked again after the pause
+		}
+		again := false
+		for i, osd := range full {
+			var st cluster.OSDStats
+			if len(res.Results[i]) == 0 || json.Unmarshal(res.Results[i][0].Value, &st) != nil || st.DataBlockSize == 0 || st.Free <= st.Size/roomPart {
+				continue
+			}
+			s.log.Info("OSD has room again", "pg", r.id.String(), "peer", uint64(osd), "free", uint64(st.Free))
+			s.prim.Space(osd, uint64(st.Free/st.DataBlockSize))
+			r.m.Room(osd)
+			again = true
+		}
+		if again {
+			r.exec(r.m.Readmit())
+		}
+	})
+}
