@@ -329,13 +329,11 @@ func blank(e ast.Expr) bool {
 // coreType is what lies under t, also when t is a type parameter whose types all have one kind.
 func coreType(t types.Type) types.Type {
 	if p, ok := types.Unalias(t).(*types.TypeParam); ok {
-		if u, ok := p.Underlying().(*types.Interface); ok {
-			for i := range u.NumEmbeddeds() {
-				if un, ok := u.EmbeddedType(i).(*types.Union); ok && un.Len() > 0 {
-					return un.Term(0).Type().Underlying()
-				}
-				return u.EmbeddedType(i).Underlying()
+		if u, ok := p.Underlying().(*types.Interface); ok && u.NumEmbeddeds() > 0 {
+			if un, ok := u.EmbeddedType(0).(*types.Union); ok && un.Len() > 0 {
+				return un.Term(0).Type().Underlying()
 			}
+			return u.EmbeddedType(0).Underlying()
 		}
 	}
 	return t.Underlying()

@@ -129,8 +129,8 @@ func TestCHAP(t *testing.T) {
 			i.sendPDU(&h, data)
 			return i.want(opLoginReply)
 		}
-		p := step(0x00, "InitiatorName=iqn.2026-11.test:a", "TargetName="+testTarget, "AuthMethod=CHAP,None")
-		p = step(0x00, "CHAP_A=8,"+c.algorithm)
+		step(0x00, "InitiatorName=iqn.2026-11.test:a", "TargetName="+testTarget, "AuthMethod=CHAP,None")
+		p := step(0x00, "CHAP_A=8,"+c.algorithm)
 		pairs, err := parseText(p.data)
 		if err != nil {
 			t.Fatal(err)

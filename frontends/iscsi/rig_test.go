@@ -173,7 +173,6 @@ type initiator struct {
 	*fakeConn
 	cmdSN   uint32
 	nextTag uint32
-	statSN  uint32
 	hd, dd  bool
 }
 
@@ -234,6 +233,7 @@ func (i *initiator) want(opcode byte) *packet {
 	p := i.receive()
 	if p == nil {
 		i.g.t.Fatalf("no PDU, want opcode %02xh", opcode)
+		return nil
 	}
 	if p.opcode() != opcode {
 		i.g.t.Fatalf("PDU with opcode %02xh (% x), want %02xh", p.opcode(), p.header[:], opcode)

@@ -19,6 +19,7 @@ func (i *initiator) readAll(tag uint32) ([]byte, byte) {
 		p := i.receive()
 		if p == nil {
 			i.g.t.Fatalf("no end of command %d after %d bytes", tag, len(all))
+			return nil, 0
 		}
 		switch p.opcode() {
 		case opDataIn:

@@ -24,7 +24,6 @@ type member struct {
 	t     testing.TB
 	w     *sim.World
 	l     *sim.Loop
-	disk  loop.Disk
 	st    *store.Store
 	locks *Locks
 	self  Holder
@@ -356,7 +355,6 @@ type race struct {
 	m      *member
 	rivals []*rival
 	next   layout.Interval
-	both   int
 	served int
 }
 

@@ -1,8 +1,6 @@
 package store
 
 import (
-	"math/bits"
-
 	"holdfast/core/layout"
 )
 
@@ -617,12 +615,4 @@ func allZero(b []byte) bool {
 		}
 	}
 	return true
-}
-
-func countBits(b []byte) int {
-	n := 0
-	for _, c := range b {
-		n += bits.OnesCount8(c)
-	}
-	return n
 }

@@ -66,7 +66,6 @@ type model struct {
 	acks     int
 	refused  int
 	counts   map[OpKind]int
-	live     []*buf.Ref
 	unstable bool
 }
 

@@ -131,7 +131,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	}
 	if e.flags&entryChainStart != 0 && d != 0 {
 		s.dropChain(d, e.low)
-		_, _, d, ok = s.lookup(e.object)
+		_, _, _, ok = s.lookup(e.object)
 	}
 	if !ok && s.t.slotFree.free == 0 {
 		return fmt.Errorf("there is no slot left for object %v", e.object)

@@ -224,8 +224,7 @@ func benchStore(b *testing.B, what string, depth int) {
 // fill writes every object once, whole.
 func (r *realRig) fill(l *load, done func()) {
 	next, running := uint64(0), 0
-	var start func(op *Op)
-	start = func(op *Op) {
+	start := func(op *Op) {
 		if next == l.objects {
 			if running == 0 {
 				done()

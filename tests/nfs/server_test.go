@@ -3,7 +3,6 @@ package nfs_test
 import (
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os/exec"
 	"testing"
@@ -71,17 +70,6 @@ func (s *served) on(f func()) {
 	done := make(chan struct{})
 	s.l.Post(&loop.Task{Run: func() { f(); close(done) }})
 	<-done
-}
-
-// dial connects to the server.
-func (s *served) dial(t *testing.T) net.Conn {
-	t.Helper()
-	c, err := net.Dial("tcp", s.addr.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() }) // closed again by tests that end it themselves
-	return c
 }
 
 // program finds a program of a Debian package; without it the test fails, since what it proves would be lost silently.

@@ -76,8 +76,7 @@ func benchDisk(b *testing.B, r loop.Runner, kind loop.DiskKind, depth int) {
 	done := make(chan struct{})
 	ops := make([]loop.DiskOp, depth)
 	left, running, next := 0, 0, int64(0)
-	var submit func(op *loop.DiskOp)
-	submit = func(op *loop.DiskOp) {
+	submit := func(op *loop.DiskOp) {
 		left--
 		running++
 		op.Off = next

@@ -21,7 +21,7 @@ func NAA(info *volume.Info) (naa [16]byte) {
 	var sum [sha256.Size]byte
 	h.Sum(sum[:0])
 	copy(naa[:], sum[:])
-	naa[0] = 0x60 | 0x0
+	naa[0] = 0x60
 	naa[1] = 0x24
 	naa[2] = 0x84
 	naa[3] = 0x60 | naa[3]&0x0f

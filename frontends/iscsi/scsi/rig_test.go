@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/core/loop/buf"
 	"holdfast/frontends/volume"
 	"holdfast/frontends/volume/memory"
 	"holdfast/frontends/volume/volumetest"
@@ -22,7 +21,6 @@ type rig struct {
 	evs  *events
 	task *Task
 	done bool
-	ref  *buf.Ref
 }
 
 // events records what a nexus is told.
