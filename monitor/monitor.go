@@ -45,6 +45,7 @@ type Monitor struct {
 	lease    registry.Lease
 	member   bool // mon/member and, if leading, mon/master are written under the lease
 	leading  bool
+	since    registry.Revision // of the transaction that made us the leader; what happened before says nothing of it
 	electing bool
 	stopped  bool
 
@@ -116,7 +117,7 @@ func (h leaseHandler) Lost(l registry.Lease, err error) {
 		return
 	}
 	m.log.Warn("the monitor's lease is lost", "err", err)
-	m.leading, m.member = false, false
+	m.leading, m.member, m.since = false, false, 0
 	m.lease = m.o.Registry.Grant(m.o.LeaseTime, h)
 }
 
@@ -134,7 +135,7 @@ func (m *Monitor) elect() {
 	t := registry.Txn{
 		If:   []registry.Compare{registry.Absent(cluster.KeyMonMaster)},
 		Then: []registry.Op{put, {Kind: registry.Put, Key: cluster.KeyMonMaster, Value: cluster.Value(&master), Lease: lease.ID()}},
-		Else: []registry.Op{put},
+		Else: []registry.Op{put, {Kind: registry.Get, Key: cluster.KeyMonMaster}},
 	}
 	m.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		m.electing = false
@@ -142,8 +143,9 @@ func (m *Monitor) elect() {
 		case m.stopped || m.lease != lease:
 		case err != nil:
 			m.l.Arm(&m.retry, m.l.Now().Add(500*time.Millisecond))
-		case res.Succeeded:
-			m.leading = true
+		case res.Succeeded || len(res.Results[1]) == 1 && res.Results[1][0].Lease == lease.ID():
+			// The key may be ours already: from a transaction whose answer was lost.
+			m.leading, m.since = true, res.Revision
 			m.log.Info("this monitor leads")
 			m.l.Arm(&m.change, m.l.Now())
 			m.l.Arm(&m.stats, m.l.Now().Add(m.o.StatsDelay))
@@ -162,7 +164,7 @@ func (m *Monitor) Unavailable(err error) { m.log.Warn("no contact with etcd", "e
 
 // Changed decides again: at once when an OSD came or went, gathered when the tree or the pools changed.
 func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
-	if next.Master == nil {
+	if next.Master == nil && next.Revision >= m.since {
 		if m.leading {
 			m.leading = false
 			m.log.Warn("the leader's key was removed")
