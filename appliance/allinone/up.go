@@ -48,6 +48,7 @@ type Cluster struct {
 
 	mu    sync.Mutex
 	osds  map[layout.OSDNum]*daemon.OSD // guarded by mu; those that run
+	early map[layout.OSDNum]bool        // guarded by mu; those that failed before they were in osds
 	bury  sync.WaitGroup                // reports of deaths
 	ended chan error                    // the cluster cannot go on
 }
@@ -63,7 +64,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{o: o, dir: d, osds: map[layout.OSDNum]*daemon.OSD{}, ended: make(chan error, 1)}
+	c := &Cluster{o: o, dir: d, osds: map[layout.OSDNum]*daemon.OSD{}, early: map[layout.OSDNum]bool{}, ended: make(chan error, 1)}
 	if err := c.up(ctx); err != nil {
 		c.stop(func(string, ...any) {})
 		return nil, err
@@ -100,6 +101,9 @@ func (c *Cluster) up(ctx context.Context) error {
 		o.Say("warning: etcd key %s cannot be used: %v; %s", key, f.Reason, f.Action)
 	}
 	c.v = daemon.WithEtcd(c.v, s.Global, c.log)
+	for _, e := range c.v.Effective(config.All) {
+		c.log.Info("configured", "parameter", e.Name, "value", e.Value, "from", e.From.String())
+	}
 	if err := c.buryOld(ctx, s); err != nil {
 		return err
 	}
@@ -245,7 +249,7 @@ func (c *Cluster) firstPool(ctx context.Context, s *cluster.Snapshot) error {
 // long as there is another one.
 func (c *Cluster) startOSDs(ctx context.Context) error {
 	n := c.dir.Shape.OSDs
-	errs := make([]error, n)
+	errs, opened := make([]error, n), make([]*daemon.OSD, n)
 	var wg sync.WaitGroup
 	for i := range n {
 		num := layout.OSDNum(i + 1)
@@ -255,7 +259,14 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 			}
 			continue
 		}
-		wg.Go(func() { errs[i] = c.startOSD(ctx, num) })
+		wg.Go(func() { opened[i], errs[i] = c.openOSD(ctx, num) })
+	}
+	wg.Wait()
+	// They come up together: an OSD that were alone for a moment would begin intervals of its own where the pool allows that, and be needed by them.
+	for i, d := range opened {
+		if d != nil {
+			wg.Go(func() { errs[i] = c.serveOSD(d) })
+		}
 	}
 	wg.Wait()
 	for _, err := range errs {
@@ -286,17 +297,27 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 	return nil
 }
 
-func (c *Cluster) startOSD(ctx context.Context, n layout.OSDNum) error {
-	d, err := daemon.StartOSD(ctx, daemon.OSDOptions{
+func (c *Cluster) openOSD(ctx context.Context, n layout.OSDNum) (*daemon.OSD, error) {
+	return daemon.OpenOSD(ctx, daemon.OSDOptions{
 		Num: n, Device: c.dir.OSDFile(n), Config: c.v, Key: c.key, Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Host: daemon.Host(), Version: c.o.Version,
 		Log: c.log.With("component", "osd"), Fatal: func(err error) { c.lost(n, err) },
 	})
-	if err != nil {
+}
+
+func (c *Cluster) serveOSD(d *daemon.OSD) error {
+	if err := d.Serve(); err != nil {
 		return err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.osds[n] = d
+	failed := c.early[d.Num]
+	if !failed {
+		c.osds[d.Num] = d
+	}
+	c.mu.Unlock()
+	if failed {
+		d.Kill()
+		return fmt.Errorf("OSD %d has failed while it started", d.Num)
+	}
 	return nil
 }
 
@@ -307,6 +328,7 @@ func (c *Cluster) lost(n layout.OSDNum, err error) {
 		c.mu.Lock()
 		d := c.osds[n]
 		delete(c.osds, n)
+		c.early[n] = d == nil
 		c.mu.Unlock()
 		if d == nil {
 			return
@@ -339,6 +361,7 @@ func (c *Cluster) wait(ctx context.Context) error {
 		_, err := c.link.Until(step, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionPGs, func(s *cluster.Snapshot) bool { return serves(s, c.running()) })
 		cancel()
 		if err == nil {
+			c.settle(ctx)
 			return nil
 		}
 		select {
@@ -364,6 +387,29 @@ func (c *Cluster) wait(ctx context.Context) error {
 		if st.PoolsUp > 0 {
 			return nil
 		}
+	}
+}
+
+// settleTime is how long the start waits for members that came up a moment late.
+const settleTime = 3 * time.Second
+
+// settle waits a little for every PG to be whole, so that a cluster that is stopped right after its start does not depend on the OSDs that were first.
+func (c *Cluster) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTime)
+	defer cancel()
+	if len(c.running()) < c.dir.Shape.OSDs {
+		return
+	}
+	_, err := c.link.Until(ctx, cluster.SectionPGs, func(s *cluster.Snapshot) bool {
+		for _, st := range s.PGStates.All() {
+			if st.State != cluster.StateActive {
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		c.log.Info("up before every PG is whole", "err", err)
 	}
 }
 

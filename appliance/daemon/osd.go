@@ -51,26 +51,36 @@ type OSD struct {
 
 // StartOSD opens the disk, replays its journal and starts the OSD. It returns when the OSD listens; being up in the cluster comes later.
 func StartOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
-	t, err := NewThread(o.Config.String("loop"), "osd."+strconv.FormatUint(uint64(o.Num), 10), o.Log)
+	d, err := OpenOSD(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	d := &OSD{Num: o.Num, Instance: Instance(), o: o, t: t}
-	if err := d.start(ctx); err != nil {
-		t.Do(d.close)
-		t.Stop()
+	if err := d.Serve(); err != nil {
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *OSD) start(ctx context.Context) error {
+// OpenOSD opens the disk and replays its journal, which may take a while. The cluster does not know of the OSD before Serve.
+func OpenOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
+	t, err := NewThread(o.Config.String("loop"), "osd."+strconv.FormatUint(uint64(o.Num), 10), o.Log)
+	if err != nil {
+		return nil, err
+	}
+	d := &OSD{Num: o.Num, Instance: Instance(), o: o, t: t}
+	if err := d.open(ctx); err != nil {
+		d.Kill()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *OSD) open(ctx context.Context) error {
 	var err error
 	t, o := d.t, d.o
 	name := fmt.Sprintf("OSD %d", o.Num)
-	if !t.Do(func() {
-		d.disk, err = OpenDisk(t, o.Device, loop.DiskOptions{Exclusive: !o.Config.Bool("disable_device_lock"), NoFlush: o.Config.Bool("disable_data_fsync"), ReadOnly: o.Config.Bool("readonly")})
-	}) {
+	disk := loop.DiskOptions{Exclusive: !o.Config.Bool("disable_device_lock"), NoFlush: o.Config.Bool("disable_data_fsync"), ReadOnly: o.Config.Bool("readonly")}
+	if !t.Do(func() { d.disk, err = OpenDisk(t, o.Device, disk) }) {
 		err = errEnded
 	}
 	if err != nil {
@@ -83,8 +93,17 @@ func (d *OSD) start(ctx context.Context) error {
 		return storeError(name, o.Device, err)
 	}
 	d.StoreID = d.st.Superblock().StoreID
-	if !t.Do(func() { err = d.serve() }) {
+	return nil
+}
+
+// Serve starts the OSD on its open disk. After an error it has ended.
+func (d *OSD) Serve() error {
+	var err error
+	if !d.t.Do(func() { err = d.serve() }) {
 		err = errEnded
+	}
+	if err != nil {
+		d.Kill()
 	}
 	return err
 }
