@@ -50,4 +50,25 @@ func TestOSDKilledUnderLoad(t *testing.T) {
 			t.Errorf("round %d: clients saw errors: %v", round, errs)
 		}
 	}
+	fioAcrossKill(t, d)
+}
+
+// fioAcrossKill lets fio write and verify its own stamps while an OSD is killed and comes back.
+func fioAcrossKill(t *testing.T, d *stand.Daemons) {
+	t.Helper()
+	d.CLI("create", "fio", "--size", "64M")
+	fio := stand.Start(t, "fio", stand.Tool(t, "fio"), "--name=v", "--ioengine=nbd", "--uri=nbd://"+d.NBD+"/fio", "--rw=randwrite", "--bs=4k", "--size=64m", "--iodepth=16", "--rate_iops=4000",
+		"--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
+	time.Sleep(1500 * time.Millisecond)
+	if fio.Ended() {
+		t.Fatalf("fio ended before the OSD was killed:\n%s", fio.Output())
+	}
+	if err := syscall.Kill(d.Child(3), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if code := fio.Wait(60 * time.Second); code != 0 {
+		t.Errorf("fio ended with code %d:\n%s", code, fio.Output())
+	}
+	d.AwaitActive(60 * time.Second)
+	stand.Run(t, "fio", "--name=v", "--ioengine=nbd", "--uri=nbd://"+d.NBD+"/fio", "--rw=read", "--bs=4k", "--size=64m", "--iodepth=16", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1")
 }
