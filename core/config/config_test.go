@@ -35,10 +35,10 @@ func TestReferenceAndSampleAreCurrent(t *testing.T) {
 
 func TestStrongestSourceWins(t *testing.T) {
 	s := config.Sources{
-		File:    []byte(`{"osd_out_time": 1, "osd_ping_timeout": 2, "peer_connect_timeout": 3, "slow_log_interval": 4}`),
-		Etcd:    map[string]json.RawMessage{"osd_ping_timeout": []byte(`"3"`), "peer_connect_timeout": []byte("4"), "slow_log_interval": []byte("5")},
-		Environ: []string{"PATH=/bin", "HOLDFAST_PEER_CONNECT_TIMEOUT=5", "HOLDFAST_SLOW_LOG_INTERVAL=6", "HOLDFAST_TEST_X=1"},
-		Flags:   map[string]string{"slow_log_interval": "7s"},
+		File:    []byte(`{"osd_out_time": 1, "osd_ping_timeout": 2, "peer_connect_timeout": 3, "etcd_stats_interval": 4}`),
+		Etcd:    map[string]json.RawMessage{"osd_ping_timeout": []byte(`"3"`), "peer_connect_timeout": []byte("4"), "etcd_stats_interval": []byte("5")},
+		Environ: []string{"PATH=/bin", "HOLDFAST_PEER_CONNECT_TIMEOUT=5", "HOLDFAST_ETCD_STATS_INTERVAL=6", "HOLDFAST_TEST_X=1"},
+		Flags:   map[string]string{"etcd_stats_interval": "7s"},
 	}
 	v, err := config.Load(s)
 	if err != nil {
@@ -53,7 +53,7 @@ func TestStrongestSourceWins(t *testing.T) {
 		{"osd_out_time", time.Second, config.FromFile},
 		{"osd_ping_timeout", 3 * time.Second, config.FromEtcd},
 		{"peer_connect_timeout", 5 * time.Second, config.FromEnvironment},
-		{"slow_log_interval", 7 * time.Second, config.FromFlag},
+		{"etcd_stats_interval", 7 * time.Second, config.FromFlag},
 	} {
 		if got := v.Duration(c.name); got != c.want || v.From(c.name) != c.from {
 			t.Errorf("%s = %v from %v, want %v from %v", c.name, got, v.From(c.name), c.want, c.from)
@@ -109,7 +109,7 @@ func TestLayoutIsNotTakenFromTheFile(t *testing.T) {
 
 func TestTypes(t *testing.T) {
 	v, err := config.Load(config.Sources{
-		File: []byte(`{"etcd_address": ["a:1", "b:2"], "osd_network": "10.1.2.3/8,::1", "placement_levels": {"rack": 1, "host": 2}, "osd_nearfull_ratio": 0.5, "run_primary": "no",
+		File: []byte(`{"etcd_address": ["a:1", "b:2"], "osd_network": "10.1.2.3/8,::1", "osd_nearfull_ratio": 0.5, "client_retry_enospc": "no",
 			"etcd_password": "secret", "recovery_queue_depth": "4"}`),
 		Flags: map[string]string{"block_size": "1m", "etcd_quick_timeout": "2s"},
 	})
@@ -117,7 +117,7 @@ func TestTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !slices.Equal(v.List("etcd_address"), []string{"a:1", "b:2"}) || !slices.Equal(v.Networks("osd_network"), []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")}) ||
-		v.Levels("placement_levels")["rack"] != 1 || v.Float("osd_nearfull_ratio") != 0.5 || v.Bool("run_primary") || v.Int("recovery_queue_depth") != 4 || v.Bytes("block_size") != 1<<20 ||
+		v.Float("osd_nearfull_ratio") != 0.5 || v.Bool("client_retry_enospc") || v.Int("recovery_queue_depth") != 4 || v.Bytes("block_size") != 1<<20 ||
 		v.Duration("etcd_quick_timeout") != 2*time.Second || v.String("etcd_password") != "secret" {
 		t.Errorf("values are wrong: %+v", v.Effective(config.All))
 	}
@@ -154,7 +154,7 @@ func TestParseBytes(t *testing.T) {
 
 func FuzzLoad(f *testing.F) {
 	f.Add([]byte(config.Sample()), "osd_out_time", "5")
-	f.Add([]byte(`{"placement_levels": {"a": 1e99}}`), "journal_size", "1.5G")
+	f.Add([]byte(`{"osd_out_time": 1e99}`), "journal_size", "1.5G")
 	f.Fuzz(func(t *testing.T, file []byte, name, value string) {
 		_, _ = config.Load(config.Sources{File: file, Flags: map[string]string{name: value}})
 	})
