@@ -58,6 +58,7 @@ type pgRun struct {
 	activeDone func()
 	cleaning   bool
 
+	warned   bool         // of waiting for so long
 	idleFrom loop.Instant // since when the PG, though ours, has not served
 	servedAt loop.Instant // when the PG last began to serve
 	hasty    int          // intervals in a row that ended soon after
@@ -229,7 +230,7 @@ func (r *pgRun) do(e peering.Effect) {
 		if why := r.m.Reason; why != r.lastWhy {
 			r.lastWhy = why
 			if why != "" {
-				s.log.Warn("PG waits", "pg", r.id.String(), "interval", uint64(r.m.Interval), "reason", why)
+				s.log.Info("PG waits", "pg", r.id.String(), "interval", uint64(r.m.Interval), "reason", why)
 			}
 		}
 		s.l.Defer(&r.report)
@@ -256,7 +257,14 @@ func (r *pgRun) considerGivingBack() {
 	if r.idleFrom == 0 {
 		r.idleFrom = now
 	}
-	if now.Sub(r.idleFrom) < giveBackAfter || s.lease == nil || !r.haveState {
+	if now.Sub(r.idleFrom) < giveBackAfter {
+		return
+	}
+	if !r.warned {
+		r.warned = true
+		s.log.Warn("PG still waits", "pg", r.id.String(), "interval", uint64(r.m.Interval), "reason", r.m.Reason)
+	}
+	if s.lease == nil || !r.haveState {
 		return
 	}
 	unreachable := false
@@ -696,7 +704,7 @@ func (r *pgRun) serve(e peering.Effect) {
 		r.exec(r.m.Restart())
 		return
 	}
-	r.servedAt, r.idleFrom = s.l.Now(), 0
+	r.servedAt, r.idleFrom, r.warned = s.l.Now(), 0, false
 	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if r.m.Record.IsClean() {
