@@ -186,6 +186,7 @@ type Stats struct {
 	JournalBytes, DirtyByte uint64 // size of the journal area; bytes in it that have not been flushed to blocks
 	ChecksumErrors          uint64
 	DeviceWrites, Flushes   uint64 // requests sent to the device
+	SyncWrites              uint64 // of those writes, how many are durable when they are done: each makes a device with a volatile cache flush once
 	DeviceBytes             uint64 // of those writes
 	Sequence                uint64 // last durable journal sequence
 }

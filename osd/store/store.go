@@ -72,6 +72,7 @@ type Store struct {
 	objects, tombstones   uint64
 	checksumErrors        uint64
 	deviceWrites, flushes uint64
+	syncWrites            uint64
 	deviceBytes           uint64
 }
 
@@ -127,7 +128,7 @@ func (s *Store) Stats() Stats {
 	c := &s.sb.Config
 	st := Stats{BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
-		DeviceWrites: s.deviceWrites, Flushes: s.flushes, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry}
+		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry}
 	if s.blocks != nil && s.blocks.free > s.keepBlocks {
 		st.FreeBlocks = s.blocks.free - s.keepBlocks
 	}
@@ -234,6 +235,9 @@ func (s *Store) Submit(op *Op) {
 // sendWrite submits a write and counts it.
 func (s *Store) sendWrite(op *loop.DiskOp) {
 	s.deviceWrites++
+	if op.Kind == loop.DiskSync {
+		s.syncWrites++
+	}
 	s.deviceBytes += uint64(op.Bytes())
 	s.d.Submit(op)
 }

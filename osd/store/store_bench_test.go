@@ -214,7 +214,7 @@ func benchStore(b *testing.B, what string, depth int) {
 	st1 = r.s.Stats()
 	n := float64(b.N)
 	b.ReportMetric(n/b.Elapsed().Seconds(), "IOPS")
-	b.ReportMetric(float64(st1.Flushes-st0.Flushes)/n, "flushes/op")
+	b.ReportMetric(float64(st1.Flushes-st0.Flushes+st1.SyncWrites-st0.SyncWrites)/n, "flushes/op")
 	b.ReportMetric(float64(st1.DeviceWrites-st0.DeviceWrites)/n, "device-writes/op")
 	b.ReportMetric(float64(st1.DeviceBytes-st0.DeviceBytes)/n/4096, "amplification")
 	b.ReportMetric(float64(cpu.Microseconds())/n, "cpu-us/op")
