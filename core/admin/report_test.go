@@ -79,7 +79,7 @@ var twoOSDs = map[string]string{
 	"config/inode/1/3":      `{"name":`,
 	"mon/master":            `{"hostname":"a"}`,
 	"config/global":         `{"no_recovery":true}`,
-	"stats":                 `{"op_stats":{"read":{"count":"1","usec":"1","bytes":"5","bps":"70","iops":"3","lat":"1"}},"object_counts":{},"object_bytes":{"degraded":"9"}}`,
+	"stats":                 `{"op_stats":{"primary_read":{"count":"1","usec":"1","bytes":"5","bps":"70","iops":"3","lat":"1"}},"object_counts":{},"object_bytes":{"degraded":"9"}}`,
 	"config/node_placement": `{}`,
 }
 

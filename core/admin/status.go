@@ -87,6 +87,9 @@ func Report(s *cluster.Snapshot) Status {
 		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsPrimary+st.SlowOpsSecondary > 0 {
 			warn("OSD %d has %d slow operations", o.Num, uint64(st.SlowOpsPrimary+st.SlowOpsSecondary))
 		}
+		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.ChecksumErrors > 0 {
+			warn("OSD %d found %d damaged copies on its disk since it started and took them from other OSDs; look at the disk", o.Num, uint64(st.ChecksumErrors))
+		}
 	}
 	v.pgs(s, warn, worse)
 	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub"} {
@@ -98,7 +101,7 @@ func Report(s *cluster.Snapshot) Status {
 		v.Degraded, v.Misplaced, v.Incomplete = uint64(st.ObjectBytes.Degraded), uint64(st.ObjectBytes.Misplaced), uint64(st.ObjectBytes.Incomplete)
 		v.Clean = uint64(st.ObjectBytes.Clean)
 		for _, op := range []string{"read", "write", "delete", "zero"} {
-			if r, ok := st.OpStats[op]; ok {
+			if r, ok := st.OpStats["primary_"+op]; ok { // what clients asked of primaries
 				v.Client = append(v.Client, Rate{op, uint64(r.Bps), uint64(r.Iops)})
 			}
 		}

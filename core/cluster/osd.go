@@ -62,6 +62,7 @@ type OSDStats struct {
 	ImmediateCommit   string             `json:"immediate_commit,omitempty"`
 	Host              string             `json:"host,omitempty"`
 	Version           string             `json:"version,omitempty"`
+	ChecksumErrors    Number             `json:"holdfast_checksum_errors,omitempty"` // ours: copies found damaged since the OSD started
 	SlowOpsPrimary    Number             `json:"slow_ops_primary,omitempty"`
 	SlowOpsSecondary  Number             `json:"slow_ops_secondary,omitempty"`
 	OpStats           map[string]OpStats `json:"op_stats,omitempty"`
