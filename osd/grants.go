@@ -109,6 +109,7 @@ func (p *peerRun) renewed() {
 		p.lapsed("the member says they have run out")
 	case json.Unmarshal(p.call.ReplyMeta, &a) == nil:
 		ok = true
+		s.prim.Space(p.osd, a.Free)
 		if a.Revision != p.revision {
 			p.compare(a.Grants)
 		}

@@ -145,15 +145,23 @@ func (m *Machine) Readmit() []Effect {
 	return m.restart(nil)
 }
 
-// candidates are the members of the target set that are up, in the target's order.
+// candidates are the members of the target set that are up, in the target's order, without those that are full as long as enough are left: a PG that can take no more writes must
+// still be read.
 func (m *Machine) candidates() []Member {
+	if list := m.upMembers(true); len(list) >= max(1, m.cfg.MinSize) {
+		return list
+	}
+	return m.upMembers(false)
+}
+
+func (m *Machine) upMembers(withRoom bool) []Member {
 	var list []Member
 	for _, osd := range m.cfg.Target {
 		store, up := m.cfg.Up[osd]
 		if osd == m.Self.OSD {
 			store, up = m.Self.Store, true
 		}
-		if a := (Member{OSD: osd, Store: store}); up && !m.exclude[osd] && !contains(list, a) {
+		if a := (Member{OSD: osd, Store: store}); up && !(withRoom && m.exclude[osd]) && !contains(list, a) {
 			list = append(list, a)
 		}
 	}

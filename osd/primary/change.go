@@ -73,21 +73,25 @@ func visible(v layout.Version, gone bool) layout.Version {
 	return v
 }
 
+// keptBlocks is how many free blocks a member must have besides those that requests under way may take: other primaries take from the same ones, and what a member says of itself is up
+// to a renewal old.
+const keptBlocks = 32
+
 // room reports whether every member has space for one more block, by what their last replies said.
 func (q *PG) room() bool {
 	p := q.p
-	if p.st.Stats().FreeBlocks <= uint64(q.running) {
+	if p.st.Stats().FreeBlocks <= uint64(q.running)+keptBlocks {
 		return false
 	}
 	for _, osd := range q.others {
-		if free, known := p.space[osd]; known && free <= uint64(q.running) {
+		if free, known := p.space[osd]; known && free <= uint64(q.running)+keptBlocks {
 			return false
 		}
 	}
 	return true
 }
 
-// Space notes the free blocks of another OSD, which is about to be a member again.
+// Space notes the free blocks of another OSD, as it said itself.
 func (p *Primary) Space(osd layout.OSDNum, blocks uint64) { p.space[osd] = blocks }
 
 // begin sends the change out on top of base.
@@ -136,6 +140,8 @@ func (c *call) answered() {
 			errno = wire.EINVAL
 		} else if errno = m.Retval; errno == 0 {
 			p.space[c.osd] = m.Free
+		} else if errno == wire.ENOSPC {
+			p.space[c.osd] = 0
 		}
 	}
 	if errno != 0 {

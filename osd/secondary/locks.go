@@ -49,6 +49,7 @@ type RenewRequest struct {
 type RenewReply struct {
 	Revision uint64      `json:"revision"`
 	Grants   []HeldGrant `json:"grants,omitempty"`
+	Free     uint64      `json:"free"` // the member's free blocks
 }
 
 // HeldGrant is one PG in a RenewReply.

@@ -123,6 +123,7 @@ func (s *Server) Serve(r *peer.Request) {
 			return
 		}
 		retval, a := s.Locks.Renew(q)
+		a.Free = s.st.Stats().FreeBlocks
 		s.replyJSON(r, m.Op, retval, a)
 		return
 	case wire.OpSubUnlock:
