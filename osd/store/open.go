@@ -68,6 +68,7 @@ type opening struct {
 	done   func(*Store, error)
 	loaded func(*opening)
 	bad    []badPage
+	resets map[layout.ObjectID]reset
 	live   map[uint32]announced // what the journal says of pages
 	max    uint64               // highest entry sequence in any page
 }

@@ -2,6 +2,8 @@ package store
 
 import (
 	"fmt"
+
+	"holdfast/core/layout"
 )
 
 // replay finds the journal's batches, decides where the journal ends, and applies what is in it.
@@ -28,6 +30,7 @@ func (p *opening) replay() error {
 		}
 	}
 	pos, seq := newest.tailPos, newest.tailSeq
+	p.scanResets(pos, seq)
 	virtual := j.size + pos
 	var last batchInfo
 	for {
@@ -73,6 +76,59 @@ func (p *opening) replay() error {
 		}
 	}
 	return nil
+}
+
+// reset is what a look ahead in the journal found of one object.
+type reset struct {
+	last    uint64 // sequence of the last entry before which nothing matters; 0 when there is none
+	nothing bool   // that entry leaves nothing of the object
+	chained bool   // it has entries that wait for a commit, or belong to a chain
+}
+
+// scanResets looks ahead for the entries of each object before which nothing matters.
+//
+// An object whose page shows that it is gone, because a later entry of the journal removed it and that page is durable already, has lost its slot, perhaps to another object. Its entries up
+// to that one must not ask for a slot again: there may be none.
+func (p *opening) scanResets(pos, seq uint64) {
+	s := p.s
+	p.resets = map[layout.ObjectID]reset{}
+	virtual := s.j.size + pos
+	var last batchInfo
+	for {
+		h, err := p.nextBatch(pos, seq, &last)
+		if err != nil && pos != 0 && last.seq != 0 {
+			if h2, err2 := p.nextBatch(0, seq, &last); err2 == nil {
+				virtual += s.j.size - virtual%s.j.size
+				h, err = h2, nil
+			}
+		}
+		if err != nil {
+			return // the end, or damage: replay itself judges
+		}
+		err = h.entries(s.j.mem[h.pos:h.pos+uint64(h.size())], &s.sb, func(e *entry, _ uint32) error {
+			switch e.kind {
+			case entryPair, entrySessionEnd, entryPG, entryPGDrop, entryPages:
+				return nil
+			}
+			r := p.resets[e.object]
+			c := change{kind: e.kind, flags: e.flags, block: e.block, length: e.length}
+			if c.resets(s.sb.Config.BlockSize) {
+				r.last = e.seq
+				r.nothing = e.kind == entryForget || e.kind == entryReplace && e.version == 0
+			}
+			if e.flags&(entryUnstable|entryChainStart|entryCarried) != 0 || e.kind == entryCommit || e.kind == entryRollback {
+				r.chained = true
+			}
+			p.resets[e.object] = r
+			return nil
+		})
+		if err != nil {
+			return
+		}
+		last = h
+		virtual += uint64(h.size())
+		pos, seq = virtual%s.j.size, seq+1
+	}
 }
 
 // nextBatch is the batch at pos, if it is the one that must follow.
@@ -128,6 +184,9 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	}
 	if !ok && (e.kind == entryCommit || e.kind == entryRollback) {
 		return nil
+	}
+	if r := p.resets[e.object]; !ok && !r.chained && (e.seq < r.last || e.seq == r.last && r.nothing) {
+		return nil // gone, and what is left of it afterwards does not depend on this
 	}
 	if e.flags&entryChainStart != 0 && d != 0 {
 		s.dropChain(d, e.low)
