@@ -43,7 +43,7 @@ done
 func TestLinuxKernelClient(t *testing.T) {
 	guest := os.Getenv("HOLDFAST_GUEST")
 	if guest == "" {
-		guest = "../../../shared/guest/guest"
+		guest, _ = filepath.Abs("../../../shared/guest/guest")
 	}
 	if _, err := os.Stat(guest); err != nil {
 		t.Fatalf("no program that boots a Linux guest: %v; say where it is with HOLDFAST_GUEST", err)
