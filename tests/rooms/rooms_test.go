@@ -108,7 +108,7 @@ func TestForbiddenEdgesAreNamedWithTheirReason(t *testing.T) {
 		{"core/layout", "golang.org/x/sys/unix", "core/layout imports golang.org/x/sys/unix: layout is pure"},
 		{"osd/peering", "os", "osd/peering imports os: it is pure"},
 		{"osd/store", module + "core/peer", "the store is one disk"},
-		{"core/images", module + "tests/cluster", "nothing imports tests"},
+		{"core/images", module + "tests/sim", "nothing imports tests"},
 		{"util", "fmt", "util has no room"},
 		{"core/registry/etcd", "go.etcd.io/etcd/client/v3", ""},
 		{"osd/primary", module + "osd/store", ""},

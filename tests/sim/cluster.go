@@ -1,5 +1,5 @@
-// Package cluster builds whole clusters inside the simulator for tests: OSDs, a monitor and clients that speak the wire protocol, unchanged, on simulated disks and networks.
-package cluster
+// Package sim builds whole clusters inside the simulator for tests: OSDs, a monitor and clients that speak the wire protocol, unchanged, on simulated disks and networks.
+package sim
 
 import (
 	"flag"
