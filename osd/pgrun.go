@@ -415,6 +415,14 @@ func toPeering(list []cluster.PGMember) []peering.Member {
 	return out
 }
 
+func toStore(list []peering.Member) []store.Member {
+	var out []store.Member
+	for _, m := range list {
+		out = append(out, store.Member(m))
+	}
+	return out
+}
+
 func fromPeering(rec peering.Record) cluster.PGRecord {
 	list := func(in []peering.Member) []cluster.PGMember {
 		var out []cluster.PGMember
@@ -673,12 +681,7 @@ func (r *pgRun) applied(rev registry.Revision) {
 
 // announce has a heard store write down that it takes part.
 func (r *pgRun) announce(round uint64, osd layout.OSDNum, interval layout.Interval) {
-	s := r.s
-	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Instance: s.o.Instance, Floor: r.record.Floor}
-	for _, a := range r.m.Acting {
-		q.Set = append(q.Set, store.Member(a))
-	}
-	done := func(ok bool) {
+	r.tell(osd, interval, r.m.Record, func(ok bool) {
 		if round != r.m.Round {
 			return
 		}
@@ -687,6 +690,15 @@ func (r *pgRun) announce(round uint64, osd layout.OSDNum, interval layout.Interv
 			return
 		}
 		r.exec(r.m.Announced(round, osd))
+	})
+}
+
+// tell has a store write down the PG's record.
+func (r *pgRun) tell(osd layout.OSDNum, interval layout.Interval, rec peering.Record, done func(ok bool)) {
+	s := r.s
+	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Instance: s.o.Instance, Floor: rec.Floor, Participants: toStore(rec.Participants)}
+	for _, set := range rec.Sets {
+		q.Sets = append(q.Sets, store.PGSet{Interval: set.Interval, Members: toStore(set.Members)})
 	}
 	if osd == s.o.Num {
 		s.locks.Announce(q, func(retval int64) { done(retval == 0) })
@@ -766,10 +778,26 @@ func (r *pgRun) recovered() {
 			return
 		}
 		r.m.Cleaned(round, clean)
-		r.unlockOthers()
-		r.served.SetClean()
-		s.log.Info("PG clean", "pg", r.id.String(), "interval", uint64(r.m.Interval))
-		s.l.Defer(&r.report)
+		// The members know it before anything is forgotten: if etcd is set back, a store that missed deletions must not be listened to by their word.
+		left := len(r.m.Acting)
+		for _, a := range r.m.Acting {
+			r.tell(a.OSD, r.m.Interval, clean, func(ok bool) {
+				if round != r.m.Round || r.served == nil {
+					return
+				}
+				if !ok {
+					r.exec(r.m.Restart())
+					return
+				}
+				if left--; left > 0 {
+					return
+				}
+				r.unlockOthers()
+				r.served.SetClean()
+				s.log.Info("PG clean", "pg", r.id.String(), "interval", uint64(r.m.Interval))
+				s.l.Defer(&r.report)
+			})
+		}
 	})
 }
 

@@ -58,13 +58,14 @@ type HeldGrant struct {
 	Interval layout.Interval `json:"interval"`
 }
 
-// AnnounceRequest is the payload of SUB_ANNOUNCE: the interval is activated on Set.
+// AnnounceRequest is the payload of SUB_ANNOUNCE: the PG's record as etcd has it, whose interval is activated on its last set. It is sent again when the record has become clean.
 type AnnounceRequest struct {
-	PG       layout.PGID     `json:"pg"`
-	Interval layout.Interval `json:"interval"`
-	Instance uint64          `json:"instance"`
-	Floor    layout.Version  `json:"floor"`
-	Set      []store.Member  `json:"set"`
+	PG           layout.PGID     `json:"pg"`
+	Interval     layout.Interval `json:"interval"`
+	Instance     uint64          `json:"instance"`
+	Floor        layout.Version  `json:"floor"`
+	Participants []store.Member  `json:"participants"`
+	Sets         []store.PGSet   `json:"sets"`
 }
 
 // pair is all that one holder has been granted here.
@@ -165,12 +166,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	}
 	if !t.given[q.PG] && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) {
 		// Before our start we may have granted it for up to ttl.
-		was := Holder{OSD: rec.Primary, Instance: rec.Instance}
-		for _, m := range rec.Set {
-			if m.OSD == rec.Primary {
-				was.Store = m.Store
-			}
-		}
+		was := Holder{OSD: rec.Primary, Instance: rec.Instance, Store: rec.PrimaryStore}
 		if was.OSD != t.self.OSD && was != q.Holder && !t.succeeds(q.Holder, was) && !t.isDead(was) {
 			answer(wire.EBUSY, "a grant of before our start may be in force")
 			return
@@ -192,11 +188,8 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	}
 	g = &grant{pair: p, interval: q.Interval, pending: true}
 	t.pgs[q.PG], t.given[q.PG] = g, true
-	rec.Generation, rec.Interval, rec.Primary, rec.Instance = q.Generation, q.Interval, q.Holder.OSD, q.Holder.Instance
-	rec.PG = q.PG
-	if !slices.Contains(rec.Set, store.Member{OSD: q.Holder.OSD, Store: q.Holder.Store}) {
-		rec.Set = []store.Member{{OSD: q.Holder.OSD, Store: q.Holder.Store}}
-	}
+	rec.PG, rec.Generation, rec.Interval = q.PG, q.Generation, q.Interval
+	rec.Primary, rec.Instance, rec.PrimaryStore = q.Holder.OSD, q.Holder.Instance, q.Holder.Store
 	// What was admitted under the grant before must be in the store before its objects are listed.
 	t.whenIdle(q.PG, func() {
 		t.st.PutPG(rec, func(err error) {
@@ -277,17 +270,14 @@ func (t *Locks) GiveBack(pg layout.PGID) {
 	}
 }
 
-// Announce writes down that this store takes part in an activated interval.
+// Announce writes down that this store takes part in an activated interval, and who else does.
 func (t *Locks) Announce(q AnnounceRequest, done func(int64)) {
 	if !t.Holds(wire.Grant{PG: q.PG, Interval: q.Interval, Instance: q.Instance}) {
 		done(wire.ESTALE)
 		return
 	}
 	rec, _ := t.st.PG(q.PG)
-	rec.TookPart, rec.Set, rec.Floor, rec.GivenTo = q.Interval, q.Set, max(rec.Floor, q.Floor), nil
-	if !slices.Contains(q.Set, store.Member{OSD: t.self.OSD, Store: t.self.Store}) {
-		rec.GivenTo = q.Set
-	}
+	rec.TookPart, rec.Floor, rec.Participants, rec.Sets = q.Interval, max(rec.Floor, q.Floor), q.Participants, q.Sets
 	t.st.PutPG(rec, func(err error) {
 		if err != nil {
 			done(wire.EIO)

@@ -155,15 +155,24 @@ type Member struct {
 
 // PGRecord is what a store durably remembers of a PG it has had to do with.
 type PGRecord struct {
-	PG         layout.PGID
-	Generation uint64          // etcd revision of the pool's creation: a pool made again under the same number is another one
-	Interval   layout.Interval // the highest interval whose primary was granted a lock here
-	Primary    layout.OSDNum   // that primary,
-	Instance   uint64          // and its running instance
-	Set        []Member        // its acting set
-	TookPart   layout.Interval // the last activated interval this store is a participant of
-	GivenTo    []Member        // to whom the PG was given up; empty while the store is a member
-	Floor      layout.Version  // versions assigned in this PG are above
+	PG           layout.PGID
+	Generation   uint64          // etcd revision of the pool's creation: a pool made again under the same number is another one
+	Interval     layout.Interval // the highest interval whose primary was granted a lock here
+	Primary      layout.OSDNum   // that primary,
+	Instance     uint64          // its running instance,
+	PrimaryStore layout.StoreID  // and its store
+	TookPart     layout.Interval // the last activated interval this store is a participant of
+	Floor        layout.Version  // versions assigned in this PG are above
+
+	// The record that activated TookPart, as etcd had it: should etcd be set back to an older state, the members know better.
+	Participants []Member
+	Sets         []PGSet // oldest first; the last is the set of TookPart, to whom the PG was given up if this store is not in it
+}
+
+// PGSet is one activated set in a PGRecord.
+type PGSet struct {
+	Interval layout.Interval
+	Members  []Member
 }
 
 // ListEntry is one object in a listing.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"holdfast/core/loop"
 )
@@ -176,7 +177,7 @@ func (o *dumper) objects(s *Store) {
 	}
 	for _, r := range s.PGs() {
 		o.line("pg", field{"pg", r.PG.String()}, field{"generation", r.Generation}, field{"interval", uint64(r.Interval)}, field{"primary", uint64(r.Primary)},
-			field{"took_part", uint64(r.TookPart)}, field{"floor", uint64(r.Floor)}, field{"set", memberNames(r.Set)}, field{"given_to", memberNames(r.GivenTo)})
+			field{"took_part", uint64(r.TookPart)}, field{"floor", uint64(r.Floor)}, field{"participants", memberNames(r.Participants)}, field{"sets", setNames(r.Sets)})
 	}
 	st := s.Stats()
 	o.line("summary", field{"objects", st.Objects}, field{"tombstones", st.Tombstones}, field{"blocks", st.Blocks}, field{"used_blocks", s.sb.Blocks - s.blocks.free},
@@ -192,6 +193,14 @@ func flagNames(f StateFlags) string {
 			}
 			out += name
 		}
+	}
+	return out
+}
+
+func setNames(sets []PGSet) []string {
+	out := []string{}
+	for _, set := range sets {
+		out = append(out, fmt.Sprintf("%d: %s", uint64(set.Interval), strings.Join(memberNames(set.Members), " ")))
 	}
 	return out
 }

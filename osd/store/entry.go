@@ -56,9 +56,10 @@ const (
 	entryHeader = 24
 	objectEntry = 104 // fixed part of an entry on an object
 	pairBytes   = 24
-	pgEntry     = 88 // fixed part
+	pgEntry     = 104 // fixed part
+	pgSetBytes  = 16  // fixed part of a set
 	memberBytes = 24
-	maxMembers  = 256
+	maxPGEntry  = 64 << 10
 )
 
 // entry is one journal entry in memory; the byte slices point into the batch.
@@ -239,26 +240,38 @@ func decodeRecord(b []byte, e *entry, count int, need func(int) error) error {
 		p.Instance = le.Uint64(b[56:])
 		p.TookPart = layout.Interval(le.Uint64(b[64:]))
 		p.Floor = layout.Version(le.Uint64(b[72:]))
-		set, given := int(le.Uint32(b[80:])), int(le.Uint32(b[84:]))
-		if set > maxMembers || given > maxMembers {
-			return fmt.Errorf("a pg entry with %d and %d members", set, given)
-		}
-		if err := need(pgEntry + (set+given)*memberBytes); err != nil {
+		copy(p.PrimaryStore[:], b[80:])
+		rest, err := b[pgEntry:], error(nil)
+		if p.Participants, rest, err = getMembers(rest, le.Uint32(b[96:])); err != nil {
 			return err
 		}
-		p.Set, p.GivenTo = getMembers(b[pgEntry:], set), getMembers(b[pgEntry+set*memberBytes:], given)
+		for n := le.Uint32(b[100:]); n > 0; n-- {
+			if len(rest) < pgSetBytes {
+				return fmt.Errorf("a pg entry of %d bytes ends in its sets", len(b))
+			}
+			set := PGSet{Interval: layout.Interval(le.Uint64(rest))}
+			if set.Members, rest, err = getMembers(rest[pgSetBytes:], le.Uint32(rest[8:])); err != nil {
+				return err
+			}
+			p.Sets = append(p.Sets, set)
+		}
+		return need(len(b) - len(rest))
 	}
 	return nil
 }
 
-func getMembers(b []byte, n int) []Member {
+// getMembers reads n members from the front of b and returns what follows them.
+func getMembers(b []byte, n uint32) ([]Member, []byte, error) {
+	if uint64(n) > uint64(len(b)/memberBytes) {
+		return nil, nil, fmt.Errorf("a pg entry names %d members in %d bytes", n, len(b))
+	}
 	var ms []Member
 	for ; n > 0; n-- {
 		m := Member{OSD: layout.OSDNum(le.Uint64(b))}
 		copy(m.Store[:], b[8:])
 		ms, b = append(ms, m), b[memberBytes:]
 	}
-	return ms
+	return ms, b, nil
 }
 
 func putMembers(b []byte, ms []Member) []byte {
@@ -283,8 +296,17 @@ func encodePair(object layout.ObjectID, p Pair, version uint64) []byte {
 	return b
 }
 
+// bytes is the size of the record's entry.
+func (r *PGRecord) bytes() int {
+	n := pgEntry + len(r.Participants)*memberBytes
+	for _, set := range r.Sets {
+		n += pgSetBytes + len(set.Members)*memberBytes
+	}
+	return n
+}
+
 func encodePG(p *PGRecord) []byte {
-	b := make([]byte, pgEntry+(len(p.Set)+len(p.GivenTo))*memberBytes)
+	b := make([]byte, p.bytes())
 	startEntry(b, len(b), entryPG, 0, 0, 0)
 	le.PutUint32(b[24:], uint32(p.PG.Pool))
 	le.PutUint32(b[28:], p.PG.Num)
@@ -294,9 +316,15 @@ func encodePG(p *PGRecord) []byte {
 	le.PutUint64(b[56:], p.Instance)
 	le.PutUint64(b[64:], uint64(p.TookPart))
 	le.PutUint64(b[72:], uint64(p.Floor))
-	le.PutUint32(b[80:], uint32(len(p.Set)))
-	le.PutUint32(b[84:], uint32(len(p.GivenTo)))
-	putMembers(putMembers(b[pgEntry:], p.Set), p.GivenTo)
+	copy(b[80:], p.PrimaryStore[:])
+	le.PutUint32(b[96:], uint32(len(p.Participants)))
+	le.PutUint32(b[100:], uint32(len(p.Sets)))
+	rest := putMembers(b[pgEntry:], p.Participants)
+	for _, set := range p.Sets {
+		le.PutUint64(rest, uint64(set.Interval))
+		le.PutUint32(rest[8:], uint32(len(set.Members)))
+		rest = putMembers(rest[pgSetBytes:], set.Members)
+	}
 	return b
 }
 

@@ -105,7 +105,7 @@ func mixed(r *rig) {
 	r.write(6, 0, 1, 0, fill(4096, 'f'))
 	r.must(&Op{Kind: OpVoid, Object: obj(6), Base: 1, BaseInterval: 7})
 	done := false
-	r.s.PutPG(PGRecord{PG: layout.PGID{Pool: 1, Num: 3}, Interval: 4, Set: []Member{{OSD: 1}}}, func(error) { done = true })
+	r.s.PutPG(PGRecord{PG: layout.PGID{Pool: 1, Num: 3}, Interval: 4, Sets: []PGSet{{Interval: 4, Members: []Member{{OSD: 1}}}}}, func(error) { done = true })
 	r.until("put", func() bool { return done })
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"hash/crc32"
+	"reflect"
 	"testing"
 
 	"holdfast/core/layout"
@@ -110,7 +111,7 @@ func FuzzBatch(f *testing.F) {
 
 func TestEntriesSurviveTheirEncoding(t *testing.T) {
 	_, sb := sample(t)
-	rec := PGRecord{PG: layout.PGID{Pool: 3, Num: 9}, Generation: 1, Interval: 2, Primary: 3, Instance: 4, Set: []Member{{5, layout.StoreID{6}}}, TookPart: 7, GivenTo: []Member{{8, layout.StoreID{9}}}, Floor: 10}
+	rec := PGRecord{PG: layout.PGID{Pool: 3, Num: 9}, Generation: 1, Interval: 2, Primary: 3, Instance: 4, PrimaryStore: layout.StoreID{5}, TookPart: 7, Floor: 10, Participants: []Member{{5, layout.StoreID{6}}}, Sets: []PGSet{{7, []Member{{8, layout.StoreID{9}}}}}}
 	for _, b := range [][]byte{encodePG(&rec), encodePGDrop(rec.PG), encodePair(obj(1), Pair{2, 3}, 4), encodeSessionEnd(5)} {
 		sealEntry(b, len(b))
 		var e entry
@@ -126,7 +127,7 @@ func TestEntriesSurviveTheirEncoding(t *testing.T) {
 	var e entry
 	b := encodePG(&rec)
 	sealEntry(b, len(b))
-	if _, err := decodeEntry(b, &sb, 4096, &e); err != nil || e.pg.Set[0] != rec.Set[0] || e.pg.GivenTo[0] != rec.GivenTo[0] || e.pg.Floor != 10 || e.pg.TookPart != 7 {
+	if _, err := decodeEntry(b, &sb, 4096, &e); err != nil || !reflect.DeepEqual(e.pg, rec) {
 		t.Errorf("%+v, %v", e.pg, err)
 	}
 }

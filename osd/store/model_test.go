@@ -359,9 +359,9 @@ func (m *model) putPG() {
 		return
 	}
 	rec := PGRecord{PG: id, Generation: m.rng.Uint64(), Interval: layout.Interval(m.rng.Uint64()), Primary: 3, Instance: m.rng.Uint64(), TookPart: 5, Floor: m.version,
-		Set: []Member{{OSD: 1, Store: layout.StoreID{1, byte(m.rng.IntN(256))}}, {OSD: 2}}}
-	if m.rng.IntN(2) == 0 {
-		rec.GivenTo = []Member{{OSD: 9, Store: layout.StoreID{7}}}
+		PrimaryStore: layout.StoreID{1, byte(m.rng.IntN(256))}, Participants: []Member{{OSD: 1, Store: layout.StoreID{1, byte(m.rng.IntN(256))}}, {OSD: 2}}}
+	for n := m.rng.IntN(3); n > 0; n-- {
+		rec.Sets = append(rec.Sets, PGSet{Interval: layout.Interval(m.rng.Uint64()), Members: []Member{{OSD: 9, Store: layout.StoreID{7}}}})
 	}
 	p.hist = append(p.hist, &rec)
 	m.r.s.PutPG(rec, done)

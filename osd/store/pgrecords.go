@@ -26,7 +26,10 @@ type pgWait struct {
 
 func (r *PGRecord) clone() PGRecord {
 	c := *r
-	c.Set, c.GivenTo = slices.Clone(r.Set), slices.Clone(r.GivenTo)
+	c.Participants, c.Sets = slices.Clone(r.Participants), slices.Clone(r.Sets)
+	for i := range c.Sets {
+		c.Sets[i].Members = slices.Clone(c.Sets[i].Members)
+	}
 	return c
 }
 
@@ -79,8 +82,8 @@ func (s *Store) refusePG(rec *PGRecord) error {
 		return ErrClosed
 	case s.o.ReadOnly:
 		return ErrReadOnly
-	case len(rec.Set) > maxMembers || len(rec.GivenTo) > maxMembers:
-		return fmt.Errorf("%w: the record of PG %v has more than %d members", ErrUnsupported, rec.PG, maxMembers)
+	case rec.bytes() > maxPGEntry:
+		return fmt.Errorf("%w: the record of PG %v takes more than %d bytes", ErrUnsupported, rec.PG, maxPGEntry)
 	}
 	return nil
 }
