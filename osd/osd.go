@@ -42,6 +42,7 @@ type Options struct {
 	StatsInterval time.Duration // between writes of statistics [30 s]
 	RecoveryDepth int           // recovery_queue_depth [1]
 	Peer          peer.Options  // times and limits of connections; identity is filled in
+	Probe         primary.Probe // of the simulator; nil
 
 	Log *slog.Logger
 	// Fatal is called once when the OSD cannot go on; the process should end.
@@ -116,7 +117,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	po := o.Peer
 	po.Self, po.Instance, po.Key, po.AllowLegacy, po.Config, po.Log = o.Num, o.Instance, o.Key, o.AllowLegacy, s.config, s.log
 	s.hub = peer.New(l, po, s)
-	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth})
+	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth, Probe: o.Probe})
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
 	s.renewal.Fire = s.renewAll
@@ -144,6 +145,12 @@ func (s *OSD) closeListeners() {
 		ln.Close()
 	}
 }
+
+// Events count what happened rarely on this OSD as a primary.
+func (s *OSD) Events() primary.Events { return s.prim.Events }
+
+// RecoveryStat sums up the recovery that this OSD did as a primary.
+func (s *OSD) RecoveryStat() primary.RecoveryStat { return s.prim.Recovery }
 
 // config is what SHOW_CONFIG tells about us.
 func (s *OSD) config() wire.ConfigReply {

@@ -11,6 +11,7 @@ import (
 func (o *op) change() {
 	p, q := o.p, o.q
 	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) {
+		p.Events.Fenced++
 		p.refuse(o, wire.ESTALE)
 		return
 	}
@@ -19,6 +20,7 @@ func (o *op) change() {
 		if c := obj.Find(o.trail.Session, o.trail.Sequence); c != nil {
 			// The client repeats what is under way: it gets the same answer.
 			first := c.Owner.(*op)
+			p.Events.Joined++
 			o.joined, first.joined = first.joined, o
 			return
 		}
@@ -29,12 +31,15 @@ func (o *op) change() {
 				p.refuse(o, wire.EINVAL)
 				return
 			}
+			p.Events.PairAnswers++
+			o.tell(version, true)
 			o.reply(uint64(version))
 			return
 		}
 	}
 	if o.trail.Deadline != 0 && int64(p.l.Now()) > int64(o.trail.Deadline) {
 		q.Table.Close(obj)
+		p.Events.Late++
 		p.refuse(o, wire.ETIMEDOUT)
 		return
 	}
@@ -59,6 +64,7 @@ func (o *op) change() {
 	}
 	if o.kind != wire.ChangeDelete && (obj.Gone || o.len == q.Geometry.BlockSize) && !q.room() {
 		q.Table.Close(obj)
+		p.Events.Full++
 		p.refuse(o, wire.ENOSPC)
 		return
 	}
@@ -174,6 +180,7 @@ func (o *op) member() {
 func (o *op) committed() {
 	p, q := o.p, o.q
 	if q.stopped {
+		p.Events.Interrupted++
 		for j := o.joined; j != nil; {
 			next := j.joined
 			j.joined = nil
@@ -199,14 +206,23 @@ func (o *op) committed() {
 		}
 	}
 	version := uint64(o.ch.Version)
+	o.tell(o.ch.Version, false)
 	for j := o.joined; j != nil; {
 		next := j.joined
 		j.joined = nil
+		j.tell(o.ch.Version, true)
 		j.reply(version)
 		j = next
 	}
 	o.joined = nil
 	o.reply(version)
+}
+
+// tell shows the probe what the client is about to be told.
+func (o *op) tell(version layout.Version, repeated bool) {
+	if b := o.p.o.Probe; b != nil {
+		b.Changed(o.q.ID, o.q.Interval, o.id, version, o.trail.Session, repeated)
+	}
 }
 
 // reply acknowledges the operation and ends it.
@@ -217,6 +233,7 @@ func (o *op) reply(version uint64) {
 
 // conflict answers a CAS whose expectation is not the present version.
 func (o *op) conflict(version uint64) {
+	o.p.Events.Conflicts++
 	o.p.count(o, 0)
 	o.answer(wire.EINTR, version)
 }

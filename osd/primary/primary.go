@@ -38,6 +38,7 @@ type Options struct {
 	Self          layout.OSDNum
 	Instance      uint64
 	RecoveryDepth int // objects recovered at once in the background, over all PGs
+	Probe         Probe
 }
 
 // Primary is the request execution of one OSD.
@@ -61,6 +62,7 @@ type Primary struct {
 	retry      loop.Timer
 	forget     loop.Timer
 	Recovery   RecoveryStat
+	Events     Events
 }
 
 // OpStat sums up one opcode since the start.
@@ -130,6 +132,9 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 	p.pgs[id] = q
 	p.sortPGs()
 	p.kick()
+	if b := p.o.Probe; b != nil {
+		b.Serving(id, interval, q.members)
+	}
 	return q
 }
 
@@ -154,6 +159,9 @@ func (p *Primary) Stop(id layout.PGID, drained func()) {
 	delete(p.pgs, id)
 	p.sortPGs()
 	q.stopped = true
+	if b := p.o.Probe; b != nil {
+		b.Stopped(id, q.Interval)
+	}
 	q.drained = drained
 	q.Table.Abandon(func(c *pg.Change) { c.Committed() })
 	if q.running == 0 {
@@ -180,6 +188,7 @@ func (q *PG) valid() bool {
 	}
 	for _, osd := range q.others {
 		if !q.p.host.Valid(osd) {
+			q.p.Events.Lapsed++
 			q.p.host.Lost(q.ID, osd, false)
 			return false
 		}

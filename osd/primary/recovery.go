@@ -367,6 +367,7 @@ func (q *PG) forgetSome() {
 	for _, e := range batch {
 		meta = wire.AppendSubEntry(meta, e)
 	}
+	p.Events.Forgotten += uint64(len(batch))
 	for _, osd := range q.others {
 		m := wire.Sub{Op: wire.OpSubForget, Grant: q.grant, Meta: len(meta)}
 		c := &peer.Call{Meta: meta}

@@ -188,6 +188,7 @@ func (o *op) admit() {
 		return
 	}
 	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) {
+		p.Events.Blocked++
 		obj.Block(&o.waiter)
 		q.recoverNow(obj)
 		return
@@ -257,6 +258,7 @@ func (o *op) readDone() {
 		return
 	}
 	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.sop.State.Version > obj.Committed() {
+		p.Events.ReadWaits++
 		obj.Await(&o.waiter, o.sop.State.Version)
 		o.waiter.Wake = o.readDoneAgain
 		return
@@ -264,6 +266,9 @@ func (o *op) readDone() {
 	m := wire.ReadWriteReply{Op: wire.OpRead, Retval: int64(o.len), Version: uint64(o.sop.State.Version)}
 	if o.sop.State.Flags&store.Tombstone != 0 {
 		m.Version = 0
+	}
+	if b := p.o.Probe; b != nil {
+		b.Read(q.ID, q.Interval, o.id, layout.Version(m.Version))
 	}
 	m.BitmapLen = uint32(len(o.sop.Bitmap))
 	var h wire.Header
@@ -305,6 +310,7 @@ func (o *op) readFailed() {
 			return
 		}
 		s, _ := p.st.State(o.id)
+		p.Events.Repaired++
 		p.l.Log().Warn("copy unreadable, repairing it from another", "pg", q.ID.String(), "object", o.id.String(), "err", o.sop.Err)
 		if len(q.others) == 0 || !q.repair(obj, s) {
 			q.Table.Close(obj)

@@ -1,0 +1,31 @@
+package primary
+
+import "holdfast/core/layout"
+
+// Probe is told what a primary does that the invariants speak of (DESIGN section 6). The simulator gives one; without it, each call site costs one comparison.
+type Probe interface {
+	// Serving says that a PG begins to serve in an interval, with these members, us included.
+	Serving(pg layout.PGID, interval layout.Interval, members []layout.OSDNum)
+	// Stopped says that it serves no more in that interval.
+	Stopped(pg layout.PGID, interval layout.Interval)
+	// Read says that a client is now told what the object holds at a version (0: nothing).
+	Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version)
+	// Changed says that a client is now told that its change made a version. repeated: in an earlier try.
+	Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session uint64, repeated bool)
+}
+
+// Events count what happens rarely, since the start.
+type Events struct {
+	PairAnswers uint64 // changes answered by what an earlier try had made
+	Joined      uint64 // changes that joined an earlier try that was still under way
+	Interrupted uint64 // changes under way when their interval ended
+	Blocked     uint64 // requests that waited for their object to be whole
+	ReadWaits   uint64 // reads that waited for a version to be on every member
+	Conflicts   uint64 // changes refused for another version than expected
+	Late        uint64 // changes refused because their deadline had passed
+	Fenced      uint64 // changes of fenced sessions refused
+	Full        uint64 // changes refused for lack of space
+	Repaired    uint64 // copies of ours found unreadable and replaced from another member
+	Lapsed      uint64 // times when a member's grant was found to have run out
+	Forgotten   uint64 // tombstones whose forgetting was begun
+}
