@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"holdfast/core/admin"
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // small is a cluster that starts fast.

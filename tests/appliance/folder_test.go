@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"holdfast/core/admin"
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // start runs up with the cluster's addresses, where it is expected to refuse.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 func TestMain(m *testing.M) { os.Exit(stand.Main(m)) }

@@ -3,7 +3,7 @@ package bench
 import (
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 type nbdRow struct {

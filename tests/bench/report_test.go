@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // The floors: what is missed fails the run.

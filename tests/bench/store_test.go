@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // storeSize is the size of the file that fio and the store use in turn.

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // TestGarbageOnEveryPort sends garbage, halves of packets and absurd lengths to the ports of OSDs, NBD, NFS and iSCSI, while a load runs that must not notice, and looks that memory stays small.

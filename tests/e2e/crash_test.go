@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // TestAcknowledgedWritesSurviveKillOfEverything kills the whole cluster, all in one process, in the middle of a load, and starts it again on the same folder.

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // TestDamagedDiskUnderRunningOSD flips bits in, and overwrites with zeroes, parts of one OSD's disk under a running cluster. Nobody may ever read wrong data.

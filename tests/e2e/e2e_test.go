@@ -5,7 +5,7 @@ import (
 	"strconv"
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // rounds is how often a test repeats its failure: HOLDFAST_TEST_ROUNDS, which `make test-long` sets, or usual.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // guest is the program that boots a small Linux guest and runs a script in it ("guest run SCRIPT"): HOLDFAST_GUEST, or the one in the shared folder beside the repository.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // TestPrintedLinesWork pastes what `holdfast up` prints into a shell, in order. Lines that need root and change this machine (mount, iscsiadm) are run in the guest's tests instead.

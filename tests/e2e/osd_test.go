@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // TestOSDKilledUnderLoad kills one of three OSD processes at a time under load: writes go on, no client sees an error, and when it is back everything becomes active again.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"holdfast/tests/e2e/stand"
+	"holdfast/tests/stand"
 )
 
 // fileSystem makes an ext4 image with 2,000 files and some larger ones.
