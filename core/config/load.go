@@ -245,9 +245,6 @@ func (v *Values) List(name string) []string { return get[[]string](v, name) }
 // Networks is a Networks parameter's value, which must not be changed.
 func (v *Values) Networks(name string) []netip.Prefix { return get[[]netip.Prefix](v, name) }
 
-// Levels is a Levels parameter's value, which must not be changed.
-func (v *Values) Levels(name string) map[string]int64 { return get[map[string]int64](v, name) }
-
 // From is where a parameter's value came from.
 func (v *Values) From(name string) Source { return v.set[name].from }
 
@@ -265,11 +262,7 @@ func (v *Values) Effective(c Component) []Effective {
 			continue
 		}
 		s := v.set[p.Name]
-		e := Effective{p.Name, p.format(s.value), s.from}
-		if p.Secret && e.Value != "" {
-			e.Value = masked
-		}
-		out = append(out, e)
+		out = append(out, Effective{p.Name, p.shown(s.value), s.from})
 	}
 	return out
 }

@@ -1,7 +1,7 @@
 // Package config declares every parameter of Holdfast once: name, type, unit, default, bounds, help, when a change takes effect, and where it may come from.
 //
 // Daemons and the CLI call Load with their sources; a flag wins over the environment (HOLDFAST_<NAME>), that over config/global in etcd, that over the configuration
-// file, that over the default. Every fault of every source is named at once. Names, meanings and units are Vitastor's where it has the parameter. docs/parameters.md is
+// file, that over the default. Every fault of every source is named at once. A Live keeps them resolved while a daemon runs. Names, meanings and units are Vitastor's where it has the parameter. docs/parameters.md is
 // generated from the table here.
 package config
 
@@ -23,11 +23,10 @@ const (
 	Bytes                    // int64; K, M, G and T are powers of 1024
 	List                     // []string; commas separate
 	Networks                 // []netip.Prefix; a bare address is one host
-	Levels                   // map[string]int64, "host=100,osd=101" or a JSON object
 )
 
 func (t Type) String() string {
-	return [...]string{"?", "true or false", "integer", "number", "text", "duration", "bytes", "list", "list of networks", "levels"}[t]
+	return [...]string{"?", "true or false", "integer", "number", "text", "duration", "bytes", "list", "list of networks"}[t]
 }
 
 // Effect is when a change takes effect.
@@ -36,7 +35,7 @@ type Effect uint8
 // The effects.
 const (
 	AtStart  Effect = iota + 1 // when the daemon starts again
-	Online                     // at once, when it comes from etcd
+	Online                     // at once, when it is changed in etcd, or in the file and the daemon is told so (SIGHUP)
 	AtFormat                   // only for disks that are formatted, or pools that are made, afterwards
 )
 

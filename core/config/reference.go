@@ -12,7 +12,8 @@ func Reference() string {
 
 Generated from core/config; do not edit. A value comes from, strongest first: a flag (` + "`--NAME VALUE`" + `), the environment (` + "`HOLDFAST_NAME`" + `), config/global in etcd, the
 configuration file (JSON), the default. Durations are numbers of the unit shown, or text such as "500ms"; sizes are bytes, or text with K, M, G or T. Unknown and bad values are refused,
-all at once. "online" takes effect when it is changed in etcd, "start" when the daemon starts again, "format" only for what is formatted or made afterwards.
+all at once. "online" takes effect when it is changed in etcd, or in the file and the daemon gets SIGHUP; "start" when the daemon starts again, "format" only for what is formatted or
+made afterwards. While a daemon runs, a wrong value is refused and the one before stays.
 `)
 	group := ""
 	for _, p := range params {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -49,8 +48,6 @@ func (p *Param) parse(text string) (any, error) {
 		return splitList(text), nil
 	case Networks:
 		return p.parseNetworks(text)
-	case Levels:
-		return p.parseLevels(text)
 	}
 	return nil, p.wrong(text)
 }
@@ -91,7 +88,7 @@ func (p *Param) parseJSON(raw json.RawMessage) (any, error) {
 			parts = append(parts, fmt.Sprint(item))
 		}
 		return p.parse(strings.Join(parts, ","))
-	case text[0] == '{' && p.Type != Levels:
+	case text[0] == '{':
 		return nil, p.wrong(text)
 	}
 	return p.parse(text)
@@ -119,33 +116,6 @@ func (p *Param) parseNetworks(text string) (any, error) {
 			n = netip.PrefixFrom(a, a.BitLen())
 		}
 		out = append(out, n.Masked())
-	}
-	return out, nil
-}
-
-func (p *Param) parseLevels(text string) (any, error) {
-	out := map[string]int64{}
-	if strings.HasPrefix(text, "{") {
-		var raw map[string]json.Number
-		if err := json.Unmarshal([]byte(text), &raw); err != nil {
-			return nil, p.wrong(text)
-		}
-		for name, n := range raw {
-			v, err := n.Int64()
-			if err != nil {
-				return nil, p.wrong(text)
-			}
-			out[name] = v
-		}
-		return out, nil
-	}
-	for _, item := range splitList(text) {
-		name, n, _ := strings.Cut(item, "=")
-		v, err := strconv.ParseInt(n, 10, 64)
-		if err != nil {
-			return nil, p.wrong(text)
-		}
-		out[name] = v
 	}
 	return out, nil
 }
@@ -208,12 +178,6 @@ func (p *Param) format(v any) string {
 		var parts []string
 		for _, n := range v {
 			parts = append(parts, n.String())
-		}
-		return strings.Join(parts, ",")
-	case map[string]int64:
-		var parts []string
-		for _, name := range slices.Sorted(maps.Keys(v)) {
-			parts = append(parts, fmt.Sprintf("%s=%d", name, v[name]))
 		}
 		return strings.Join(parts, ",")
 	}
