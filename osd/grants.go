@@ -205,12 +205,6 @@ func (s *OSD) Recovered(pg layout.PGID) {
 	}
 }
 
-// RecoveryAllowed reports whether recovery may run in the background.
-func (s *OSD) RecoveryAllowed() bool {
-	v, ok := s.Snapshot().Global["no_recovery"]
-	return !ok || string(v) != "true" && string(v) != `"true"` && string(v) != "1"
-}
-
 // PeerUp says that an OSD can be reached.
 func (s *OSD) PeerUp(osd layout.OSDNum) {
 	for _, r := range s.sortedPGs() {

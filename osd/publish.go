@@ -28,7 +28,7 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 		BlockstoreReady: true,
 		Size:            cluster.Number(st.Blocks * uint64(st.BlockSize)), Free: cluster.Number(st.FreeBlocks * uint64(st.BlockSize)),
 		DataBlockSize: cluster.Number(st.BlockSize), BitmapGranularity: cluster.Number(st.Granularity), ImmediateCommit: "all",
-		Host: s.o.Host, Version: s.o.Version, ChecksumErrors: cluster.Number(st.ChecksumErrors),
+		Host: s.o.Host, Version: s.o.Version, ChecksumErrors: cluster.Number(st.ChecksumErrors), SlowOpsPrimary: cluster.Number(s.prim.SlowOps()),
 		OpStats: map[string]cluster.OpStats{}, RecoveryStats: map[string]cluster.OpStats{},
 	}
 	for _, op := range statsOps {

@@ -29,15 +29,13 @@ type Host interface {
 	Fenced(session uint64, pool layout.PoolID) bool
 	// Recovered says that every object of the PG is whole on its acting set.
 	Recovered(pg layout.PGID)
-	// RecoveryAllowed reports whether background recovery may run (no_recovery).
-	RecoveryAllowed() bool
 }
 
 // Options are the primary's limits.
 type Options struct {
 	Self          layout.OSDNum
 	Instance      uint64
-	RecoveryDepth int // objects recovered at once in the background, over all PGs
+	RecoveryDepth int // Tuning.RecoveryDepth at first
 	Probe         Probe
 }
 
@@ -56,6 +54,8 @@ type Primary struct {
 	space map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
 	stats [64]OpStat
 
+	tuning     Tuning
+	slow       slow
 	recovering int // objects under background recovery
 	turn       int // position in order of the PG that recovers next
 	kickTask   loop.Task
@@ -74,6 +74,8 @@ type RecoveryStat struct{ Objects, Bytes, Usec uint64 }
 // New makes a primary without PGs.
 func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, host Host, o Options) *Primary {
 	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}}
+	p.tuning = Tuning{RecoveryDepth: o.RecoveryDepth, SlowLog: defaultSlowLog}
+	p.slow.timer.Fire = p.nameSlow
 	p.kickTask.Run = p.recoverSome
 	p.retry.Fire = p.recoverSome
 	p.forget.Fire = p.forgetAll

@@ -48,12 +48,8 @@ func (p *Primary) kick() { p.l.Defer(&p.kickTask) }
 
 // recoverSome starts background recovery up to the depth, PG by PG.
 func (p *Primary) recoverSome() {
-	if !p.host.RecoveryAllowed() {
-		p.l.Arm(&p.retry, p.l.Now().Add(retryPause))
-		return
-	}
 	idle := 0
-	for p.recovering < p.o.RecoveryDepth && idle < len(p.order) {
+	for !p.tuning.NoRecovery && p.recovering < p.tuning.RecoveryDepth && idle < len(p.order) {
 		p.turn = (p.turn + 1) % len(p.order)
 		q := p.pgs[p.order[p.turn]]
 		if !q.recoverNext() {

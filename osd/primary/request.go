@@ -35,6 +35,9 @@ type op struct {
 	failed bool
 	joined *op // requests repeated by the client while the first try is under way
 	next   *op
+
+	timed        bool // in slow, with its neighbours:
+	older, newer *op
 }
 
 // call is one sub-operation under way to another member.
@@ -54,6 +57,8 @@ func (p *Primary) get() *op {
 	} else {
 		p.free, o.next = o.next, nil
 	}
+	o.start = p.l.Now()
+	p.slow.begin(o)
 	return o
 }
 
@@ -63,6 +68,7 @@ func (p *Primary) put(o *op) {
 		o.data = nil
 	}
 	secondary.ResetOp(&o.sop)
+	p.slow.end(o)
 	o.q, o.r, o.joined, o.failed = nil, nil, nil, false
 	o.next, p.free = p.free, o
 }
@@ -82,7 +88,7 @@ func (p *Primary) Request(r *peer.Request) {
 	var inode layout.Inode
 	var offset, revision uint64
 	o := p.get()
-	o.r, o.code, o.start = r, code, p.l.Now()
+	o.r, o.code = r, code
 	if code == wire.OpZero {
 		var m wire.Zero
 		if m.Decode(&r.Header) != nil {

@@ -1,0 +1,34 @@
+package osd
+
+import (
+	"time"
+
+	"holdfast/core/peer"
+	"holdfast/osd/primary"
+)
+
+// Tuning is what may change while an OSD runs.
+type Tuning struct {
+	StatsInterval time.Duration // etcd_stats_interval
+	Primary       primary.Tuning
+	Peer          peer.Times
+}
+
+// Tune takes over t, on the OSD's loop.
+func (s *OSD) Tune(t Tuning) {
+	if t.StatsInterval != s.o.StatsInterval {
+		s.o.StatsInterval = t.StatsInterval
+		if next := s.l.Now().Add(t.StatsInterval); s.stats.Armed() && s.stats.At > next {
+			s.l.Arm(&s.stats, next)
+		}
+	}
+	if t.Primary != s.prim.Tuning() {
+		s.prim.Tune(t.Primary)
+	}
+	s.hub.SetTimes(t.Peer)
+}
+
+// Tuning is what the OSD goes by at present.
+func (s *OSD) Tuning() Tuning {
+	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Peer: s.hub.Times()}
+}
