@@ -99,6 +99,11 @@ type OSD struct {
 	stats   loop.Timer
 	renewal loop.Timer
 	stray   strayJob
+
+	verifying     *verification
+	declaring     bool
+	reporting     bool
+	restoredRetry loop.Timer
 }
 
 // Start begins the OSD's life. The store must be open. An error means that it cannot listen.
@@ -121,6 +126,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
 	s.renewal.Fire = s.renewAll
+	s.restoredRetry.Fire = s.compareRecords
 	for _, a := range o.Bind {
 		host, port, err := net.SplitHostPort(a.Address)
 		if err == nil && port == "0" && s.port != 0 {
@@ -199,6 +205,9 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 	if prev.Revision == 0 {
 		s.begin()
 	}
+	if next.Revision < prev.Revision {
+		s.wentBack(prev, next)
+	}
 	s.applyFences(prev, next)
 	s.applyPeers(prev, next)
 	s.applyPGs(prev, next)
@@ -207,6 +216,7 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 		r.applied(next.Revision)
 	}
 	s.stray.look(s)
+	s.compareRecords()
 }
 
 // begin checks our identity against the registry and asks for a lease.
@@ -295,6 +305,9 @@ func (s *OSD) register() {
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
 		mod, id.Retired = old.Mod, old.Retired
+		if old.Store == sb.StoreID {
+			id.Reported = old.Reported
+		}
 		if old.Store != sb.StoreID && !old.Store.IsZero() {
 			id.Retired = append(append([]layout.StoreID(nil), old.Retired...), old.Store)
 		}
@@ -322,15 +335,7 @@ func (s *OSD) register() {
 		switch {
 		case s.stopping || s.lease != lease:
 		case err == nil && res.Succeeded:
-			s.leaseUp = true
-			s.log.Info("up", "addresses", s.addresses, "port", s.port, "store", s.self.Store.String())
-			if !s.stats.Armed() {
-				s.l.Arm(&s.stats, s.l.Now().Add(s.o.StatsInterval))
-			}
-			for _, r := range s.sortedPGs() {
-				r.reclaim()
-			}
-			s.applyPGs(s.Snapshot(), s.Snapshot())
+			s.verify(res.Revision, func() { s.up(lease) })
 		default:
 			if err != nil && !errors.Is(err, registry.ErrUnavailable) {
 				s.log.Warn("registering failed", "err", err)
@@ -338,6 +343,22 @@ func (s *OSD) register() {
 			s.l.Arm(&s.retry, s.l.Now().Add(200*time.Millisecond))
 		}
 	})
+}
+
+// up begins the work of an OSD that is registered under a lease, and whose store etcd is not behind.
+func (s *OSD) up(lease registry.Lease) {
+	if s.lease != lease {
+		return
+	}
+	s.leaseUp = true
+	s.log.Info("up", "addresses", s.addresses, "port", s.port, "store", s.self.Store.String())
+	if !s.stats.Armed() {
+		s.l.Arm(&s.stats, s.l.Now().Add(s.o.StatsInterval))
+	}
+	for _, r := range s.sortedPGs() {
+		r.reclaim()
+	}
+	s.applyPGs(s.Snapshot(), s.Snapshot())
 }
 
 // Stop ends the OSD in order: its PGs are given up, its keys removed, its connections closed; then done is called. The store stays open.
@@ -368,6 +389,7 @@ func (s *OSD) checkStopped() {
 		s.l.Disarm(&s.retry)
 		s.l.Disarm(&s.stats)
 		s.l.Disarm(&s.renewal)
+		s.l.Disarm(&s.restoredRetry)
 		s.follower.Stop()
 		s.closeListeners()
 		s.hub.Close()

@@ -141,6 +141,8 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 		} else if st, ok := next.PGStates.Get(r.id); ok && st.Primary != s.o.Num && r.m.Phase == peering.Active {
 			s.log.Warn("another OSD has taken the PG over", "pg", r.id.String(), "primary", uint64(st.Primary))
 			r.exec(r.m.Restart())
+		} else if rec, ok := next.Records.Get(r.id); ok && rec.Mod > r.recordMod && r.m.Phase == peering.Waiting {
+			r.exec(r.m.Restart()) // by a record that is not the last any more
 		}
 		if r.m.Phase == peering.Offline && r.busy == 0 {
 			delete(s.pgs, r.id)
@@ -321,6 +323,10 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		return
 	}
 	rec := r.record
+	if why := s.unreported(); why != "" {
+		r.exec(r.m.TakeFailed(round, why))
+		return
+	}
 	if uint64(rec.Generation) > r.generation {
 		r.exec(r.m.TakeFailed(round, "the pool was made anew, which has not been applied here yet"))
 		return
@@ -338,7 +344,7 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 	}
 	lease := s.lease
 	t := registry.Txn{
-		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod)},
+		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
 		Then: []registry.Op{
 			{Kind: registry.Put, Key: stateKey, Value: r.stateValue(wire.PGStarting), Lease: lease.ID()},
 			{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&rec)},
@@ -649,7 +655,7 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 	}
 	recordKey, stateKey := cluster.PGRecordKey(r.id), cluster.PGStateKey(r.id)
 	t := registry.Txn{
-		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod)},
+		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
 		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
 	}

@@ -67,7 +67,8 @@ type fences struct {
 }
 
 func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
-	same := prev.Fences.Len() == next.Fences.Len()
+	back := next.Revision < prev.Revision
+	same := prev.Fences.Len() == next.Fences.Len() && !back
 	for name, f := range next.Fences.All() {
 		old, ok := prev.Fences.Get(name)
 		same = same && ok && old == f
@@ -75,7 +76,12 @@ func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
 	if same && s.fences.sessions != nil {
 		return
 	}
-	s.fences.sessions, s.fences.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
+	if s.fences.sessions == nil || !back {
+		s.fences.sessions, s.fences.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
+	}
+	if back {
+		s.fences.revision = 0 // etcd was set back: revisions count from there, and the fences that it has forgotten stay
+	}
 	for _, f := range next.Fences.All() {
 		if f.Session != 0 {
 			s.fences.sessions[f.Session] = f

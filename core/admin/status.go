@@ -91,6 +91,10 @@ func Report(s *cluster.Snapshot) Status {
 			warn("OSD %d found %d damaged copies on its disk since it started and took them from other OSDs; look at the disk", o.Num, uint64(st.ChecksumErrors))
 		}
 	}
+	if list := s.Unreported(); len(list) > 0 {
+		warn("etcd was restored from an older state (%s): no PG becomes active until OSD %v have reported; start them, or declare what is gone lost with `holdfast etcd lost OSD`", s.Restored.Reason, list)
+		worse("degraded")
+	}
 	v.pgs(s, warn, worse)
 	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub"} {
 		if t := s.GlobalString(name, ""); t == "true" || t == "1" || strings.TrimSpace(string(s.Global[name])) == "true" {

@@ -52,7 +52,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixPGHistory},
 		{PrefixPGRecord, PrefixPGSkip},
 		{PrefixOSDState},
-		{PrefixOSDIdentity},
+		{PrefixOSDIdentity, KeyRestored},
 		{PrefixFence},
 		{PrefixGateway},
 		{PrefixOSDStats},

@@ -19,6 +19,7 @@ const (
 	KeyLastClean = "history/last_clean_pgs"
 	KeyStats     = "stats"
 	KeyClusterID = "cluster/id" // ours
+	KeyRestored  = "restored"   // ours
 
 	PrefixOSDConfig     = "config/osd/"
 	PrefixInode         = "config/inode/"
@@ -59,6 +60,7 @@ const (
 	KindLastClean
 	KindStats
 	KindClusterID
+	KindRestored
 	KindOSDConfig
 	KindInode
 	KindImageIndex
@@ -95,6 +97,7 @@ type Key struct {
 var exactKeys = map[string]Kind{
 	KeyGlobal: KindGlobal, KeyPools: KindPools, KeyPlacement: KindPlacement, KeyPGConfig: KindPGConfig, KeyMonMaster: KindMonMaster,
 	KeyLastClean: KindLastClean, KeyStats: KindStats, KeyClusterID: KindClusterID,
+	KeyRestored: KindRestored,
 }
 
 // keyShape is what follows a prefix.

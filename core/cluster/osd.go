@@ -83,4 +83,5 @@ type OSDIdentity struct {
 	Boot     uint64           `json:"boot"`     // the store's boot counter
 	Sequence uint64           `json:"sequence"` // its last durable journal sequence when this was written
 	Retired  []layout.StoreID `json:"retired,omitempty"`
+	Reported string           `json:"reported,omitempty"` // the ID of the Restored that the store has reported to
 }

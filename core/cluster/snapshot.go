@@ -34,7 +34,8 @@ type Snapshot struct {
 	Skips       Map[layout.PGID, *PGSkip]
 	OSDStates   Map[layout.OSDNum, *OSDState]
 	OSDStats    Map[layout.OSDNum, *OSDStats]
-	Stores      Map[layout.OSDNum, *OSDIdentity]
+	Stores      Map[layout.OSDNum, *OSDIdentity] // SectionStores
+	Restored    *Restored                        // nil when etcd was never restored
 	Fences      Map[string, *Fence]
 	Gateways    Map[string, *Gateway]
 	PGStats     Map[layout.PGID, *PGStats]
@@ -109,6 +110,21 @@ func (s *Snapshot) Pool(name string) (*Pool, bool) {
 		}
 	}
 	return nil, false
+}
+
+// Unreported lists the OSDs whose stores have not yet said what they know of the PGs since etcd was restored, in order. As long as there are any no PG may activate: one of them may know
+// of a set that etcd has forgotten.
+func (s *Snapshot) Unreported() []layout.OSDNum {
+	if s.Restored == nil {
+		return nil
+	}
+	var list []layout.OSDNum
+	for n, id := range s.Stores.All() {
+		if !id.Store.IsZero() && id.Reported != s.Restored.ID {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // Generation is the generation of a pool's PGs, 0 as long as the pool has no identity key.
@@ -209,6 +225,8 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		}
 	case KindClusterID:
 		s.ClusterID, err = applyOne(s.ClusterID, ev)
+	case KindRestored:
+		s.Restored, err = applyOne(s.Restored, ev)
 	case KindMonMaster:
 		s.Master, err = applyOne(s.Master, ev)
 	case KindStats:

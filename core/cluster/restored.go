@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"errors"
+
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+)
+
+// Restored is restored, ours: etcd was set back to an older state. It stays when every store has reported (OSDIdentity.Reported), until the next time.
+type Restored struct {
+	Meta   `json:"-"`
+	ID     string `json:"id"`     // drawn anew each time
+	Time   int64  `json:"time"`   // Unix time, seconds
+	Reason string `json:"reason"` // who found it, and how
+}
+
+func (r *Restored) check() error {
+	if r.ID == "" {
+		return errors.New("id is missing")
+	}
+	return nil
+}
+
+// Mark says what the key was last changed by, 0 when there is none: whoever must act before a restore is declared compares it.
+func (r *Restored) Mark() registry.Compare {
+	if r == nil {
+		return registry.Absent(KeyRestored)
+	}
+	return registry.Unchanged(KeyRestored, r.Mod)
+}
+
+// DeclareRestored is the transaction that makes every store report before another PG activates. s must hold SectionStores.
+func DeclareRestored(s *Snapshot, r Restored) registry.Txn {
+	return registry.Txn{If: []registry.Compare{s.Restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: KeyRestored, Value: Value(&r)}}}
+}
+
+// DeclareLost is the transaction that gives up the store of an OSD: it is not waited for, and not trusted should it come back. ok is false when the OSD has none.
+func DeclareLost(s *Snapshot, osd layout.OSDNum) (t registry.Txn, ok bool) {
+	id, ok := s.Stores.Get(osd)
+	if !ok || id.Store.IsZero() {
+		return t, false
+	}
+	next := *id
+	next.Store, next.Boot, next.Sequence, next.Reported = layout.StoreID{}, 0, 0, ""
+	next.Retired = append(append([]layout.StoreID(nil), id.Retired...), id.Store)
+	key := OSDIdentityKey(osd)
+	return registry.Txn{
+		If:   []registry.Compare{registry.Unchanged(key, id.Mod), registry.Absent(OSDStateKey(osd))},
+		Then: []registry.Op{{Kind: registry.Put, Key: key, Value: Value(&next)}},
+	}, true
+}
+
+// Newer is the record that holds what both know: the one of the later activated interval, or, of the same one, that which needs fewer stores.
+func (r PGRecord) Newer(o PGRecord) PGRecord {
+	n, p := r, o
+	if p.Activated > n.Activated || p.Activated == n.Activated && p.needs() < n.needs() {
+		n, p = p, n
+	}
+	if p.Interval > n.Interval {
+		n.Interval, n.Primary, n.Instance = p.Interval, p.Primary, p.Instance
+	}
+	n.Floor = max(n.Floor, p.Floor)
+	return n
+}
+
+// needs counts the stores that the record names.
+func (r *PGRecord) needs() int {
+	n := len(r.Participants)
+	for _, s := range r.Sets {
+		n += len(s.Members)
+	}
+	return n
+}

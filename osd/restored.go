@@ -1,0 +1,215 @@
+package osd
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+	"holdfast/osd/peering"
+	"holdfast/osd/store"
+)
+
+// verification compares what our store knows of its PGs with etcd, each time that we come up: etcd may have been set back to an older state. What the store knew then was in etcd
+// before, so an etcd that knows less now has forgotten it. Somebody must have forgotten other things too, which only stores that are not here may know: so all have to report.
+type verification struct {
+	at    registry.Revision // the state of etcd to compare with
+	known []store.PGRecord
+	done  func()
+}
+
+// verify calls done when etcd knows all that our store does, and every store has been asked to report if it did not.
+func (s *OSD) verify(at registry.Revision, done func()) {
+	s.verifying = &verification{at: at, known: s.o.Store.PGs(), done: done}
+	s.compareRecords()
+}
+
+// wentBack says that etcd itself has gone back to an earlier revision.
+func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
+	for _, r := range s.sortedPGs() {
+		if r.m.Phase != peering.Active {
+			r.exec(r.m.Restart()) // by a record that etcd has no more
+		}
+	}
+	if next.Restored == nil || prev.Restored != nil && next.Restored.ID == prev.Restored.ID {
+		s.declare(fmt.Sprintf("OSD %d saw etcd go back from revision %d to %d", s.o.Num, prev.Revision, next.Revision))
+	}
+}
+
+// declare has every store report. It is carried out once: whoever is first does it for all.
+func (s *OSD) declare(reason string) {
+	if s.declaring {
+		return
+	}
+	s.declaring = true
+	s.log.Error("etcd was restored from an older state; every OSD must report what it knows before another PG becomes active", "reason", reason)
+	id := strconv.FormatUint(s.l.Rand().Uint64()|1, 16)
+	s.o.Registry.Txn(cluster.DeclareRestored(s.Snapshot(), cluster.Restored{ID: id, Time: s.l.Wall().Unix(), Reason: reason}), func(res registry.TxnResult, err error) {
+		s.declaring = false
+		switch {
+		case err != nil || !res.Succeeded:
+			s.l.Arm(&s.restoredRetry, s.l.Now().Add(cleanPause))
+		case s.verifying != nil:
+			s.verifying.at = max(s.verifying.at, res.Revision)
+		}
+		s.compareRecords()
+	})
+}
+
+// fallsShort says how etcd's record of a PG falls short of our store's, or "".
+func (s *OSD) fallsShort(known *store.PGRecord) string {
+	snap := s.Snapshot()
+	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
+		return "" // a pool that was removed, or made anew
+	}
+	rec, ok := snap.Records.Get(known.PG)
+	switch {
+	case !ok || uint64(rec.Generation) != known.Generation:
+		return fmt.Sprintf("PG %v has no record in etcd; the store of OSD %d was locked for its interval %d", known.PG, s.o.Num, known.Interval)
+	case rec.Activated < known.TookPart:
+		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d took part in %d", known.PG, rec.Activated, s.o.Num, known.TookPart)
+	case rec.Interval < known.Interval:
+		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d was locked for %d", known.PG, rec.Interval, s.o.Num, known.Interval)
+	}
+	return ""
+}
+
+// compareRecords reports when that is asked for, and goes on with the verification, as far as what is applied allows.
+func (s *OSD) compareRecords() {
+	if s.declaring || s.reporting || s.stopping || s.failed || s.restoredRetry.Armed() {
+		return
+	}
+	v := s.verifying
+	own, ok := s.Snapshot().Stores.Get(s.o.Num)
+	if !ok || own.Store != s.self.Store || v != nil && s.Snapshot().Revision < v.at {
+		return // our registration is not applied yet
+	}
+	if r := s.Snapshot().Restored; r != nil && own.Reported != r.ID {
+		s.report(own, r)
+		return
+	}
+	if v == nil {
+		return
+	}
+	for i := range v.known {
+		if why := s.fallsShort(&v.known[i]); why != "" {
+			s.declare(why)
+			return
+		}
+	}
+	s.verifying = nil
+	v.done()
+}
+
+// report writes what our store knows of each PG into etcd, where it is more than what etcd knows, and then that we have reported.
+func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
+	s.reporting = true
+	known := s.o.Store.PGs()
+	ended := func() {
+		s.reporting = false
+		s.compareRecords()
+	}
+	failed := func() {
+		s.reporting = false
+		s.l.Arm(&s.restoredRetry, s.l.Now().Add(cleanPause))
+	}
+	raised := 0
+	var next func(i int)
+	next = func(i int) {
+		for ; i < len(known); i++ {
+			t, more := s.raise(&known[i], restored)
+			if !more {
+				continue
+			}
+			s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+				switch {
+				case s.stopping || s.failed:
+				case err != nil:
+					failed()
+				case !res.Succeeded:
+					failed() // somebody else raised it: look again when that is applied
+				default:
+					raised++
+					next(i + 1)
+				}
+			})
+			return
+		}
+		id := *own
+		id.Reported = restored.ID
+		key := cluster.OSDIdentityKey(s.o.Num)
+		t := registry.Txn{If: []registry.Compare{registry.Unchanged(key, own.Mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&id)}}}
+		s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+			switch {
+			case s.stopping || s.failed:
+			case err != nil || !res.Succeeded:
+				failed()
+			default:
+				s.log.Warn("reported what the store knows, since etcd was restored", "pgs", len(known), "records_raised", raised)
+				if s.verifying != nil {
+					s.verifying.at = max(s.verifying.at, res.Revision)
+				}
+				ended()
+			}
+		})
+	}
+	next(0)
+}
+
+// raise is the transaction that brings a PG's record in etcd up to what our store knows; more is false when there is nothing to bring.
+func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t registry.Txn, more bool) {
+	snap := s.Snapshot()
+	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
+		return t, false
+	}
+	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor}
+	for _, m := range known.Participants {
+		ours.Participants = append(ours.Participants, cluster.PGMember(m))
+	}
+	for _, set := range known.Sets {
+		c := cluster.PGSet{Interval: set.Interval}
+		for _, m := range set.Members {
+			c.Members = append(c.Members, cluster.PGMember(m))
+		}
+		ours.Sets = append(ours.Sets, c)
+	}
+	var mod registry.Revision
+	next := ours
+	if rec, ok := snap.Records.Get(known.PG); ok {
+		mod = rec.Mod
+		if rec.Generation == ours.Generation {
+			old := *rec
+			old.Meta = cluster.Meta{}
+			if next = old.Newer(ours); reflect.DeepEqual(next, old) {
+				return t, false
+			}
+		}
+	}
+	key := cluster.PGRecordKey(known.PG)
+	return registry.Txn{If: []registry.Compare{registry.Unchanged(key, mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&next)}}}, true
+}
+
+// unreported says why no PG may activate now, or "".
+func (s *OSD) unreported() string {
+	list := s.Snapshot().Unreported()
+	if len(list) == 0 {
+		return ""
+	}
+	return "etcd was restored from an older state: " + describeOSDs(list) + " must report first; start them, or declare what is gone lost (`holdfast etcd lost`)"
+}
+
+// describeOSDs names OSDs for people, at most eight of them.
+func describeOSDs(list []layout.OSDNum) string {
+	var names []string
+	for _, n := range list[:min(len(list), 8)] {
+		names = append(names, strconv.FormatUint(uint64(n), 10))
+	}
+	text := "OSD " + strings.Join(names, ", ")
+	if len(list) > 8 {
+		text += fmt.Sprintf(" and %d more", len(list)-8)
+	}
+	return text
+}
