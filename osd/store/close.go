@@ -52,6 +52,9 @@ func (s *Store) closeStep() {
 			s.l.Defer(&s.finish)
 			return
 		case closeCarry:
+			if s.o.salvage && s.leaveOld() {
+				return
+			}
 			s.stage = closeTail
 			s.j.send(true)
 			return
@@ -61,6 +64,17 @@ func (s *Store) closeStep() {
 	s.t.free()
 	s.j.mem = nil
 	s.onClosed()
+}
+
+// leaveOld carries everything that a salvage still needs of the old journal into batches of its own, so that no later opening looks there. It reports whether something is on its way.
+func (s *Store) leaveOld() bool {
+	if s.j.oldest > s.sb.endBatch {
+		return false
+	}
+	s.carryChains(s.sb.endBatch)
+	s.carry(s.sb.endBatch)
+	s.l.Defer(&s.j.task)
+	return len(s.j.chains)+len(s.j.records) > 0
 }
 
 // armIdle starts to wait for a quiet moment.

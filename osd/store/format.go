@@ -16,6 +16,7 @@ type deviceIO struct {
 	ref  *buf.Ref
 	op   loop.DiskOp
 	then func(error)
+	good int // the copy of the superblock that counts
 }
 
 func newDeviceIO(l loop.Loop, d loop.Disk) *deviceIO {
@@ -81,17 +82,17 @@ func (x *deviceIO) zero(off, length int64, then func(error)) {
 	step(nil)
 }
 
-// writeSuper writes both copies, one after the other, so that one is good whatever happens.
+// writeSuper writes both copies, the one that counts last, so that one is good whatever happens.
 func (x *deviceIO) writeSuper(sb *Superblock, then func(error)) {
 	b := x.ref.Bytes()[:superSize]
 	sb.seq++
 	sb.encode(b)
-	x.run(loop.DiskSync, 0, b, func(err error) {
+	x.run(loop.DiskSync, int64(1-x.good)*superCopy, b, func(err error) {
 		if err != nil {
 			then(err)
 			return
 		}
-		x.run(loop.DiskSync, superCopy, b, then)
+		x.run(loop.DiskSync, int64(x.good)*superCopy, b, then)
 	})
 }
 
@@ -100,6 +101,7 @@ type superState struct {
 	sb   Superblock
 	errs [2]error
 	ok   bool
+	good int // the copy that counts
 }
 
 // readSuper reads both copies and takes the newer good one.
@@ -118,7 +120,7 @@ func (x *deviceIO) readSuper(then func(superState, error)) {
 			}
 			st.errs[i] = err
 			if err == nil && (!st.ok || sb.seq > st.sb.seq) {
-				st.sb, st.ok = sb, true
+				st.sb, st.ok, st.good, x.good = sb, true, i, i
 			}
 			next()
 		})
@@ -140,10 +142,6 @@ func (st *superState) failure() error {
 
 // Format makes a store of the device. It refuses when one is there already, unless c.Force.
 func Format(l loop.Loop, d loop.Disk, c Config, done func(Superblock, error)) {
-	format(l, d, c, 0, done)
-}
-
-func format(l loop.Loop, d loop.Disk, c Config, boot uint64, done func(Superblock, error)) {
 	info := d.Info()
 	if c.Identity == "" {
 		c.Identity = info.Identity
@@ -175,41 +173,59 @@ func format(l loop.Loop, d loop.Disk, c Config, boot uint64, done func(Superbloc
 			return
 		}
 		sb.Config.Force = false
-		for i := 0; i < 16; i += 8 {
-			le.PutUint64(sb.StoreID[i:], l.Rand().Uint64())
-			le.PutUint64(sb.secret[i:], l.Rand().Uint64())
-		}
-		sb.Created = l.Wall().UTC()
-		sb.Boot = boot + 1
+		sb.renew(l)
+		sb.Boot = 1
 		sb.seq = st.sb.seq
-		sb.endBatch, sb.tailBatch, sb.headPos = 1, 1, journalAlign
-		first := batchInfo{seq: 1, epoch: boot, first: 1, tailSeq: 1, headerLen: batchHeader, dataOff: journalAlign}
 		steps := []func(func(error)){
 			func(next func(error)) { x.zero(0, superRegion, next) },
 			func(next func(error)) { x.run(loop.DiskFlush, 0, nil, next) },
-			func(next func(error)) { x.zero(sb.Meta.Off, sb.Meta.Len, next) },
-			func(next func(error)) {
-				b := x.ref.Bytes()[:journalAlign]
-				clear(b)
-				first.encode(b, &sb.secret)
-				sb.endCRC = first.crc
-				x.run(loop.DiskWrite, sb.Journal.Off, b, next)
-			},
-			func(next func(error)) { x.run(loop.DiskFlush, 0, nil, next) },
+			func(next func(error)) { x.wipe(&sb, next) },
 			func(next func(error)) { x.writeSuper(&sb, next) },
 		}
-		var step func(error)
-		step = func(err error) {
-			if err != nil || len(steps) == 0 {
-				finish(sb, err)
-				return
-			}
-			f := steps[0]
-			steps = steps[1:]
-			f(step)
-		}
-		step(nil)
+		inOrder(steps, func(err error) { finish(sb, err) })
 	})
+}
+
+// inOrder runs steps one after the other until one fails.
+func inOrder(steps []func(func(error)), then func(error)) {
+	var step func(error)
+	step = func(err error) {
+		if err != nil || len(steps) == 0 {
+			then(err)
+			return
+		}
+		f := steps[0]
+		steps = steps[1:]
+		f(step)
+	}
+	step(nil)
+}
+
+// renew makes another store of sb, which is empty once wipe has been there.
+func (sb *Superblock) renew(l loop.Loop) {
+	for i := 0; i < 16; i += 8 {
+		le.PutUint64(sb.StoreID[i:], l.Rand().Uint64())
+		le.PutUint64(sb.secret[i:], l.Rand().Uint64())
+	}
+	sb.Created = l.Wall().UTC()
+	sb.endBatch, sb.endEntry, sb.endCRC = 1, 0, 0
+	sb.tailBatch, sb.tailPos, sb.headPos = 1, 0, journalAlign
+}
+
+// wipe empties the metadata and begins the journal. It is durable before the superblock that says so is written.
+func (x *deviceIO) wipe(sb *Superblock, then func(error)) {
+	first := batchInfo{seq: 1, epoch: sb.Boot - 1, first: 1, tailSeq: 1, headerLen: batchHeader, dataOff: journalAlign}
+	inOrder([]func(func(error)){
+		func(next func(error)) { x.zero(sb.Meta.Off, sb.Meta.Len, next) },
+		func(next func(error)) {
+			b := x.ref.Bytes()[:journalAlign]
+			clear(b)
+			first.encode(b, &sb.secret)
+			sb.endCRC = first.crc
+			x.run(loop.DiskWrite, sb.Journal.Off, b, next)
+		},
+		func(next func(error)) { x.run(loop.DiskFlush, 0, nil, next) },
+	}, then)
 }
 
 func isNotStore(err error) bool {

@@ -70,7 +70,7 @@ func FuzzPage(f *testing.F) {
 		s.t = newTable(s.l, &s.sb)
 		defer s.t.free()
 		p := &opening{s: s}
-		_ = p.loadPage(0, [2][]byte{b, b}) // any error, no panic
+		_ = p.loadPage(0, [2][]byte{b, b}, [2]error{}) // any error, no panic
 	})
 }
 

@@ -38,6 +38,11 @@ func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(
 			done(nil, fmt.Errorf("open store: %w", st.failure()))
 			return
 		}
+		if st.sb.accept != acceptNone && !o.salvage {
+			x.release()
+			carryOut(l, d, st, o, loaded, done)
+			return
+		}
 		op := &opening{x: x, st: st, o: o, loaded: loaded, done: done}
 		op.s = newStore(l, d, o, st.sb)
 		op.start()
@@ -71,6 +76,16 @@ type opening struct {
 	resets map[layout.ObjectID]reset
 	live   map[uint32]announced // what the journal says of pages
 	max    uint64               // highest entry sequence in any page
+
+	// Of a salvage.
+	found    []Finding
+	findings int // with those beyond found
+	gaps     []Gap
+	broken   map[uint64]batchInfo // batches of which only the header is good
+	ghosts   map[uint32]uint64    // dirty objects that are changed from a version that is not there: from which entry on
+	wrecks   []uint32             // pages of which neither copy is good
+	older    uint64
+	lost     uint64
 }
 
 // badPage is a page of which one copy is not good.
@@ -91,13 +106,11 @@ func (p *opening) finish(err error) {
 	s := p.s
 	if damage, is := errors.AsType[*DamagedError](err); is && p.o.AcceptDamage && !p.o.ReadOnly {
 		s.log.Warn("damage accepted: the store starts again empty under a new id", "store", s.sb.StoreID.String(), "err", damage)
-		c := p.st.sb.Config
-		c.Force = true
 		l, d, o, done := s.l, s.d, p.o, p.done
 		o.AcceptDamage = false
 		s.t.free()
 		p.x.release()
-		format(l, d, c, p.st.sb.Boot, func(_ Superblock, err error) {
+		acceptAs(l, d, acceptEmpty, func(err error) {
 			if err != nil {
 				done(nil, err)
 				return
@@ -150,6 +163,9 @@ func (p *opening) loadPages(from uint32) {
 		p.loadJournal()
 		return
 	}
+	if p.o.salvage {
+		n = 1
+	}
 	b := p.x.ref.Bytes()
 	if 2*n*size > len(b) {
 		// Pages of a megabyte or more: a buffer of their own.
@@ -157,16 +173,23 @@ func (p *opening) loadPages(from uint32) {
 	}
 	first, second := b[:n*size], b[n*size:2*n*size]
 	p.x.run(loop.DiskRead, s.sb.pageOff(from, 0), first, func(err error) {
+		var unread [2]error
 		if err != nil {
-			p.finish(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 0), What: err.Error()})
-			return
+			unread[0] = err
+			clear(first)
+			if err = p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 0), What: err.Error()}); err != nil {
+				p.finish(err)
+				return
+			}
 		}
 		p.x.run(loop.DiskRead, s.sb.pageOff(from, 1), second, func(err error) {
 			if err != nil {
-				err = &DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 1), What: err.Error()}
+				unread[1] = err
+				clear(second)
+				err = p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(from, 1), What: err.Error()})
 			}
 			for i := 0; i < n && err == nil; i++ {
-				err = p.loadPage(from+uint32(i), [2][]byte{first[i*size : (i+1)*size], second[i*size : (i+1)*size]})
+				err = p.loadPage(from+uint32(i), [2][]byte{first[i*size : (i+1)*size], second[i*size : (i+1)*size]}, unread)
 			}
 			if err != nil {
 				p.finish(err)
@@ -177,13 +200,15 @@ func (p *opening) loadPages(from uint32) {
 	})
 }
 
-// loadPage takes the newer good copy of a page.
-func (p *opening) loadPage(page uint32, copies [2][]byte) error {
+// loadPage takes the newer good copy of a page; unread says which ones the device could not read.
+func (p *opening) loadPage(page uint32, copies [2][]byte, unread [2]error) error {
 	s, t := p.s, p.s.t
 	var info [2]pageInfo
 	var errs [2]error
 	for i := range copies {
-		info[i], errs[i] = decodePage(copies[i], &s.sb, page, i)
+		if info[i], errs[i] = decodePage(copies[i], &s.sb, page, i); unread[i] != nil {
+			errs[i] = unread[i]
+		}
 	}
 	best := -1
 	for i := range copies {
@@ -206,6 +231,9 @@ func (p *opening) loadPage(page uint32, copies [2][]byte) error {
 		}
 	}
 	if best < 0 {
+		if errs[0] != errPageEmpty || errs[1] != errPageEmpty {
+			p.wrecks = append(p.wrecks, page)
+		}
 		return nil
 	}
 	t.pageGen[page], t.pageMax[page] = info[best].gen, info[best].maxSeq
@@ -214,7 +242,11 @@ func (p *opening) loadPage(page uint32, copies [2][]byte) error {
 		b := copies[best][pageHeader+int(i)*t.size:][:t.size]
 		if v := slotView(b); v.used() {
 			if err := p.loadSlot(page*t.perPage+i, v); err != nil {
-				return &DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, best), What: err.Error()}
+				if err = p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, best), What: err.Error()}); err != nil {
+					return err
+				}
+				p.lost++
+				s.dirtyPage(page, 0)
 			}
 		}
 	}
@@ -272,30 +304,55 @@ func (p *opening) loadJournal() {
 		copy(s.j.mem[at:], b)
 		return nil
 	}, func(err error) {
-		if err != nil {
-			err = &DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: err.Error()}
-		} else {
-			p.live = map[uint32]announced{}
-			s.replaying = true
-			err = p.replay()
-			s.replaying = false
+		switch {
+		case err == nil:
+			p.build()
+		case p.o.salvage:
+			p.readLoose("journal", s.sb.Journal.Off, s.j.mem, p.build)
+		default:
+			p.finish(&DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: err.Error()})
 		}
-		if err == nil && p.loaded != nil {
-			p.loaded(p)
-		}
-		if err == nil {
-			err = p.judgePages()
-		}
-		if err == nil {
-			p.unfinished()
-			err = s.takeBlocks()
-		}
-		if err != nil || p.o.ReadOnly {
-			p.finish(err)
-			return
-		}
-		p.bootUp()
 	})
+}
+
+// build makes the store of what was read.
+func (p *opening) build() {
+	s := p.s
+	p.live = map[uint32]announced{}
+	s.replaying = true
+	err := p.replay()
+	s.replaying = false
+	if err == nil && p.loaded != nil && !p.o.salvage {
+		p.loaded(p)
+	}
+	if err == nil {
+		err = p.judgePages()
+	}
+	if err == nil {
+		p.unfinished()
+		if p.o.salvage {
+			err = p.salvageBlocks()
+		} else {
+			err = s.takeBlocks(nil)
+		}
+	}
+	if err == nil && p.loaded != nil && p.o.salvage {
+		p.loaded(p)
+	}
+	switch {
+	case err != nil || p.o.ReadOnly:
+		p.finish(err)
+	case p.o.salvage:
+		p.clearWrecks(func(err error) {
+			if err != nil {
+				p.finish(err)
+				return
+			}
+			p.bootUp()
+		})
+	default:
+		p.bootUp()
+	}
 }
 
 // bootUp makes this opening durable: the boot counter, which is the epoch of the batches to come, and what of the journal counts. What was read may so far be in the
@@ -360,7 +417,15 @@ func (p *opening) judgePages() error {
 	for _, b := range p.bad {
 		a, ok := p.live[b.page]
 		if !ok || a.round <= s.round.done || a.gen != s.t.pageGen[b.page]+1 {
-			return &DamagedError{Area: "metadata", Offset: b.off, What: fmt.Sprintf("one copy of page %d is bad, and the other may be older: %v", b.page, b.err)}
+			what := "one copy of page %d is bad, and the other may be older: %v"
+			if slices.Contains(p.wrecks, b.page) {
+				what = "page %d, with up to " + fmt.Sprint(s.t.perPage) + " objects, is bad: %v"
+			}
+			if err := p.tolerate(&DamagedError{Area: "metadata", Offset: b.off, What: fmt.Sprintf(what, b.page, b.err)}); err != nil {
+				return err
+			}
+			s.dirtyPage(b.page, 0)
+			continue
 		}
 		// Its announcement must be found again until the copy is good.
 		i := s.newChange()
@@ -371,7 +436,10 @@ func (p *opening) judgePages() error {
 	for _, page := range sortedKeys(p.live) {
 		a := p.live[page]
 		if a.round <= s.round.done && s.t.pageGen[page] < a.gen {
-			return &DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, int(a.gen&1)), What: fmt.Sprintf("page %d has generation %d where %d was written: the device lost a write", page, s.t.pageGen[page], a.gen)}
+			err := p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, int(a.gen&1)), What: fmt.Sprintf("page %d has generation %d where %d was written: the device lost a write", page, s.t.pageGen[page], a.gen)})
+			if err != nil {
+				return err
+			}
 		}
 	}
 	if p.max > s.j.entry {
@@ -380,10 +448,15 @@ func (p *opening) judgePages() error {
 	return nil
 }
 
-// takeBlocks finds out which blocks are in use.
-func (s *Store) takeBlocks() error {
+// takeBlocks finds out which blocks are in use. claim, if not nil, is asked about each claim of a block.
+func (s *Store) takeBlocks(claim func(block uint32, oid layout.ObjectID) error) error {
 	s.blocks = newBitset(s.sb.Blocks)
 	take := func(block uint32, oid layout.ObjectID) error {
+		if claim != nil && block != noBlock {
+			if err := claim(block, oid); err != nil {
+				return err
+			}
+		}
 		if block != noBlock && !s.blocks.take(block) {
 			return &DamagedError{Area: "metadata", Offset: s.sb.blockOff(block), What: fmt.Sprintf("block %d of object %v belongs to another one too", block, oid)}
 		}
@@ -398,7 +471,7 @@ func (s *Store) takeBlocks() error {
 	}
 	for i := uint32(0); uint64(i) < s.sb.Slots; i++ {
 		v := slotView(s.t.slot(i))
-		if !v.used() || v.block() == noBlock || s.blocks.take(v.block()) {
+		if !v.used() || v.block() == noBlock || claim == nil && s.blocks.take(v.block()) {
 			continue
 		}
 		if _, _, d, _ := s.lookup(s.t.object(i)); d != 0 && s.dirty[d].first != 0 {

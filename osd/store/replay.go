@@ -23,13 +23,20 @@ func (p *opening) replay() error {
 		if h.epoch > sb.Boot {
 			return &DamagedError{Area: "superblock", Offset: 0, What: fmt.Sprintf("the journal has a batch of opening %d, the superblock knows %d: it is older than the journal", h.epoch, sb.Boot)}
 		}
-		known = max(known, h.durable)
+		if h.epoch == sb.Boot {
+			known = max(known, h.durable) // an earlier opening's are all up to endBatch
+		}
 		s.round.done = max(s.round.done, h.roundDone)
 		if h.epoch == sb.Boot && h.seq > newest.seq {
 			newest = h
 		}
 	}
 	pos, seq := newest.tailPos, newest.tailSeq
+	p.resets = map[layout.ObjectID]reset{}
+	if p.o.salvage {
+		p.salvageJournal(newest, known)
+		return nil
+	}
 	p.scanResets(pos, seq)
 	virtual := j.size + pos
 	var last batchInfo
@@ -91,7 +98,6 @@ type reset struct {
 // to that one must not ask for a slot again: there may be none.
 func (p *opening) scanResets(pos, seq uint64) {
 	s := p.s
-	p.resets = map[layout.ObjectID]reset{}
 	virtual := s.j.size + pos
 	var last batchInfo
 	for {
@@ -105,30 +111,35 @@ func (p *opening) scanResets(pos, seq uint64) {
 		if err != nil {
 			return // the end, or damage: replay itself judges
 		}
-		err = h.entries(s.j.mem[h.pos:h.pos+uint64(h.size())], &s.sb, func(e *entry, _ uint32) error {
-			switch e.kind {
-			case entryPair, entrySessionEnd, entryPG, entryPGDrop, entryPages:
-				return nil
-			}
-			r := p.resets[e.object]
-			c := change{kind: e.kind, flags: e.flags, block: e.block, length: e.length}
-			if c.resets(s.sb.Config.BlockSize) {
-				r.last = e.seq
-				r.nothing = e.kind == entryForget || e.kind == entryReplace && e.version == 0
-			}
-			if e.flags&(entryUnstable|entryChainStart|entryCarried) != 0 || e.kind == entryCommit || e.kind == entryRollback {
-				r.chained = true
-			}
-			p.resets[e.object] = r
-			return nil
-		})
-		if err != nil {
+		if p.noteResets(&h) != nil {
 			return
 		}
 		last = h
 		virtual += uint64(h.size())
 		pos, seq = virtual%s.j.size, seq+1
 	}
+}
+
+// noteResets is scanResets for one batch.
+func (p *opening) noteResets(h *batchInfo) error {
+	s := p.s
+	return h.entries(s.j.mem[h.pos:h.pos+uint64(h.size())], &s.sb, func(e *entry, _ uint32) error {
+		switch e.kind {
+		case entryPair, entrySessionEnd, entryPG, entryPGDrop, entryPages:
+			return nil
+		}
+		r := p.resets[e.object]
+		c := change{kind: e.kind, flags: e.flags, block: e.block, length: e.length}
+		if c.resets(s.sb.Config.BlockSize) {
+			r.last = e.seq
+			r.nothing = e.kind == entryForget || e.kind == entryReplace && e.version == 0
+		}
+		if e.flags&(entryUnstable|entryChainStart|entryCarried) != 0 || e.kind == entryCommit || e.kind == entryRollback {
+			r.chained = true
+		}
+		p.resets[e.object] = r
+		return nil
+	})
 }
 
 // nextBatch is the batch at pos, if it is the one that must follow.
@@ -201,6 +212,9 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 		// Either the object is not there because a later entry removes it and the page without it is durable already, or the beginning of its chain is beyond the tail
 		// because the chain was carried forward. That later entry must come.
 		o.ghost = true
+		if p.ghosts != nil {
+			p.ghosts[d] = e.seq
+		}
 	}
 	i := s.newChange()
 	c := change{dirty: d, kind: e.kind, flags: e.flags &^ (entryChainStart | entryCarried), stateFlags: e.stateFlags, version: e.version, interval: e.interval, seq: e.seq, entry: pos + at,

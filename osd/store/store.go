@@ -21,6 +21,8 @@ type Options struct {
 
 	// For tests: pages in one round, and queued bytes that send a second batch beside the first.
 	roundPages, secondBatch int
+
+	salvage bool // go past damage
 }
 
 // Store is the block store of one disk. It belongs to one loop.

@@ -56,6 +56,8 @@ type Superblock struct {
 	endCRC             uint32
 	tailBatch          uint64
 	tailPos, headPos   uint64
+
+	accept acceptance // what is still to be done by whoever opens the store for writing
 }
 
 func (sb *Superblock) slotsPerPage() int {
@@ -86,7 +88,7 @@ func (sb *Superblock) encode(b []byte) {
 	copy(b[40:], sb.secret[:])
 	le.PutUint64(b[56:], sb.Boot)
 	le.PutUint64(b[64:], uint64(sb.Created.UnixNano()))
-	// 72: feature bits that a release must know to open (none yet), 80: to write (none yet)
+	le.PutUint64(b[72:], uint64(sb.accept)) // feature bits that a release must know to open; 80: to write (none yet)
 	le.PutUint32(b[88:], sb.Sector)
 	le.PutUint32(b[92:], sb.PageSize)
 	le.PutUint32(b[96:], sb.Config.BlockSize)
@@ -122,10 +124,11 @@ func decodeSuperblock(b []byte) (Superblock, error) {
 		return sb, fmt.Errorf("checksum of the superblock is %08x, expected %08x", have, want)
 	}
 	sb.Version = le.Uint32(b[12:])
-	if sb.Version == 0 || sb.Version > FormatVersion || le.Uint64(b[72:]) != 0 || le.Uint64(b[80:]) != 0 {
-		return sb, &NotStoreError{fmt.Sprintf("the store has format version %d with features %x/%x; this release opens version %d without features: a newer release wrote it",
+	if sb.Version == 0 || sb.Version > FormatVersion || le.Uint64(b[72:]) > uint64(acceptKeep) || le.Uint64(b[80:]) != 0 {
+		return sb, &NotStoreError{fmt.Sprintf("the store has format version %d with features %x/%x; this release opens version %d and does not know these features: a newer release wrote it",
 			sb.Version, le.Uint64(b[72:]), le.Uint64(b[80:]), FormatVersion)}
 	}
+	sb.accept = acceptance(le.Uint64(b[72:]))
 	sb.seq = le.Uint64(b[16:])
 	copy(sb.StoreID[:], b[24:])
 	copy(sb.secret[:], b[40:])
