@@ -1,6 +1,8 @@
 package client
 
 import (
+	"time"
+
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
@@ -46,6 +48,7 @@ type part struct {
 	primary  layout.OSDNum // asked last
 	revision registry.Revision
 	deadline loop.Instant
+	ttl      time.Duration // OpTTL when a change was first sent
 	tries    int
 	since    loop.Instant // of the first try
 
@@ -182,7 +185,7 @@ func (c *Client) endPart(p *part, err error) {
 	}
 	p.call.Payload = p.call.Payload[:0]
 	p.op, p.rewrite, p.writing, p.unknown = nil, false, false, false
-	p.primary, p.revision, p.deadline, p.tries, p.version = 0, 0, 0, 0, 0
+	p.primary, p.revision, p.deadline, p.ttl, p.tries, p.version = 0, 0, 0, 0, 0, 0
 	c.free.push(p)
 	op.active--
 	if err != nil {

@@ -48,7 +48,7 @@ func (c *Client) send(p *part) {
 		return
 	}
 	if change {
-		if p.deadline = s.deadline(now); p.deadline <= now && !p.unknown {
+		if p.deadline = s.deadline(p, now); p.deadline <= now && !p.unknown {
 			c.endPart(p, ErrExpired)
 			return
 		}
@@ -299,7 +299,7 @@ func (c *Client) refused(p *part, change bool, errno int64) {
 		// It was not begun, and is not any more: every earlier try has an earlier deadline.
 		c.Stats.Late++
 		p.unknown = false
-		if change && op.Session.deadline(c.l.Now()) <= c.l.Now() {
+		if change && op.Session.deadline(p, c.l.Now()) <= c.l.Now() {
 			c.endPart(p, ErrExpired)
 			return
 		}

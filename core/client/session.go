@@ -58,12 +58,15 @@ func (s *Session) Close(done func()) {
 	}
 }
 
-// deadline is the moment until which a change may be begun.
-func (s *Session) deadline(now loop.Instant) loop.Instant {
+// deadline is the moment until which p, a change, may be begun. All tries of p go by the OpTTL of the first, so that a later one never has an earlier deadline.
+func (s *Session) deadline(p *part, now loop.Instant) loop.Instant {
+	if p.ttl == 0 {
+		p.ttl = s.c.o.OpTTL
+	}
 	if s.alive != nil {
 		now = min(now, s.alive())
 	}
-	return now.Add(s.c.o.OpTTL)
+	return now.Add(p.ttl)
 }
 
 // low is the lowest sequence without an answer.
