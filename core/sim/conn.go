@@ -25,6 +25,7 @@ type conn struct {
 	closed   bool // nothing is to come
 	ending   bool // CloseAfterSend was called
 	eof      bool // the peer's end of stream has come
+	half     bool // this end saw a reset that the other did not
 	paused   bool
 	timing   bool // a dial timeout is queued
 
@@ -215,21 +216,31 @@ func (c *conn) flush() {
 	}
 }
 
-// cut sends n bytes on their way in one to three pieces, sometimes with a very small first one: enough to find a parser that counts on whole messages, few enough to be quick.
+// cut sends n bytes on their way in a few pieces (SetPieces), sometimes very small ones: enough to find a parser that counts on whole messages, few enough to be quick.
 func (c *conn) cut(n int) {
 	w := c.l.w
 	if w.trace != nil {
 		w.tracef(c.l.name, "conn %d: %d bytes leave", c.id, n)
 	}
-	for pieces := 1 + w.rng.IntN(3); n > 0; pieces-- {
+	net := w.Net
+	if net.call() {
+		net.BreakConn(c, BreakBoth)
+	}
+	link := net.special(c.l, c.peer.l)
+	for pieces := 1 + net.cuts.IntN(net.pieces); n > 0; pieces-- {
 		k := n
 		if pieces > 1 && n > 1 {
-			k = 1 + w.rng.IntN(n-1)
-			if w.rng.IntN(8) == 0 {
-				k = min(k, 1+w.rng.IntN(16))
+			k = 1 + net.cuts.IntN(n-1)
+			if net.cuts.IntN(8) == 0 {
+				k = min(k, 1+net.cuts.IntN(16))
 			}
 		}
-		c.out.push(wireItem{itemData, k}, w.now.Add(w.Net.latency(c.l, c.peer.l)))
+		at := w.now
+		if link != nil && link.rate > 0 {
+			link.free = max(link.free, at).Add(time.Duration(int64(k) * int64(time.Second) / link.rate))
+			at = link.free
+		}
+		c.out.push(wireItem{itemData, k}, at.Add(net.latency(c.l, c.peer.l)))
 		n -= k
 	}
 }

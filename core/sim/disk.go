@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"hash/fnv"
-	"io"
 	"math/rand/v2"
 	"slices"
 	"syscall"
@@ -30,11 +28,18 @@ type Disk struct {
 	free   []*diskRun
 	rec    *Recording
 
-	latency map[loop.DiskKind][2]time.Duration
+	times   *rand.Rand // sub-stream of latencies
+	latency [loop.DiskDiscard + 1]Delay
+	slow    float64 // 0 and 1: not slow
 	faults  []*fault
+	odds    diskFaults
 	bad     []badRange
+	space   int64 // of the backing file; 0: enough
 	stalled bool
+	stalls  int        // times that Stall was called
 	waiting []*diskRun // done when the stall ends
+
+	toLose, toMisdirect int // of the next writes
 
 	// Counts is how many operations of each kind completed without error.
 	Counts [loop.DiskDiscard + 1]uint64
@@ -43,6 +48,7 @@ type Disk struct {
 // fault makes the next operations of a kind fail.
 type fault struct {
 	kind loop.DiskKind // 0: any
+	skip int           // operations that come before
 	n    int
 	err  error
 }
@@ -64,6 +70,8 @@ type diskRun struct {
 	mark       uint64 // of a flush: the writes it covers
 	sum        uint32 // of a write's data
 	rec        int    // its index in the recording + 1
+	lost       bool   // acknowledged, not applied
+	astray     bool   // acknowledged, applied elsewhere
 	err        error
 }
 
@@ -93,16 +101,17 @@ func (w *World) addDisk(name string, size int64, m *media) *Disk {
 	if w.disks[name] != nil {
 		panic("sim: there is a disk " + name + " already")
 	}
-	h := fnv.New64a()
-	_, _ = io.WriteString(h, name)
-	d := &Disk{w: w, name: name, size: size, m: m, rng: rand.New(rand.NewPCG(w.seed, h.Sum64()))}
-	d.latency = map[loop.DiskKind][2]time.Duration{
-		loop.DiskRead:    {20 * time.Microsecond, 120 * time.Microsecond},
-		loop.DiskWrite:   {10 * time.Microsecond, 60 * time.Microsecond},
-		loop.DiskSync:    {50 * time.Microsecond, 250 * time.Microsecond},
-		loop.DiskFlush:   {50 * time.Microsecond, 400 * time.Microsecond},
-		loop.DiskDiscard: {10 * time.Microsecond, 60 * time.Microsecond},
+	if m.tear == 0 {
+		m.tear = m.sector
 	}
+	m.w = w
+	d := &Disk{w: w, name: name, size: size, m: m, rng: w.Stream("disk/" + name + "/crash")}
+	d.times = d.stream("time")
+	d.SetLatency(loop.DiskRead, 20*time.Microsecond, 120*time.Microsecond)
+	d.SetLatency(loop.DiskWrite, 10*time.Microsecond, 60*time.Microsecond)
+	d.SetLatency(loop.DiskSync, 50*time.Microsecond, 250*time.Microsecond)
+	d.SetLatency(loop.DiskFlush, 50*time.Microsecond, 400*time.Microsecond)
+	d.SetLatency(loop.DiskDiscard, 10*time.Microsecond, 60*time.Microsecond)
 	w.disks[name] = d
 	return d
 }
@@ -113,6 +122,7 @@ func (w *World) Disk(name string) *Disk { return w.disks[name] }
 // RemoveDisk takes the disk away, as if pulled: operations in flight and later ones fail with EIO, and it cannot be opened.
 func (w *World) RemoveDisk(name string) {
 	if d := w.disks[name]; d != nil {
+		w.inflict(FaultDiskGone, "-", "disk %s", name)
 		d.lose()
 		delete(w.disks, name)
 	}
@@ -131,8 +141,11 @@ func (d *Disk) SetWriteThrough() {
 
 // SetLatency sets how long operations of a kind take.
 func (d *Disk) SetLatency(k loop.DiskKind, lo, hi time.Duration) {
-	d.latency[k] = [2]time.Duration{lo, hi}
+	d.SetDelay(k, Delay{Min: lo, Max: hi})
 }
+
+// SetDelay sets how long operations of a kind take.
+func (d *Disk) SetDelay(k loop.DiskKind, t Delay) { d.latency[k] = t }
 
 // SetAllLatency sets how long operations of every kind take.
 func (d *Disk) SetAllLatency(lo, hi time.Duration) {
@@ -143,6 +156,10 @@ func (d *Disk) SetAllLatency(lo, hi time.Duration) {
 
 // Stall lets no operation complete until it is ended.
 func (d *Disk) Stall(on bool) {
+	d.stalls++
+	if on && !d.stalled {
+		d.w.inflict(FaultDiskStall, "-", "disk %s", d.name)
+	}
 	d.stalled = on
 	if on {
 		return
@@ -155,16 +172,13 @@ func (d *Disk) Stall(on bool) {
 
 // Fail makes the next n operations of kind (0: any) that are submitted fail with err. A failed write has been done, not done or torn by chance, except with ENOSPC: not done.
 func (d *Disk) Fail(kind loop.DiskKind, n int, err error) {
-	d.faults = append(d.faults, &fault{kind, n, err})
+	d.faults = append(d.faults, &fault{kind: kind, n: n, err: err})
 }
 
 // FailRange makes reads that touch [off, off+n) fail with err until that part is written again.
 func (d *Disk) FailRange(off, n int64, err error) {
 	d.bad = append(d.bad, badRange{off, n, err})
 }
-
-// Flip inverts the bits of mask in the byte at off.
-func (d *Disk) Flip(off int64, mask byte) { d.m.flip(off, mask) }
 
 // Zero makes [off, off+n) zero, durably.
 func (d *Disk) Zero(off, n int64) { d.m.zero(off, n) }
@@ -198,12 +212,10 @@ func (d *Disk) InFlight() int { return len(d.flight) }
 // Crash is loss of power: each write that no flush has covered, and each in flight, is kept, dropped or torn by the policy. Loops that had the disk open get EIO for everything from
 // then on; usually they are killed first.
 func (d *Disk) Crash(p CrashPolicy) {
-	if d.w.trace != nil {
-		d.w.tracef("-", "disk %s: crash with %d writes cached and %d operations in flight", d.name, len(d.m.cache), len(d.flight))
-	}
+	d.w.inflict(FaultDiskCrash, "-", "disk %s: crash with %d writes cached and %d operations in flight", d.name, len(d.m.cache), len(d.flight))
 	var writes []flying
 	for _, r := range d.flight {
-		if r.op.Kind == loop.DiskWrite || r.op.Kind == loop.DiskSync {
+		if (r.op.Kind == loop.DiskWrite || r.op.Kind == loop.DiskSync) && !r.lost {
 			writes = append(writes, flying{r.off, joined(r.op)})
 		}
 	}
@@ -272,10 +284,14 @@ func (h *handle) Submit(op *loop.DiskOp) {
 	if err := d.drawFault(op.Kind); err != nil {
 		r.err = r.failed(err)
 	}
+	t := d.latency[op.Kind].draw(d.times)
+	if d.slow > 1 {
+		t = time.Duration(float64(t) * d.slow)
+	}
+	t += d.meet(r)
 	d.rec.submit(r)
 	d.flight = append(d.flight, r)
-	t := d.latency[op.Kind]
-	d.w.push(event{at: d.w.now.Add(d.w.between(t[0], t[1])), kind: evDiskDone, x: r, n: r.generation})
+	d.w.push(event{at: d.w.now.Add(t), kind: evDiskDone, x: r, n: r.generation})
 }
 
 func (d *Disk) newRun() *diskRun {
@@ -341,6 +357,10 @@ func (d *Disk) drawFault(k loop.DiskKind) error {
 		if f.kind != 0 && f.kind != k {
 			continue
 		}
+		if f.skip > 0 {
+			f.skip--
+			continue
+		}
 		if f.n--; f.n <= 0 {
 			d.faults = slices.Delete(d.faults, i, i+1)
 		}
@@ -378,20 +398,38 @@ func (d *Disk) effect(r *diskRun) {
 		if sum(op) != r.sum {
 			panic(fmt.Sprintf("sim: the data of a %s of %d bytes at %d of disk %s was changed while it was lent", op.Kind, r.bytes, r.off, d.name))
 		}
+		if r.err == nil && d.full(r.off, r.bytes) {
+			r.err = r.failed(syscall.ENOSPC)
+		}
 		if r.err != nil {
 			if !errors.Is(r.err, syscall.ENOSPC) {
+				d.w.strike(FaultWriteError)
 				d.maybeWrite(r)
+			} else {
+				d.w.strike(FaultNoSpace)
 			}
 			return
+		}
+		if r.lost {
+			d.w.inflict(FaultLostWrite, r.h.l.name, "disk %s: %d+%d", d.name, r.off, r.bytes)
+			break
+		}
+		if r.astray {
+			off := r.off
+			r.off = d.elsewhere(off, r.bytes)
+			d.w.inflict(FaultMisdirected, r.h.l.name, "disk %s: %d+%d goes to %d", d.name, off, r.bytes, r.off)
 		}
 		d.mend(r.off, int64(r.bytes))
 		d.put(r, op.Kind == loop.DiskSync && !r.h.o.NoFlush)
 	case loop.DiskFlush:
-		if r.err == nil && !r.h.o.NoFlush {
+		switch {
+		case r.err != nil:
+			d.w.strike(FaultFlushError)
+		case !r.h.o.NoFlush:
 			d.m.flush(r.mark)
 		}
 	case loop.DiskDiscard:
-		if r.err == nil && d.rng.IntN(2) == 0 {
+		if r.err == nil && d.stream("discard").IntN(2) == 0 {
 			d.m.zero(op.Off, op.Len)
 		}
 	}
@@ -402,10 +440,12 @@ func (d *Disk) effect(r *diskRun) {
 
 func (d *Disk) read(r *diskRun) {
 	if r.err != nil {
+		d.w.strike(FaultReadError)
 		return
 	}
 	for _, b := range d.bad {
 		if r.off < b.off+b.n && b.off < r.off+int64(r.bytes) {
+			d.w.strike(FaultReadError)
 			r.err = r.failed(b.err)
 			return
 		}
@@ -428,12 +468,15 @@ func (d *Disk) put(r *diskRun, durable bool) {
 
 // maybeWrite leaves a write that failed, or whose process died, to chance.
 func (d *Disk) maybeWrite(r *diskRun) {
+	if r.lost {
+		return
+	}
 	switch keep, tear := CrashRandom.draw(d.rng); {
 	case keep:
 		d.put(r, false)
 	case tear:
 		p := joined(r.op)
-		for _, part := range torn(d.rng, d.m.sector, len(p)) {
+		for _, part := range torn(d.rng, d.m.tear, len(p)) {
 			if part[0] < part[1] {
 				d.m.write(r.off+int64(part[0]), p[part[0]:part[1]], false)
 			}

@@ -125,7 +125,7 @@ func TestFlushCoversWhatHadCompleted(t *testing.T) {
 
 func TestCrashKeepsDropsOrTearsBySector(t *testing.T) {
 	seen := map[string]bool{}
-	for seed := range uint64(300) {
+	for seed := range uint64(5000) {
 		b := newBench(t, seed)
 		b.do(loop.DiskSync, 0, 4*sector, 'o')
 		b.do(loop.DiskWrite, 0, 2*sector, 'n')
@@ -139,7 +139,7 @@ func TestCrashKeepsDropsOrTearsBySector(t *testing.T) {
 		seen[got] = true
 	}
 	if len(seen) != 16 {
-		t.Errorf("300 crashes left %d different disks, want all 16", len(seen))
+		t.Errorf("5,000 crashes left %d different disks, want all 16", len(seen))
 	}
 }
 

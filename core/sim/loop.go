@@ -17,15 +17,17 @@ import (
 
 // Loop is one simulated process with one event loop.
 type Loop struct {
-	w     *World
-	name  string
-	host  string
-	rng   *rand.Rand
-	log   *slog.Logger
-	arena *buf.Arena
+	w      *World
+	id     int // index in World.loops, from 1
+	name   string
+	number int // of the name, from 1: a successor has it too
+	host   string
+	rng    *rand.Rand
+	log    *slog.Logger
+	arena  *buf.Arena
 
-	clock      clock
-	wallOffset time.Duration
+	clock *clock // of the host
+	read  bool   // Now was asked
 
 	timers   turn.Timers
 	deferred turn.Tasks
@@ -62,10 +64,12 @@ func (w *World) NewLoop(name string) *Loop {
 		host = fmt.Sprintf("10.0.%d.%d", n>>8, n&0xff)
 		w.hosts[name] = host
 	}
+	if w.names[name] == 0 {
+		w.names[name] = len(w.names) + 1
+	}
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%s/%d", name, len(w.loops))
-	l := &Loop{w: w, name: name, host: host, rng: rand.New(rand.NewPCG(w.seed, h.Sum64())), arena: buf.NewArena()}
-	l.clock = clock{world: w.now, local: w.now}
+	l := &Loop{w: w, id: len(w.loops) + 1, name: name, number: w.names[name], host: host, clock: w.clockOf(host), rng: rand.New(rand.NewPCG(w.seed, h.Sum64())), arena: buf.NewArena()}
 	l.log = slog.New(clockHandler{w.logTo, l}).With("loop", name)
 	w.loops = append(w.loops, l)
 	return l
@@ -80,6 +84,7 @@ func (l *Loop) Host() string { return l.host }
 // SetHost moves the process, and later ones of its name, to a host; several loops may share one.
 func (l *Loop) SetHost(host string) *Loop {
 	l.host = host
+	l.clock = l.w.clockOf(host)
 	l.w.hosts[l.name] = host
 	return l
 }
@@ -94,11 +99,12 @@ func (l *Loop) Alive() bool { return !l.dead }
 func (l *Loop) Now() loop.Instant {
 	t := l.clock.at(l.w.now)
 	l.clock.seen = max(l.clock.seen, t)
+	l.read = true
 	return t
 }
 
 // Wall is the time of day by this process's clock.
-func (l *Loop) Wall() time.Time { return wallStart.Add(l.w.Elapsed() + l.wallOffset) }
+func (l *Loop) Wall() time.Time { return wallStart.Add(l.w.Elapsed() + l.clock.wall) }
 
 // Rand is this loop's generator.
 func (l *Loop) Rand() *rand.Rand { return l.rng }
@@ -272,8 +278,18 @@ func (l *Loop) runDeferred() {
 
 // Pause stops the process as SIGSTOP does: its clock and the kernel's side of its connections and disks go on.
 func (l *Loop) Pause() {
+	if l.paused || l.dead {
+		return
+	}
 	l.note("pause")
+	l.w.strike(FaultPause)
 	l.paused = true
+}
+
+// PauseFor pauses the process and lets it go on after d.
+func (l *Loop) PauseFor(d time.Duration) {
+	l.Pause()
+	l.w.After(d, l.Resume)
 }
 
 // Resume lets a paused process go on. What came meanwhile is handled first, completions before timers before posted tasks, as a loop that wakes up late does.
@@ -304,6 +320,7 @@ func (l *Loop) Kill() {
 		return
 	}
 	l.note("kill")
+	l.w.strike(FaultKill)
 	l.die(true)
 	for _, c := range l.conns {
 		c.abandon()
@@ -318,6 +335,7 @@ func (l *Loop) PowerOff() {
 		return
 	}
 	l.note("power off")
+	l.w.strike(FaultPowerOff)
 	l.silent = true
 	l.die(true)
 	for _, c := range l.conns {
@@ -340,12 +358,6 @@ func (l *Loop) die(chance bool) {
 	l.held = nil
 	l.deferred = turn.Tasks{}
 	l.timers = turn.Timers{}
-}
-
-func (l *Loop) note(what string) {
-	if l.w.trace != nil {
-		l.w.tracef(l.name, "%s", what)
-	}
 }
 
 // Dial starts a connection from this process's host.

@@ -13,7 +13,9 @@ const cacheLimit = 64 << 20
 
 // media is a disk without its loop: what a read sees, what is durable, and the writes between the two.
 type media struct {
+	w       *World
 	sector  int
+	tear    int // what a crash tears writes into
 	current *sparse
 	stable  *sparse // current itself when the disk is write-through
 	cache   []cached
@@ -114,7 +116,8 @@ func (m *media) clone() *media {
 	return &c
 }
 
-// CrashPolicy says what a crash does with each write that no flush has covered, as odds: kept whole, dropped whole, or torn at sector borders.
+// CrashPolicy says what a crash does with each write that no flush has covered, as odds: kept whole, dropped whole, or torn at sector borders. Since each write has its own coin,
+// a newer one may be there and an older one not: that is what reordering by the disk looks like. Writes that had completed keep their order where they overlap, those in flight do not.
 type CrashPolicy struct{ Keep, Drop, Tear int }
 
 // Crash policies for most tests.
@@ -148,15 +151,17 @@ type flying struct {
 
 // crash leaves what is durable, and of the rest what the policy and the coin keep.
 func (m *media) crash(p CrashPolicy, rng *rand.Rand, inFlight []flying) {
+	missing := false // a write was not kept whole
 	for _, c := range m.cache {
 		if c.durable {
 			m.stable.write(c.data, c.off)
 		} else {
-			m.partly(p, rng, c.off, c.data)
+			m.partly(p, rng, c.off, c.data, &missing)
 		}
 	}
+	rng.Shuffle(len(inFlight), func(i, j int) { inFlight[i], inFlight[j] = inFlight[j], inFlight[i] })
 	for _, f := range inFlight {
-		m.partly(p, rng, f.off, f.data)
+		m.partly(p, rng, f.off, f.data, &missing)
 	}
 	m.cache, m.bytes = nil, 0
 	if m.stable != m.current {
@@ -165,15 +170,24 @@ func (m *media) crash(p CrashPolicy, rng *rand.Rand, inFlight []flying) {
 }
 
 // partly puts what the coin keeps of one write into stable.
-func (m *media) partly(p CrashPolicy, rng *rand.Rand, off int64, data []byte) {
+func (m *media) partly(p CrashPolicy, rng *rand.Rand, off int64, data []byte, missing *bool) {
 	keep, tear := p.draw(rng)
-	if keep {
+	switch {
+	case keep:
 		m.stable.write(data, off)
-	}
-	if !tear {
+		m.w.faults[FaultCacheKept]++
+		if *missing {
+			m.w.faults[FaultReordered]++
+		}
+		return
+	case !tear:
+		m.w.faults[FaultCacheLost]++
+		*missing = true
 		return
 	}
-	for _, r := range torn(rng, m.sector, len(data)) {
+	m.w.faults[FaultCacheTorn]++
+	*missing = true
+	for _, r := range torn(rng, m.tear, len(data)) {
 		m.stable.write(data[r[0]:r[1]], off+int64(r[0]))
 	}
 }

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
@@ -24,66 +25,105 @@ const (
 // Net is the network of a world: who listens where, how long bytes take, and which links are cut.
 type Net struct {
 	w         *World
-	min, max  time.Duration
-	links     map[[2]string]*link // by names of processes, from and to
+	delay     Delay
+	pieces    int              // at most so many for what leaves at once
+	links     map[[2]int]*link // by number of the processes' names, from and to
 	listeners map[loop.Addr][]*listener
 	last      map[loop.Addr]*Loop // the latest process to listen there, for links to dead ones
+
+	delays, cuts, choices, breaks *rand.Rand // sub-streams: how long, in which pieces, which listener, faults
+
+	calls   uint64 // dials and pieces of sending so far
+	breakAt uint64 // the call that fails; 0 for none
 }
 
 // link is what is special about the way from one process to another.
 type link struct {
-	cut      bool
-	slow     bool
-	min, max time.Duration
-	held     []event // what waits for the cut to heal
+	cut   bool
+	delay *Delay       // nil: the network's
+	rate  int64        // bytes per second; 0 for no limit
+	free  loop.Instant // when what was sent has left, with a rate
+	flap  uint64       // generation of its flapping
+	held  []event      // what waits for the cut to heal
 }
 
 func newNet(w *World) *Net {
 	return &Net{
-		w: w, min: 50 * time.Microsecond, max: 200 * time.Microsecond,
-		links:     map[[2]string]*link{},
+		w: w, delay: Delay{Min: 50 * time.Microsecond, Max: 200 * time.Microsecond}, pieces: 3,
+		delays: w.Stream("net/delay"), cuts: w.Stream("net/pieces"), choices: w.Stream("net/listener"), breaks: w.Stream("net/faults"),
+		links:     map[[2]int]*link{},
 		listeners: map[loop.Addr][]*listener{},
 		last:      map[loop.Addr]*Loop{},
 	}
 }
 
 // SetLatency sets how long bytes take, each way.
-func (n *Net) SetLatency(lo, hi time.Duration) { n.min, n.max = lo, hi }
+func (n *Net) SetLatency(lo, hi time.Duration) { n.SetDelay(Delay{Min: lo, Max: hi}) }
+
+// SetDelay sets how long bytes take, each way. Each connection draws on its own, so what goes over two connections arrives in any order; one connection keeps its order.
+func (n *Net) SetDelay(d Delay) { n.delay = d }
+
+// SetPieces sets in how many pieces at most arrives what leaves at once; each length is drawn, some are very small. It is 3 at first.
+func (n *Net) SetPieces(most int) { n.pieces = max(1, most) }
 
 // SetLatencyBetween sets how long bytes take from a to b and from b to a.
 func (n *Net) SetLatencyBetween(a, b *Loop, lo, hi time.Duration) {
+	n.SetDelayBetween(a, b, Delay{Min: lo, Max: hi})
+}
+
+// SetDelayBetween sets how long bytes take from a to b and from b to a; the zero Delay means as everywhere again.
+func (n *Net) SetDelayBetween(a, b *Loop, d Delay) {
 	for _, l := range []*link{n.link(a, b), n.link(b, a)} {
-		l.slow, l.min, l.max = true, lo, hi
+		l.delay = &d
+		if d == (Delay{}) {
+			l.delay = nil
+		}
+	}
+	if d != (Delay{}) {
+		n.w.inflict(FaultNetSlow, a.name, "%v to %v to and from %s", d.Min, max(d.Max, d.Worst), b.name)
+	}
+}
+
+// SetBandwidth limits what goes from one process to another to so many bytes per second; 0 ends the limit.
+func (n *Net) SetBandwidth(from, to *Loop, perSecond int64) {
+	n.link(from, to).rate = max(perSecond, 0)
+	if perSecond > 0 {
+		n.w.inflict(FaultNetSlow, from.name, "%d bytes per second to %s", perSecond, to.name)
 	}
 }
 
 // Cut holds everything that goes between a and b, both ways, until Heal: silence, not a reset. It goes by the names of the processes, so it also holds for their successors.
 func (n *Net) Cut(a, b *Loop) {
-	n.CutOneWay(a, b)
-	n.CutOneWay(b, a)
+	n.w.inflict(FaultCut, a.name, "to and from %s", b.name)
+	n.link(a, b).cut = true
+	n.link(b, a).cut = true
 }
 
 // CutOneWay holds what goes from one process to another.
 func (n *Net) CutOneWay(from, to *Loop) {
-	from.note("cut to " + to.name)
+	n.w.inflict(FaultCutOneWay, from.name, "to %s", to.name)
 	n.link(from, to).cut = true
 }
 
 // Heal ends a cut between a and b; what was held goes on its way.
 func (n *Net) Heal(a, b *Loop) {
 	for _, pair := range [][2]*Loop{{a, b}, {b, a}} {
-		pair[0].note("heal to " + pair[1].name)
-		n.heal(n.link(pair[0], pair[1]))
+		if l := n.special(pair[0], pair[1]); l != nil {
+			if l.cut {
+				pair[0].note("heal to " + pair[1].name)
+			}
+			n.heal(l)
+		}
 	}
 }
 
-// HealAll ends every cut.
+// HealAll ends every cut and all flapping.
 func (n *Net) HealAll() {
-	keys := make([][2]string, 0, len(n.links))
+	keys := make([][2]int, 0, len(n.links))
 	for k := range n.links {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(keys, func(a, b [2]int) int { return slices.Compare(a[:], b[:]) })
 	for _, k := range keys {
 		n.heal(n.links[k])
 	}
@@ -91,8 +131,9 @@ func (n *Net) HealAll() {
 
 func (n *Net) heal(l *link) {
 	l.cut = false
+	l.flap++
 	for _, e := range l.held {
-		e.at = n.w.now.Add(n.w.between(n.min, n.max))
+		e.at = n.w.now.Add(n.delay.draw(n.delays))
 		n.w.push(e)
 	}
 	l.held = nil
@@ -107,34 +148,131 @@ func (n *Net) Isolate(l *Loop) {
 	}
 }
 
-// Reset breaks every connection between a and b: both ends see a reset, bytes on the way are lost.
-func (n *Net) Reset(a, b *Loop) {
-	for _, c := range slices.Clone(a.conns) {
-		if c.peer != nil && c.peer.l == b {
-			n.ResetConn(c)
+// Partition cuts every process of a group from those of the other groups. Processes in no group keep all of their links.
+func (n *Net) Partition(groups ...[]*Loop) {
+	for i, g := range groups {
+		for _, other := range groups[i+1:] {
+			for _, a := range g {
+				for _, b := range other {
+					n.Cut(a, b)
+				}
+			}
 		}
 	}
 }
 
-// ResetConn breaks one connection as Reset does; c is either of its ends.
-func (n *Net) ResetConn(c loop.Conn) {
-	end := c.(*conn)
-	for _, e := range []*conn{end, end.peer} {
-		if e != nil {
-			e.out.broken = true
-			n.fail(e, syscall.ECONNRESET)
+// Flap cuts and heals the link between a and b again and again, one after the other for about up and down each (half to one and a half of it), until d has passed or somebody
+// heals it; in the end it is whole.
+func (n *Net) Flap(a, b *Loop, up, down, d time.Duration) {
+	ab, ba := n.link(a, b), n.link(b, a)
+	n.w.inflict(FaultFlap, a.name, "to and from %s, %v up and %v down for %v", b.name, up, down, d)
+	end := n.w.now.Add(d)
+	vary := func(d time.Duration) time.Duration { return max(soon, between(n.breaks, d/2, d*3/2)) }
+	generation := uint64(0)
+	set := func(cut bool) {
+		if cut {
+			ab.cut, ba.cut = true, true
+			a.note("flaps down to " + b.name)
+		} else {
+			a.note("flaps up to " + b.name)
+			n.heal(ab)
+			n.heal(ba)
+		}
+		generation = ab.flap
+	}
+	var turn func()
+	cut := false
+	turn = func() {
+		if ab.flap != generation {
+			return // somebody healed it
+		}
+		cut = !cut && n.w.now < end
+		set(cut)
+		switch {
+		case cut:
+			n.w.After(vary(down), turn)
+		case n.w.now < end:
+			n.w.After(vary(up), turn)
 		}
 	}
+	generation = ab.flap
+	turn()
+}
+
+// Reset breaks every connection between a and b: both ends see a reset, bytes on the way are lost.
+func (n *Net) Reset(a, b *Loop) {
+	n.Break(a, b, BreakBoth)
+}
+
+// ResetConn breaks one connection as Reset does; c is either of its ends.
+func (n *Net) ResetConn(c loop.Conn) { n.BreakConn(c, BreakBoth) }
+
+// Break is a way in which a connection ends without anybody having closed it.
+type Break uint8
+
+// The ways.
+const (
+	BreakBoth   Break = iota + 1 // both ends see a reset
+	BreakOne                     // the given end sees a reset; the other sees nothing, until it sends (or probes): that is answered by a reset
+	BreakSilent                  // neither end sees anything, and what they send vanishes
+)
+
+// Break breaks every connection between a and b and says how many there were; with BreakOne it is a's ends that see it.
+func (n *Net) Break(a, b *Loop, how Break) int {
+	broken := 0
+	for _, c := range slices.Clone(a.conns) {
+		if c.peer != nil && c.peer.l == b {
+			n.BreakConn(c, how)
+			broken++
+		}
+	}
+	return broken
+}
+
+// BreakConn breaks one connection; bytes on the way are lost.
+func (n *Net) BreakConn(c loop.Conn, how Break) {
+	end := c.(*conn)
+	ends := [2]*conn{end, end.peer}
+	switch how {
+	case BreakBoth:
+		n.w.inflict(FaultReset, end.l.name, "conn %d", end.id)
+	case BreakOne:
+		n.w.inflict(FaultHalfOpen, end.l.name, "conn %d", end.id)
+		end.half = true
+		ends[1] = nil
+	case BreakSilent:
+		n.w.inflict(FaultSilentBreak, end.l.name, "conn %d", end.id)
+	}
+	for _, e := range ends {
+		if e != nil {
+			e.out.broken = true
+			if how != BreakSilent {
+				n.fail(e, syscall.ECONNRESET)
+			}
+		}
+	}
+}
+
+// Calls is how many dials and pieces of sending there were.
+func (n *Net) Calls() uint64 { return n.calls }
+
+// FailCall makes the k-th dial or piece of sending from now fail: the dial is refused, the connection is reset. For testers that fail each call in turn.
+func (n *Net) FailCall(k uint64) { n.breakAt = n.calls + k }
+
+// call counts a dial or a piece of sending and reports whether it is the one to fail.
+func (n *Net) call() bool {
+	n.calls++
+	return n.calls == n.breakAt
 }
 
 // fail tells one end of its connection's end, after the network's delay.
 func (n *Net) fail(c *conn, err error) {
 	what := "connection to " + c.remote.String()
-	n.w.push(event{at: n.w.now.Add(n.w.between(n.min, n.max)), l: c.l, kind: evFailed, x: &connError{c, fmt.Errorf("%s: %w", what, err)}})
+	n.w.push(event{at: n.w.now.Add(n.delay.draw(n.delays)), l: c.l, kind: evFailed, x: &connError{c, fmt.Errorf("%s: %w", what, err)}})
 }
 
 func (n *Net) link(from, to *Loop) *link {
-	k := [2]string{from.name, to.name}
+	k := [2]int{from.number, to.number}
 	l := n.links[k]
 	if l == nil {
 		l = &link{}
@@ -148,7 +286,7 @@ func (n *Net) special(from, to *Loop) *link {
 	if len(n.links) == 0 || from == nil || to == nil {
 		return nil
 	}
-	return n.links[[2]string{from.name, to.name}]
+	return n.links[[2]int{from.number, to.number}]
 }
 
 func (n *Net) isCut(from, to *Loop) bool {
@@ -167,10 +305,10 @@ func (n *Net) hold(from, to *Loop, e event) bool {
 }
 
 func (n *Net) latency(from, to *Loop) time.Duration {
-	if l := n.special(from, to); l != nil && l.slow {
-		return n.w.between(l.min, l.max)
+	if l := n.special(from, to); l != nil && l.delay != nil {
+		return l.delay.draw(n.delays)
 	}
-	return n.w.between(n.min, n.max)
+	return n.delay.draw(n.delays)
 }
 
 // listener is one process's claim to an address.
@@ -250,7 +388,10 @@ func (n *Net) find(from *Loop, a loop.Addr) (*listener, *Loop) {
 	if len(candidates) == 0 {
 		return nil, owner
 	}
-	s := candidates[n.w.rng.IntN(len(candidates))]
+	s := candidates[0]
+	if len(candidates) > 1 {
+		s = candidates[n.choices.IntN(len(candidates))]
+	}
 	return s, s.l
 }
 
@@ -298,6 +439,11 @@ func (n *Net) dial(l *Loop, a loop.Addr, h loop.ConnHandler) loop.Conn {
 		n.w.push(event{at: n.w.now.Add(soon), l: l, kind: evFailed, x: &connError{c, fmt.Errorf("dial %s: %w", a, err)}})
 		return c
 	}
+	if n.call() {
+		n.w.inflict(FaultReset, l.name, "conn %d: dial %s", c.id, a)
+		n.w.push(event{at: n.w.now.Add(soon), l: l, kind: evFailed, x: &connError{c, fmt.Errorf("dial %s: %w", a, syscall.ECONNREFUSED)}})
+		return c
+	}
 	c.out.push(wireItem{kind: itemSyn}, n.w.now.Add(n.latency(l, nil)))
 	return c
 }
@@ -331,7 +477,11 @@ func (n *Net) arrive(e event) bool {
 	if wr.broken {
 		return false
 	}
-	if to.l.dead {
+	switch {
+	case to.half && !to.l.silent:
+		n.refuse(from)
+		return false
+	case to.l.dead:
 		n.afterlife(from, to, it)
 		return false
 	}
@@ -361,6 +511,14 @@ func (n *Net) arrive(e event) bool {
 	return n.w.dispatch(run)
 }
 
+// refuse answers what was sent to a connection that is over at the other end.
+func (n *Net) refuse(from *conn) {
+	if !from.out.broken {
+		from.out.broken = true
+		n.fail(from, syscall.ECONNRESET)
+	}
+}
+
 // afterlife answers what was sent to a process that is no more: a host that lost power answers once it runs again.
 func (n *Net) afterlife(from, to *conn, it wireItem) {
 	if !to.l.silent || it.kind != itemData || from.out.broken {
@@ -368,8 +526,7 @@ func (n *Net) afterlife(from, to *conn, it wireItem) {
 	}
 	for _, l := range n.w.loops {
 		if !l.dead && l.host == to.l.host {
-			from.out.broken = true
-			n.fail(from, syscall.ECONNRESET)
+			n.refuse(from)
 			return
 		}
 	}
@@ -449,7 +606,11 @@ func (n *Net) probe(e event) bool {
 		return again(due)
 	}
 	p := c.peer
-	if p != nil && !n.isCut(c.l, p.l) && !n.isCut(p.l, c.l) && !p.l.silent {
+	if p != nil && p.half && !n.isCut(c.l, p.l) && !n.isCut(p.l, c.l) && !p.l.dead {
+		n.refuse(c)
+		return false
+	}
+	if p != nil && !n.isCut(c.l, p.l) && !n.isCut(p.l, c.l) && !p.l.silent && !c.out.broken && !p.out.broken {
 		c.lastAck = n.w.now
 		c.keep.missed = 0
 		return again(n.w.now.Add(c.keep.idle))

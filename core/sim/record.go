@@ -24,6 +24,8 @@ type RecordedOp struct {
 	Data []byte // of writes; a copy
 	Len  int64  // of discards
 	Err  error  // once completed
+	Lost bool   // it was acknowledged and not applied (DiskFaults)
+	At   int64  // where it was applied: Off, unless it was misdirected
 }
 
 // RecordedStep is the submission or the completion of one operation.
@@ -46,7 +48,7 @@ func (rec *Recording) submit(r *diskRun) {
 	if rec == nil || r.op.Kind == loop.DiskRead {
 		return
 	}
-	op := RecordedOp{Kind: r.op.Kind, Off: r.op.Off, Len: r.op.Len}
+	op := RecordedOp{Kind: r.op.Kind, Off: r.op.Off, At: r.op.Off, Len: r.op.Len, Lost: r.lost}
 	if op.Kind == loop.DiskWrite || op.Kind == loop.DiskSync {
 		op.Data = make([]byte, 0, r.bytes)
 		each(r.op, func(p []byte) { op.Data = append(op.Data, p...) })
@@ -63,7 +65,8 @@ func (rec *Recording) complete(r *diskRun) {
 	if rec == nil || r.rec == 0 || r.rec > len(rec.Ops) {
 		return
 	}
-	rec.Ops[r.rec-1].Err = r.err
+	op := &rec.Ops[r.rec-1]
+	op.Err, op.Lost, op.At = r.err, r.lost, r.off
 	rec.Log = append(rec.Log, RecordedStep{Op: r.rec - 1, Complete: true})
 }
 
@@ -106,12 +109,12 @@ func (p *Player) Step() bool {
 		}
 	}
 	switch {
-	case op.Err != nil:
+	case op.Err != nil, op.Lost:
 	case op.Kind == loop.DiskFlush:
 		p.m.flush(p.marks[s.Op])
 		delete(p.marks, s.Op)
 	case op.Kind == loop.DiskWrite, op.Kind == loop.DiskSync:
-		p.m.write(op.Off, op.Data, op.Kind == loop.DiskSync)
+		p.m.write(op.At, op.Data, op.Kind == loop.DiskSync)
 	}
 	return true
 }
@@ -125,6 +128,7 @@ func (p *Player) Seek(n int) {
 // Crash makes a new disk in w with what loss of power at this point leaves by the policy; rng decides. The player stays where it is.
 func (p *Player) Crash(w *World, name string, policy CrashPolicy, rng *rand.Rand) *Disk {
 	m := p.m.clone()
+	m.w = w
 	var writes []flying
 	for _, o := range p.flight {
 		if op := &p.rec.Ops[o]; op.Kind == loop.DiskWrite || op.Kind == loop.DiskSync {

@@ -1,6 +1,7 @@
 // Package sim is the deterministic implementation of core/loop: loops, network and disks in simulated time, all on the caller's goroutine.
 //
-// One seed gives one run: the order of events, latencies, the pieces in which bytes arrive and what a crash leaves of a disk come from one generator, so a failing seed fails again.
+// One seed gives one run: the order of events, latencies, the pieces in which bytes arrive and what a crash leaves of a disk are drawn from named streams of it (World.Stream), so a
+// failing seed fails again. World.Trace writes a log that a person can read, World.Hash is its fingerprint, World.Faults counts the faults by kind.
 // Unit tests of everything that runs on a loop use it, and the simulator of whole clusters grows from it. A test here also reads the source of the rooms that must run in it.
 //
 // Only Loop.Post may be called from other goroutines; everything else belongs to the goroutine that drives the world.
@@ -36,18 +37,24 @@ type World struct {
 	// Net is the network between the loops.
 	Net *Net
 
-	seed  uint64
-	now   loop.Instant
-	seq   uint64 // of the newest event
-	queue eventQueue
-	rng   *rand.Rand
-	loops []*Loop // in order of creation, dead ones too
-	hosts map[string]string
-	disks map[string]*Disk
-	ids   int // of the newest connection
-	ports int // given to the newest connection or listener
+	seed    uint64
+	now     loop.Instant
+	seq     uint64 // of the newest event
+	queue   eventQueue
+	rng     *rand.Rand
+	hash    uint64
+	loops   []*Loop           // in order of creation, dead ones too
+	names   map[string]int    // their numbers
+	hosts   map[string]string // by process name
+	clocks  map[string]*clock // by host
+	streams map[string]*rand.Rand
+	faults  FaultCounts
+	disks   map[string]*Disk
+	ids     int // of the newest connection
+	ports   int // given to the newest connection or listener
 
 	trace  io.Writer
+	line   []byte // the log's line in the making
 	logTo  slog.Handler
 	chunks [][]byte // free buffers for Send
 	steps  uint64
@@ -72,13 +79,17 @@ type posted struct {
 // NewWorld makes an empty world.
 func NewWorld(seed uint64) *World {
 	w := &World{
-		seed:  seed,
-		now:   epoch,
-		rng:   rand.New(rand.NewPCG(seed, 0x486f6c6466617374)),
-		hosts: map[string]string{},
-		disks: map[string]*Disk{},
-		ports: 40000,
-		logTo: slog.DiscardHandler,
+		seed:    seed,
+		now:     epoch,
+		rng:     rand.New(rand.NewPCG(seed, 0x486f6c6466617374)),
+		hosts:   map[string]string{},
+		names:   map[string]int{},
+		clocks:  map[string]*clock{},
+		streams: map[string]*rand.Rand{},
+		hash:    seed,
+		disks:   map[string]*Disk{},
+		ports:   40000,
+		logTo:   slog.DiscardHandler,
 	}
 	w.wakeup = sync.NewCond(&w.inbox)
 	w.Net = newNet(w)
@@ -88,7 +99,7 @@ func NewWorld(seed uint64) *World {
 // Seed is what the world was made with; print it when a test fails.
 func (w *World) Seed() uint64 { return w.seed }
 
-// Rand is the world's own generator, for faults and workloads.
+// Rand is a generator for the test's own faults and workloads; the world itself draws nothing from it. See Stream for more.
 func (w *World) Rand() *rand.Rand { return w.rng }
 
 // Elapsed is the time since the world started.
@@ -96,9 +107,6 @@ func (w *World) Elapsed() time.Duration { return w.now.Sub(epoch) }
 
 // Steps is the number of events that have run.
 func (w *World) Steps() uint64 { return w.steps }
-
-// Trace writes one line per event to out (nil ends it): time, loop, what. The same seed and the same code give the same bytes.
-func (w *World) Trace(out io.Writer) { w.trace = out }
 
 // LogTo sends the logs of loops made from now on to h, with simulated times. Without it they are dropped.
 func (w *World) LogTo(h slog.Handler) { w.logTo = h }
@@ -191,6 +199,7 @@ func (w *World) dispatch(e event) bool {
 	case e.kind == evTimers && !l.timersDue(e):
 		return false
 	}
+	w.mixEvent(&e)
 	if w.trace != nil {
 		w.tracef(l.name, "%s", e.describe())
 	}
@@ -202,6 +211,7 @@ func (w *World) dispatch(e event) bool {
 func (w *World) outside(e event) bool {
 	switch e.kind {
 	case evCall:
+		w.mixEvent(&e)
 		if w.trace != nil {
 			w.tracef("-", "call")
 		}
@@ -222,15 +232,6 @@ func (w *World) outside(e event) bool {
 	panic(fmt.Sprintf("sim: event %d belongs to a loop", e.kind))
 }
 
-func (w *World) tracef(who, format string, args ...any) {
-	t := w.Elapsed()
-	fmt.Fprintf(w.trace, "%d.%09d %s ", t/time.Second, t%time.Second, who)
-	fmt.Fprintf(w.trace, format, args...)
-	_, _ = w.trace.Write(newline) // a trace that cannot be written is noticed by whoever compares it
-}
-
-var newline = []byte{'\n'}
-
 // takePosts turns what was posted into events.
 func (w *World) takePosts() {
 	if !w.waiting.Load() {
@@ -244,12 +245,4 @@ func (w *World) takePosts() {
 		w.push(event{at: w.now.Add(soon), l: p.l, kind: evPost, x: p.t})
 		w.taken[i] = posted{}
 	}
-}
-
-// between draws a duration from lo to hi.
-func (w *World) between(lo, hi time.Duration) time.Duration {
-	if hi <= lo {
-		return lo
-	}
-	return lo + time.Duration(w.rng.Int64N(int64(hi-lo)))
 }

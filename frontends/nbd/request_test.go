@@ -373,7 +373,7 @@ func TestCloseDrains(t *testing.T) {
 			for i := range uint64(20) {
 				p.send(append(request1(cmdWrite, 0, i, i*4096, 4096), pattern(4096, 1)...))
 			}
-			r.w.RunUntil(func() bool { return r.srv.conns[0].inFlight == 20 }, time.Second)
+			r.w.RunUntil(func() bool { return r.srv.conns[0].inFlight == 20 && r.srv.conns[0].filling == nil }, time.Second)
 			c.f(r, p)
 			for range 20 {
 				if a := p.answer(nil); a.errno != 0 {
