@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -50,7 +51,7 @@ const (
 // Registry is one loop's connection to etcd.
 type Registry struct {
 	l      loop.Loop
-	o      Options
+	times  atomic.Pointer[patience]
 	root   string // prefix with a slash at its end
 	client *clientv3.Client
 	log    *slog.Logger
@@ -69,24 +70,19 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
-	o.QuickTimeout = orDefault(o.QuickTimeout, time.Second)
-	o.SlowTimeout = orDefault(o.SlowTimeout, 5*time.Second)
-	o.Progress = orDefault(o.Progress, 5*time.Second)
-	if o.MaxAttempts <= 0 {
-		o.MaxAttempts = 5
-	}
+	times := Times{QuickTimeout: o.QuickTimeout, SlowTimeout: o.SlowTimeout, Progress: o.Progress, MaxAttempts: o.MaxAttempts}.fill()
 	endpoints, err := Endpoints(o.Endpoints, o.TLS != nil)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints: endpoints, TLS: o.TLS, Username: o.User, Password: o.Password, Context: ctx, Logger: zap.NewNop(), DialTimeout: o.SlowTimeout,
+		Endpoints: endpoints, TLS: o.TLS, Username: o.User, Password: o.Password, Context: ctx, Logger: zap.NewNop(), DialTimeout: times.SlowTimeout,
 		DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 2 * time.Second, MaxCallSendMsgSize: maxMessage,
 		// gRPC would wait up to two minutes before it tries a member again that was away.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: o.QuickTimeout,
+			MinConnectTimeout: times.QuickTimeout,
 		})},
 	})
 	if err != nil {
@@ -94,8 +90,9 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
 	}
 	r := &Registry{
-		l: l, o: o, root: Root(o.Prefix), client: client, log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight),
+		l: l, root: Root(o.Prefix), client: client, log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight),
 	}
+	r.times.Store(&patience{times, make(chan struct{})})
 	return r, nil
 }
 
@@ -135,7 +132,7 @@ func Endpoints(addresses []string, useTLS bool) ([]string, error) {
 	return out, nil
 }
 
-func orDefault(d, def time.Duration) time.Duration {
+func orDefault[T ~int | ~int64](d, def T) T {
 	if d <= 0 {
 		return def
 	}

@@ -74,7 +74,7 @@ func (le *lease) arm() {
 func (le *lease) grant(sent loop.Instant) {
 	var resp *clientv3.LeaseGrantResponse
 	seconds := int64((le.ttl + time.Second - 1) / time.Second)
-	le.r.call(le.r.o.QuickTimeout, func(ctx context.Context) (err error) {
+	le.r.call(le.r.Times().QuickTimeout, func(ctx context.Context) (err error) {
 		resp, err = le.r.client.Grant(ctx, seconds)
 		return err
 	}, func(err error) {
@@ -109,7 +109,7 @@ func (le *lease) grant(sent loop.Instant) {
 
 func (le *lease) renew(sent loop.Instant) {
 	var resp *clientv3.LeaseKeepAliveResponse
-	le.r.call(min(le.r.o.QuickTimeout, le.until.Sub(sent)), func(ctx context.Context) (err error) {
+	le.r.call(min(le.r.Times().QuickTimeout, le.until.Sub(sent)), func(ctx context.Context) (err error) {
 		resp, err = le.r.client.KeepAliveOnce(ctx, clientv3.LeaseID(le.id))
 		return err
 	}, func(err error) {
@@ -158,7 +158,7 @@ func (le *lease) Revoke(done func(error)) {
 }
 
 func (le *lease) revoke(id registry.LeaseID, done func(error)) {
-	le.r.call(le.r.o.QuickTimeout, func(ctx context.Context) error {
+	le.r.call(le.r.Times().QuickTimeout, func(ctx context.Context) error {
 		_, err := le.r.client.Revoke(ctx, clientv3.LeaseID(id))
 		return err
 	}, func(err error) {

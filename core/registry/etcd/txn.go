@@ -23,13 +23,13 @@ func (r *Registry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
 	timeout := t.Timeout
 	switch timeout {
 	case 0:
-		timeout = r.o.QuickTimeout
+		timeout = r.Times().QuickTimeout
 	case registry.Slow:
-		timeout = r.o.SlowTimeout
+		timeout = r.Times().SlowTimeout
 	}
 	attempts := 1
 	if t.ReadOnly() {
-		attempts = r.o.MaxAttempts
+		attempts = r.Times().MaxAttempts
 	}
 	var res registry.TxnResult
 	r.call(timeout, func(ctx context.Context) (err error) {

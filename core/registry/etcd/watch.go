@@ -12,7 +12,7 @@ import (
 	"holdfast/core/registry"
 )
 
-// watch is one logical watch: one etcd watch over the whole prefix, filtered here, because etcd keeps several watches in no common order.
+// watch is one logical watch: one etcd watch over what its prefixes have in common, filtered here, because etcd keeps several watches in no common order.
 type watch struct {
 	r        *Registry
 	w        registry.Watcher
@@ -57,7 +57,7 @@ func (w *watch) run(ctx context.Context) {
 
 // locate asks etcd for its revision, by quorum: to start at the next one, or to find that etcd was restored from an older copy, which a watch would not tell.
 func (w *watch) locate(ctx context.Context) error {
-	ask, cancel := context.WithTimeout(ctx, w.r.o.QuickTimeout)
+	ask, cancel := context.WithTimeout(ctx, w.r.Times().QuickTimeout)
 	defer cancel()
 	resp, err := w.r.client.Get(ask, w.r.root, clientv3.WithCountOnly())
 	if err != nil {
@@ -77,8 +77,9 @@ func (w *watch) locate(ctx context.Context) error {
 func (w *watch) stream(parent context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(parent))
 	defer cancel()
-	ch := w.r.client.Watch(ctx, w.r.root, clientv3.WithPrefix(), clientv3.WithRev(w.next), clientv3.WithFragment(), clientv3.WithCreatedNotify())
-	tick := time.NewTicker(w.r.o.Progress)
+	ch := w.r.client.Watch(ctx, w.root(), clientv3.WithPrefix(), clientv3.WithRev(w.next), clientv3.WithFragment(), clientv3.WithCreatedNotify())
+	times := w.r.times.Load()
+	tick := time.NewTicker(times.Progress)
 	defer tick.Stop()
 	heard := true
 	for {
@@ -97,6 +98,10 @@ func (w *watch) stream(parent context.Context) error {
 			}
 			heard, w.out = true, false
 			w.events(parent, resp.Events)
+		case <-times.over:
+			times = w.r.times.Load()
+			tick.Reset(times.Progress)
+			heard = true // what was asked by the interval of before may be on its way
 		case <-tick.C:
 			if !heard {
 				return errSilent
@@ -111,7 +116,7 @@ func (w *watch) stream(parent context.Context) error {
 
 // progress asks for a sign of life on every watch.
 func (r *Registry) progress(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.o.QuickTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.Times().QuickTimeout)
 	defer cancel()
 	return r.client.RequestProgress(ctx)
 }
@@ -134,6 +139,22 @@ func (w *watch) events(ctx context.Context, evs []*clientv3.Event) {
 			w.deliver(ctx, func() { w.w.Events(registry.Revision(rev), out) })
 		}
 	}
+}
+
+// root is the longest prefix that covers everything wanted: for a single key that spares us what happens to all others.
+func (w *watch) root() string {
+	if len(w.prefixes) == 0 {
+		return w.r.root
+	}
+	common := w.prefixes[0]
+	for _, p := range w.prefixes[1:] {
+		n := 0
+		for n < min(len(p), len(common)) && p[n] == common[n] {
+			n++
+		}
+		common = common[:n]
+	}
+	return w.r.root + common
 }
 
 func (w *watch) wants(key string) bool {
