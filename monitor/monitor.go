@@ -32,6 +32,8 @@ type Options struct {
 	StatsDelay   time.Duration // mon_stats_timeout: between sums of statistics [1 s]
 	OSDOutTime   time.Duration // osd_out_time: silence after which an OSD's PGs move [600 s]
 	HomeInterval time.Duration // between rounds that give primaries back to where they belong [2 s]
+	NoOut        bool          // noout: no OSD's PGs move for its silence
+	NearFull     float64       // osd_nearfull_ratio: how full an OSD may be before it is warned of [0.95]
 
 	Log *slog.Logger
 }
@@ -56,6 +58,7 @@ type Monitor struct {
 	writing bool
 	dirty   bool
 	short   map[layout.PoolID]string // what was said about pools that cannot be placed
+	full    map[layout.OSDNum]bool   // OSDs that were warned of
 	sums    sums
 }
 
@@ -71,10 +74,13 @@ func Start(l loop.Loop, o Options) *Monitor {
 	def(&o.StatsDelay, time.Second)
 	def(&o.OSDOutTime, 600*time.Second)
 	def(&o.HomeInterval, 2*time.Second)
+	if o.NearFull == 0 {
+		o.NearFull = 0.95
+	}
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
-	m := &Monitor{l: l, o: o, log: o.Log, short: map[layout.PoolID]string{}}
+	m := &Monitor{l: l, o: o, log: o.Log, short: map[layout.PoolID]string{}, full: map[layout.OSDNum]bool{}}
 	m.change.Fire = m.decide
 	m.stats.Fire = m.sumUp
 	m.home.Fire = m.giveBack
@@ -206,7 +212,6 @@ func (m *Monitor) soon(d time.Duration) {
 
 // usable are the OSDs that PGs may be placed on, with when the next silent one is due to go out.
 func (m *Monitor) usable(s *cluster.Snapshot) (list []layout.OSDNum, due time.Duration) {
-	noout := globalTrue(s, "noout")
 	for n, st := range s.OSDStats.All() {
 		if st.Size == 0 {
 			continue
@@ -215,7 +220,7 @@ func (m *Monitor) usable(s *cluster.Snapshot) (list []layout.OSDNum, due time.Du
 		if cfg.Weight() <= 0 {
 			continue
 		}
-		if _, up := s.OSDStates.Get(n); !up && !noout && !(cfg != nil && bool(cfg.NoOut)) {
+		if _, up := s.OSDStates.Get(n); !up && !m.o.NoOut && !(cfg != nil && bool(cfg.NoOut)) {
 			left := m.o.OSDOutTime - m.l.Wall().Sub(parseTime(st.Time))
 			if left <= 0 {
 				continue
@@ -227,11 +232,6 @@ func (m *Monitor) usable(s *cluster.Snapshot) (list []layout.OSDNum, due time.Du
 		list = append(list, n)
 	}
 	return list, due
-}
-
-func globalTrue(s *cluster.Snapshot, name string) bool {
-	v := strings.Trim(string(s.Global[name]), `"`)
-	return v == "true" || v == "1" || v == "yes"
 }
 
 // parseTime reads seconds.milliseconds.

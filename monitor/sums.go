@@ -34,6 +34,7 @@ func (m *Monitor) sumUp() {
 		add(ops, st.OpStats)
 		add(recv, st.RecoveryStats)
 	}
+	m.warnFull(s)
 	now := int64(m.l.Now())
 	dt := float64(now-m.sums.at) / 1e9
 	total := cluster.Stats{OpStats: rates(ops, m.sums.ops, dt), RecoveryStats: rates(recv, m.sums.recv, dt)}
