@@ -129,6 +129,7 @@ func TestChangeDelayChangesWhileLeading(t *testing.T) {
 	n := x.m.Tuning()
 	n.ChangeDelay = 20 * time.Second
 	x.m.Tune(n)
+	x.w.Run(3 * time.Second) // what was gathered by the delay of before
 	x.put(cluster.OSDConfigKey(4), `{"reweight":0}`)
 	x.w.Run(15 * time.Second)
 	if !x.used() {
