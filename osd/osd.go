@@ -203,7 +203,9 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 		return
 	}
 	if prev.Revision == 0 {
-		s.begin()
+		if s.begin(); s.failed {
+			return
+		}
 	}
 	if next.Revision < prev.Revision {
 		s.wentBack(prev, next)
@@ -225,9 +227,18 @@ func (s *OSD) begin() {
 	id, ok := s.Snapshot().Stores.Get(s.o.Num)
 	if ok {
 		s.identity = id
-		switch err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); {
-		case err != nil:
-			s.fatal(fmt.Errorf("OSD %d: %w", s.o.Num, err))
+		if err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); err != nil {
+			err = fmt.Errorf("OSD %d: %w", s.o.Num, err)
+			if !id.SetBack(sb.StoreID, sb.Boot, s.o.Store.Stats().Sequence) {
+				s.fatal(err)
+				return
+			}
+			// Each opening counts on a little: without this the store would pass one day.
+			s.failed = true
+			s.o.Store.Condemn(func(failed error) {
+				s.failed = false
+				s.fatal(errors.Join(err, failed))
+			})
 			return
 		}
 	}
@@ -237,19 +248,14 @@ func (s *OSD) begin() {
 
 // checkIdentity compares the store with what the cluster remembers of it.
 func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
-	for _, r := range id.Retired {
-		if r == sb.StoreID {
-			return fmt.Errorf("store %v was retired: another disk has taken its place; format it to use it again", sb.StoreID)
-		}
-	}
-	if id.Store != sb.StoreID {
-		return nil // a new disk under this number
-	}
-	if sb.Boot < id.Boot || sequence < id.Sequence {
-		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted; format it to refill it from the other copies",
+	switch {
+	case id.IsRetired(sb.StoreID):
+		return fmt.Errorf("store %v was retired: another disk has taken its place; `holdfast disk accept` makes an empty one of it", sb.StoreID)
+	case id.SetBack(sb.StoreID, sb.Boot, sequence):
+		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted; `holdfast disk accept` empties it, to be refilled from the other copies",
 			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
-	return nil
+	return nil // or a new disk under this number
 }
 
 // grant asks for a lease, which register then ties our state to.

@@ -232,7 +232,9 @@ func storeError(name, device string, err error) error {
 	var foreign *store.NotStoreError
 	switch {
 	case errors.As(err, &damaged):
-		e.Way = "look at it with `holdfast disk check " + device + "`; `holdfast disk format --force " + device + "` empties it, to be refilled from the other copies"
+		e.Way = "`holdfast disk accept " + device + "` says what may be lost, and takes the damage out; `holdfast disk check " + device + "` looks closer"
+	case errors.As(err, new(*store.SetBackError)):
+		e.Kind, e.Way = admin.Refused, "put the right disk back, or see `holdfast disk accept "+device+"`"
 	case errors.As(err, &foreign):
 		e.Kind, e.Way = admin.Refused, "is it the right device? `holdfast disk format "+device+"` makes an empty OSD of it, to be refilled from the other copies"
 	}

@@ -15,9 +15,10 @@ const (
 	acceptNone  acceptance = 0
 	acceptEmpty acceptance = 1 // the store has a new id; its areas are to be emptied
 	acceptKeep  acceptance = 2 // what is whole is kept under the old id; what is damaged is to be taken out
+	condemned   acceptance = 3 // the cluster knows a newer state of the store: nobody may use it before an operator has accepted it
 )
 
-// Accepted names an acceptance that was begun.
+// String names an acceptance that was begun.
 func (a acceptance) String() string {
 	switch a {
 	case acceptEmpty:
@@ -35,14 +36,40 @@ func (e *UnfinishedError) Error() string {
 	return fmt.Sprintf("its damage was accepted (%s), and is not taken out yet: the OSD does so when it starts, or `holdfast disk accept`", e.Accepted)
 }
 
+// SetBackError says that the cluster knows a newer state of the store.
+type SetBackError struct{}
+
+func (e *SetBackError) Error() string {
+	return "the cluster knows a newer state of the store: the disk was set back, or copied; `holdfast disk accept` says what may be lost, and makes it usable"
+}
+
+// Condemn writes down that the cluster knows a newer state of the store: each opening changes the disk a little, and must not let it pass for that newer state in the end. The store may only
+// be given up afterwards.
+func (s *Store) Condemn(done func(error)) {
+	x := newDeviceIO(s.l, s.d)
+	x.readSuper(func(st superState, _ error) {
+		if !st.ok || s.o.ReadOnly {
+			x.release()
+			done(st.failure())
+			return
+		}
+		st.sb.accept = condemned
+		x.writeSuper(&st.sb, func(err error) {
+			x.release()
+			done(err)
+		})
+	})
+}
+
 // Examination is what there is on a disk, whatever its state.
 type Examination struct {
 	Superblock Superblock
 	Accepted   string // "empty" or "keep": an acceptance that was begun and is not finished
+	SetBack    bool   // an OSD found that the cluster knows a newer state
 	Findings   []Finding
 	More       int // findings beyond those
 	Gaps       []Gap
-	Objects    uint64 // that are whole, as far as the metadata and the journal say
+	Objects    uint64 // tombstones included, that are whole, as far as the metadata and the journal say
 	Bytes      uint64 // of the blocks they use
 	Older      uint64 // objects that fall back to an older version, or to none, when the store is kept
 	Lost       uint64 // objects that are left out altogether when the store is kept
@@ -58,7 +85,7 @@ func Examine(l loop.Loop, d loop.Disk, o Options, done func(Examination, error))
 	x := newDeviceIO(l, d)
 	x.readSuper(func(st superState, _ error) {
 		x.release()
-		e := Examination{Superblock: st.sb, Accepted: st.sb.accept.String()}
+		e := Examination{Superblock: st.sb, Accepted: st.sb.accept.String(), SetBack: st.sb.accept == condemned}
 		if !st.ok || st.sb.accept == acceptEmpty {
 			var err error
 			if !st.ok {
@@ -70,7 +97,13 @@ func Examine(l loop.Loop, d loop.Disk, o Options, done func(Examination, error))
 		o.ReadOnly, o.salvage, o.OnFailure = true, true, nil
 		open(l, d, o, func(p *opening) {
 			e.Findings, e.More, e.Gaps, e.Older, e.Lost = p.found, p.findings-len(p.found), p.gaps, p.older, p.lost
-			e.Objects, e.Bytes, e.Sequence = p.s.objects, (p.s.sb.Blocks-p.s.blocks.free)*uint64(p.s.sb.Config.BlockSize), p.s.j.entry
+			for d := range p.s.dirty {
+				if o := &p.s.dirty[d]; o.first != 0 && o.visible.Version != 0 && !slotView(p.s.t.slot(o.slot)).used() {
+					e.Objects++ // in the journal only
+				}
+			}
+			e.Objects += p.s.objects
+			e.Bytes, e.Sequence = (p.s.sb.Blocks-p.s.blocks.free)*uint64(p.s.sb.Config.BlockSize), p.s.j.entry
 		}, func(s *Store, err error) {
 			if damage, is := errors.AsType[*DamagedError](err); is {
 				e.Findings = append(e.Findings, Finding{damage.Area, damage.Offset, damage.What})
@@ -146,6 +179,10 @@ func acceptAs(l loop.Loop, d loop.Disk, a acceptance, done func(error)) {
 // carryOut does what was accepted, then opens the store.
 func carryOut(l loop.Loop, d loop.Disk, st superState, o Options, loaded func(*opening), done func(*Store, error)) {
 	fail := func(err error) { done(nil, fmt.Errorf("open store %v: %w", st.sb.StoreID, err)) }
+	if st.sb.accept == condemned {
+		fail(&SetBackError{})
+		return
+	}
 	if o.ReadOnly {
 		fail(&UnfinishedError{st.sb.accept.String()})
 		return

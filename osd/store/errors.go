@@ -28,7 +28,7 @@ type DamagedError struct {
 }
 
 func (e *DamagedError) Error() string {
-	return fmt.Sprintf("%s is damaged at device offset %d: %s; `holdfast disk accept` says what may be lost, and takes the damage out", e.Area, e.Offset, e.What)
+	return fmt.Sprintf("%s is damaged at device offset %d: %s", e.Area, e.Offset, e.What)
 }
 
 // NotStoreError says that a device holds no store, or one that this release cannot open.

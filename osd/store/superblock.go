@@ -124,7 +124,7 @@ func decodeSuperblock(b []byte) (Superblock, error) {
 		return sb, fmt.Errorf("checksum of the superblock is %08x, expected %08x", have, want)
 	}
 	sb.Version = le.Uint32(b[12:])
-	if sb.Version == 0 || sb.Version > FormatVersion || le.Uint64(b[72:]) > uint64(acceptKeep) || le.Uint64(b[80:]) != 0 {
+	if sb.Version == 0 || sb.Version > FormatVersion || le.Uint64(b[72:]) > uint64(condemned) || le.Uint64(b[80:]) != 0 {
 		return sb, &NotStoreError{fmt.Sprintf("the store has format version %d with features %x/%x; this release opens version %d and does not know these features: a newer release wrote it",
 			sb.Version, le.Uint64(b[72:]), le.Uint64(b[80:]), FormatVersion)}
 	}

@@ -1,0 +1,15 @@
+package cluster
+
+import (
+	"slices"
+
+	"holdfast/core/layout"
+)
+
+// IsRetired reports whether another store has taken the place of this one.
+func (i *OSDIdentity) IsRetired(store layout.StoreID) bool { return slices.Contains(i.Retired, store) }
+
+// SetBack reports whether a store that was opened for the boot-th time, with the given last journal sequence, is an earlier state of the one that the cluster knows.
+func (i *OSDIdentity) SetBack(store layout.StoreID, boot, sequence uint64) bool {
+	return i.Store == store && (boot < i.Boot || sequence < i.Sequence)
+}
