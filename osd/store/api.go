@@ -198,4 +198,7 @@ type Stats struct {
 	SyncWrites              uint64 // of those writes, how many are durable when they are done: each makes a device with a volatile cache flush once
 	DeviceBytes             uint64 // of those writes
 	Sequence                uint64 // last durable journal sequence
+	Pairs                   uint64 // requests that are remembered
+	// Taken is how many changes of each kind the store has accepted since it was opened.
+	Taken [OpSync + 1]uint64
 }

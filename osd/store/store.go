@@ -76,6 +76,7 @@ type Store struct {
 	deviceWrites, flushes uint64
 	syncWrites            uint64
 	deviceBytes           uint64
+	taken                 [OpSync + 1]uint64
 }
 
 // opList is a list of ops linked through their private part.
@@ -130,7 +131,8 @@ func (s *Store) Stats() Stats {
 	c := &s.sb.Config
 	st := Stats{BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
-		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry}
+		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry,
+		Pairs: uint64(s.pairs.n), Taken: s.taken}
 	if s.blocks != nil && s.blocks.free > s.keepBlocks {
 		st.FreeBlocks = s.blocks.free - s.keepBlocks
 	}
@@ -230,7 +232,9 @@ func (s *Store) Submit(op *Op) {
 	default:
 		if err := s.change(op); err != nil {
 			s.finishOp(op, err)
+			return
 		}
+		s.taken[op.Kind]++
 	}
 }
 

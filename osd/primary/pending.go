@@ -1,0 +1,21 @@
+package primary
+
+// Pending is what a Primary has under way.
+type Pending struct {
+	Objects    int // that something is under way with, or that are not whole
+	Running    int // operations of our own store
+	Recovering int // objects under background recovery
+	Tombstones int // to be forgotten
+	Calls      int // of the connections, those of other parts of the OSD too
+}
+
+// Pending is what is under way now; all of it is zero when every request has been answered and every PG is whole.
+func (p *Primary) Pending() Pending {
+	n := Pending{Recovering: p.recovering, Calls: p.hub.Pending()}
+	for _, q := range p.pgs { // order: sums
+		n.Objects += q.Table.Len()
+		n.Running += q.running
+		n.Tombstones += len(q.tombs) + len(q.waiting)
+	}
+	return n
+}
