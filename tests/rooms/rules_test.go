@@ -78,6 +78,7 @@ var rules = []rule{
 	{"appliance/cli", with(daemon, []string{"appliance"}), []string{"github.com/spf13", "golang.org/x/sys"}, "the command line formats, it does not decide"},
 	{"appliance/holdfast", []string{"appliance/cli"}, nil, "main only starts the command line"},
 
+	{"tests/crash", with(core("layout", "loop", "sim"), []string{"osd/store"}), nil, "the crash tester knows the store alone, and only what everybody may"},
 	{"tests", []string{"core", "osd", "monitor", "frontends", "appliance", "tests"}, []string{"golang.org/x/sys", "github.com", "go.etcd.io/etcd"}, ""},
 }
 

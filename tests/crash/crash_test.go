@@ -1,0 +1,80 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"testing"
+)
+
+func number(t *testing.T, name string, standard int) int {
+	t.Helper()
+	s := os.Getenv(name)
+	if s == "" {
+		return standard
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatalf("%s=%q is not a number", name, s)
+	}
+	return n
+}
+
+func run(t *testing.T, next func(int) (Case, bool), o Options) *Report {
+	t.Helper()
+	o.Workers = runtime.GOMAXPROCS(0)
+	r := Run(next, o)
+	fmt.Println(r)
+	for _, v := range r.Violations {
+		t.Error(v)
+	}
+	return r
+}
+
+// TestEverySequenceOfUpToTwoOperations cuts each of them at every moment.
+func TestEverySequenceOfUpToTwoOperations(t *testing.T) {
+	r := run(t, Exhaustive(2, "sc", 1), Options{Variants: 2})
+	if l := r.Losses; !t.Failed() && (r.States < 5000 || l.Kept == 0 || l.Lost == 0 || l.Torn == 0 || l.Swapped == 0 || r.Nested == 0 || r.Killed == 0) {
+		t.Errorf("something was not tried at all: %v", r)
+	}
+}
+
+// TestLongSequencesThatGoRoundTheJournal cuts each at some moments.
+func TestLongSequencesThatGoRoundTheJournal(t *testing.T) {
+	run(t, First(60, Drawn(60, 200, 1)), Options{Variants: 1, Moments: 20})
+}
+
+// TestStates is `make crash`: as many states as asked for of short and long sequences, or one by its name.
+func TestStates(t *testing.T) {
+	if name := os.Getenv("HOLDFAST_CRASH_STATE"); name != "" {
+		s, err := ParseState(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, err := Replay(s)
+		for _, line := range log {
+			fmt.Println(line)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println("crash: nothing is wrong in this state")
+		return
+	}
+	states := number(t, "HOLDFAST_CRASH_STATES", 0)
+	if states == 0 {
+		t.Skip("make crash runs this")
+	}
+	seed := uint64(number(t, "HOLDFAST_CRASH_SEED", 1))
+	fmt.Printf("crash: seed %d\n", seed)
+	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states})
+}
+
+// TestEverySequenceOfThreeOperations is for make test-long.
+func TestEverySequenceOfThreeOperations(t *testing.T) {
+	if os.Getenv("HOLDFAST_CRASH_LONG") == "" {
+		t.Skip("make test-long PART=crash runs this")
+	}
+	run(t, Exhaustive(3, "scg", 2), Options{Variants: 2, Moments: 8})
+}
