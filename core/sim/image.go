@@ -9,7 +9,15 @@ type Image struct {
 }
 
 // Image is what is durable on the disk now.
-func (d *Disk) Image() *Image { return &Image{d.size, d.m.sector, d.m.stable.clone()} }
+func (d *Disk) Image() *Image {
+	s := d.m.stable.clone()
+	for i := range d.m.cache {
+		if c := &d.m.cache[i]; c.durable {
+			s.write(c.data, c.off)
+		}
+	}
+	return &Image{d.size, d.m.sector, s}
+}
 
 // Clone is an image with the same content.
 func (i *Image) Clone() *Image { return &Image{i.size, i.sector, i.s.clone()} }
