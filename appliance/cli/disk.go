@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"holdfast/appliance/bootstrap"
 	"holdfast/appliance/daemon"
@@ -23,12 +22,12 @@ import (
 
 func (a *app) disk() *cobra.Command {
 	c := &cobra.Command{
-		Use: "disk", Short: "Format and look at the disks of OSDs", Args: args(1, 1, "format, dump or check"),
+		Use: "disk", Short: "Format and look at the disks of OSDs", Args: args(1, 1, "format, dump, check or accept"),
 		RunE: func(c *cobra.Command, args []string) error {
 			return &admin.Error{Kind: admin.Usage, What: "there is no command disk " + args[0], Way: "`holdfast disk --help` lists them"}
 		},
 	}
-	c.AddCommand(a.diskFormat(), a.diskDump(), a.diskCheck())
+	c.AddCommand(a.diskFormat(), a.diskDump(), a.diskCheck(), a.diskAccept())
 	return c
 }
 
@@ -112,21 +111,7 @@ func onDisk[T any](a *app, ctx context.Context, path string, f func(t *daemon.Th
 		return out, err
 	}
 	defer t.Stop()
-	return daemon.Await(ctx, t, func(done func(T, error)) {
-		d, err := daemon.OpenDisk(t, path, loop.DiskOptions{ReadOnly: true, Exclusive: true})
-		if err != nil {
-			e := &admin.Error{Kind: admin.Failed, What: "cannot open " + path, Err: err}
-			switch {
-			case errors.Is(err, os.ErrNotExist):
-				e.Kind = admin.NotFound
-			case errors.Is(err, unix.EWOULDBLOCK):
-				e.Kind, e.Way = admin.Refused, "an OSD uses it: stop that one first"
-			}
-			done(out, e)
-			return
-		}
-		f(t, d, func(out T, err error) { d.Close(func() { done(out, err) }) })
-	})
+	return bootstrap.OnDisk(ctx, t, path, true, func(d loop.Disk, done func(T, error)) { f(t, d, done) })
 }
 
 func (a *app) diskDump() *cobra.Command {
@@ -201,7 +186,7 @@ printed each of them.`,
 				if n == 0 {
 					fmt.Fprintf(w, "%s is in order\n", names[0])
 				} else {
-					fmt.Fprintf(w, "%s has %d problems; an OSD repairs bad copies from good ones; to start over empty: holdfast disk format --force %s\n", names[0], n, names[0])
+					fmt.Fprintf(w, "%s has %d problems; an OSD repairs bad copies of data from good ones; what its OSD refuses to start with: holdfast disk accept %s\n", names[0], n, names[0])
 				}
 			})
 			if err == nil && n > 0 {
