@@ -181,7 +181,8 @@ type Watcher interface {
 	// Events are all changes of one revision, in the order in which they were made. They belong to everybody and must not be changed.
 	Events(rev Revision, evs []Event)
 	// Reset says that changes were missed, because they are compacted or because the registry was restored from an older copy: everything has to be read again.
-	// The watch goes on with the changes after rev; a later Load's revision may be higher than the next event's, which is then old news.
+	// The watch goes on with the changes after rev; a later Load's revision may be higher than the next event's, which is then old news. A rev below one that was shown, 0 too, says
+	// that the registry is another copy, where equal revisions do not mean equal values.
 	Reset(rev Revision)
 	// Unavailable says that contact is lost, for the log; the watch goes on by itself and misses nothing.
 	Unavailable(err error)

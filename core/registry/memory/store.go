@@ -1,7 +1,10 @@
 // Package memory is the registry in one process: etcd's semantics on a sorted slice. Tests and the simulator use it.
 //
 // A Store is shared by handles on several loops, each made by Open; a mutex guards it, and what happens is delivered to the loops by Post. With one seed and all loops
-// on one goroutine everything happens in the same order each time: nothing ranges over a map, reads a clock of its own or draws a number.
+// on one goroutine everything happens in the same order each time: nothing ranges over a map, reads a clock of its own or draws a number that is not given to it (Handle.SetFaults).
+//
+// Requests travel: there by the handle's latency, done on the store's loop, whose clock also ends the leases, and back. So a slow answer comes after its caller gave up, and what a
+// process sent before it died still happens.
 package memory
 
 import (
@@ -33,6 +36,10 @@ type Store struct {
 	leases    []*lease          // by id
 	lastLease registry.LeaseID
 	watches   []*watch // in the order of their making
+	down      bool
+	copies    int        // times that an older copy was put in place
+	late      []*request // what cuts and outages hold
+	observe   func(a Act, l loop.Loop, key string, n int64)
 }
 
 // change is the events of one revision.
@@ -45,7 +52,8 @@ type change struct {
 type lease struct {
 	id      registry.LeaseID
 	ttl     time.Duration
-	expires loop.Instant
+	expires loop.Instant // by the store's loop
+	renewed bool         // it gets its whole time to live from now on
 }
 
 // New is an empty store at revision 1, as a new etcd is. Leases run out by timers on l.
@@ -60,6 +68,7 @@ func New(l loop.Loop) *Store {
 func (s *Store) Compact(rev registry.Revision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.act(ActCompact, nil, "", int64(rev))
 	s.compactLocked(min(rev, s.rev))
 }
 
