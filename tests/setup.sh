@@ -10,7 +10,8 @@ packages=(
 	libnfs-utils                  # nfs-ls, nfs-cp, nfs-cat
 	etcd-server etcd-client       # clusters of separate daemons
 	e2fsprogs xfsprogs            # file systems
-	iproute2 procps python3       # looking at processes and sockets
+	iproute2 nftables util-linux  # network namespaces, links that are cut
+	procps python3                # looking at processes and sockets
 )
 
 missing=()

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -66,4 +67,18 @@ func Main(m *testing.M) int {
 		}
 	}()
 	return m.Run()
+}
+
+// Rounds is how often a test repeats its failure: HOLDFAST_TEST_ROUNDS, which `make test-long` sets, or usual.
+func Rounds(t testing.TB, usual int) int {
+	t.Helper()
+	text := os.Getenv("HOLDFAST_TEST_ROUNDS")
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("HOLDFAST_TEST_ROUNDS=%s: give a number from 1", text)
+	}
+	return n
 }

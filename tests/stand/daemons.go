@@ -2,55 +2,203 @@ package stand
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// Daemons is a cluster of separate processes: Debian's etcd, a monitor, OSDs and a gateway.
-type Daemons struct {
-	t         testing.TB
-	Dir       string
-	Etcd      string // address
-	NBD       string // address
-	NFS       string
-	ISCSI     string
-	OSDs      map[int]*Process
-	Mon, Gate *Process
-	EtcdProc  *Process
+// Plan says what a cluster of separate daemons is made of. Zero values mean the defaults in brackets.
+type Plan struct {
+	OSDs     int      // each on a host of its own, and a failure domain
+	OSDSize  int64    // bytes [512 MiB]
+	Copies   int      // of the pool [one on each OSD]
+	MinSize  int      // copies that must be there for the pool to be served [1]
+	PGs      int      // [16]
+	Etcds    int      // members, on the first hosts [1]
+	Monitors int      // on the first hosts [1]
+	Format   []string // more flags of `disk format`
+	Pool     []string // more flags of `create-pool`
+	OSD      []string // more flags of OSDs
+	Gateway  []string // more flags of the gateway
+	NoGate   bool     // without a gateway
+	// Network puts each host, the gateway and the clients into network namespaces of their own, on one switch. Otherwise each host has an address of the loopback.
+	Network bool
+	// Room, when not 0, is the size of a file system in memory that each OSD's disk lies on. It needs Network.
+	Room int64
 }
 
-// StartDaemons starts a cluster with one pool in as many copies as there are OSDs, each in a failure domain of its own.
+// Daemons is a cluster of separate processes: Debian's etcd, monitors, OSDs and a gateway.
+type Daemons struct {
+	t     testing.TB
+	plan  Plan
+	Dir   string
+	Net   *Network      // nil on the loopback
+	Hosts map[int]*Host // by number of their OSD
+	// GateHost and Client are where the gateway and the clients run.
+	GateHost, Client *Host
+	Etcd             string // addresses, by commas
+	NBD              string // address
+	NFS              string
+	ISCSI            string
+	OSDs             map[int]*Process
+	Mons             map[int]*Process // by number of the host
+	Etcds            map[int]*Process // by number of the host
+	Gate             *Process
+	ports            []int
+	rooms            map[int]string
+}
+
+// StartDaemons starts a cluster on the loopback with one pool in as many copies as there are OSDs.
 func StartDaemons(t testing.TB, osds int, osdSize int64) *Daemons {
 	t.Helper()
-	ports := FreePorts(t, 5)
-	at := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", ports[i]) }
-	d := &Daemons{t: t, Dir: t.TempDir(), Etcd: at(0), NBD: at(2), NFS: at(3), ISCSI: at(4), OSDs: map[int]*Process{}}
+	return StartPlan(t, Plan{OSDs: osds, OSDSize: osdSize})
+}
+
+// StartPlan starts a cluster with one pool and waits until it serves.
+func StartPlan(t testing.TB, plan Plan) *Daemons {
+	t.Helper()
+	plan.OSDSize = cmp.Or(plan.OSDSize, 512<<20)
+	plan.Copies = cmp.Or(plan.Copies, plan.OSDs)
+	plan.MinSize, plan.PGs, plan.Etcds, plan.Monitors = cmp.Or(plan.MinSize, 1), cmp.Or(plan.PGs, 16), cmp.Or(plan.Etcds, 1), cmp.Or(plan.Monitors, 1)
+	d := &Daemons{t: t, plan: plan, Dir: t.TempDir(), Hosts: map[int]*Host{}, OSDs: map[int]*Process{}, Mons: map[int]*Process{}, Etcds: map[int]*Process{}, rooms: map[int]string{}}
+	d.ports = FreePorts(t, 5)
 	Binary(t)
-	d.EtcdProc = Start(t, "etcd", Tool(t, "etcd"), "--data-dir", filepath.Join(d.Dir, "etcd"), "--listen-client-urls", "http://"+d.Etcd, "--advertise-client-urls", "http://"+d.Etcd,
-		"--listen-peer-urls", "http://"+at(1), "--initial-advertise-peer-urls", "http://"+at(1), "--initial-cluster", "default=http://"+at(1), "--log-level", "warn")
-	d.await(20*time.Second, "etcd answers", func() bool {
-		_, err := Try(t, 5*time.Second, "etcdctl", "--endpoints", "http://"+d.Etcd, "get", "x")
-		return err == nil
-	})
-	d.Mon = Start(t, "holdfast mon", Binary(t), "mon", "--etcd_address", d.Etcd, "--etcd_mon_ttl", "5")
-	for n := 1; n <= osds; n++ {
-		Run(t, Binary(t), "disk", "format", "--size", strconv.FormatInt(osdSize, 10), d.Disk(n))
+	d.build()
+	d.NBD, d.NFS, d.ISCSI = d.GateHost.at(d.ports[2]), d.GateHost.at(d.ports[3]), d.GateHost.at(d.ports[4])
+	var etcds []string
+	for i := 1; i <= plan.Etcds; i++ {
+		etcds = append(etcds, d.Hosts[i].at(d.ports[0]))
+	}
+	d.Etcd = strings.Join(etcds, ",")
+	for i := 1; i <= plan.Etcds; i++ {
+		d.StartEtcd(i)
+	}
+	d.AwaitEtcd(20 * time.Second)
+	for i := 1; i <= plan.Monitors; i++ {
+		d.StartMonitor(i)
+	}
+	for n := 1; n <= plan.OSDs; n++ {
+		d.Hosts[n].Run(Binary(t), append([]string{"disk", "format", "--size", strconv.FormatInt(plan.OSDSize, 10), d.Disk(n)}, plan.Format...)...)
 		d.StartOSD(n)
 	}
-	for n := range d.OSDs {
+	for n := 1; n <= plan.OSDs; n++ {
 		d.OSDs[n].Await(UpTime, `the line "up"`, HasLine("up"))
 	}
-	d.CLI("create-pool", "pool", "--pg_size", strconv.Itoa(osds), "--pg_minsize", "1", "--pg_count", "16", "--failure_domain", "osd")
+	d.CLI(append([]string{"create-pool", "pool", "--pg_size", strconv.Itoa(plan.Copies), "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
+		"--failure_domain", "osd"}, plan.Pool...)...)
 	d.AwaitActive(30 * time.Second)
-	d.Gate = Start(t, "holdfast gateway", Binary(t), "gateway", "--etcd_address", d.Etcd, "--nbd_address", d.NBD, "--nfs_address", d.NFS, "--iscsi_address", d.ISCSI)
-	d.Gate.Await(UpTime, `the line "up"`, HasLine("up"))
+	if !plan.NoGate {
+		d.StartGateway()
+		d.Gate.Await(UpTime, `the line "up"`, HasLine("up"))
+	}
 	return d
+}
+
+// clusters counts those of this process, so that each has addresses of its own.
+var clusters atomic.Int32
+
+// build makes the hosts.
+func (d *Daemons) build() {
+	d.t.Helper()
+	if d.plan.Network {
+		d.Net = NewNetwork(d.t)
+		for n := 1; n <= d.plan.OSDs; n++ {
+			d.Hosts[n] = d.Net.Host(fmt.Sprintf("host%d", n))
+			if d.plan.Room != 0 {
+				d.rooms[n] = d.Hosts[n].Room(d.plan.Room)
+			}
+		}
+		d.GateHost, d.Client = d.Net.Host("gateway"), d.Net.Host("client")
+		return
+	}
+	number := 1 + clusters.Add(1)%250
+	loopback := func(last int, name string) *Host {
+		// The whole of 127.0.0.0/8 is ours (RFC 1122, section 3.2.1.3).
+		return &Host{t: d.t, Name: name, Address: fmt.Sprintf("127.%d.%d.%d", number, 1+os.Getpid()%250, last)}
+	}
+	for n := 1; n <= d.plan.OSDs; n++ {
+		d.Hosts[n] = loopback(n, fmt.Sprintf("host%d", n))
+	}
+	d.GateHost, d.Client = loopback(250, "gateway"), loopback(251, "client")
+}
+
+// at is an address on the host.
+func (h *Host) at(port int) string { return fmt.Sprintf("%s:%d", h.Address, port) }
+
+// StartEtcd starts the etcd member of a host, again if it ran before.
+func (d *Daemons) StartEtcd(i int) {
+	d.t.Helper()
+	var all []string
+	for n := 1; n <= d.plan.Etcds; n++ {
+		all = append(all, fmt.Sprintf("member%d=http://%s", n, d.Hosts[n].at(d.ports[1])))
+	}
+	client, peer := "http://"+d.Hosts[i].at(d.ports[0]), "http://"+d.Hosts[i].at(d.ports[1])
+	d.Etcds[i] = d.Hosts[i].Start(fmt.Sprintf("etcd %d", i), Tool(d.t, "etcd"), "--name", fmt.Sprintf("member%d", i), "--data-dir", filepath.Join(d.Dir, fmt.Sprintf("etcd.%d", i)),
+		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", strings.Join(all, ","),
+		"--log-level", "warn", "--pre-vote") // as later versions do: a member that returns does not depose the leader
+}
+
+// AwaitEtcd waits until etcd writes.
+func (d *Daemons) AwaitEtcd(limit time.Duration) {
+	d.t.Helper()
+	d.await(limit, "etcd writes", func() bool {
+		_, err := d.Etcdctl("put", "holdfast-test", "x")
+		return err == nil
+	})
+}
+
+// Etcdctl runs etcdctl on all members; it may fail.
+func (d *Daemons) Etcdctl(args ...string) (string, error) {
+	d.t.Helper()
+	all := "http://" + strings.ReplaceAll(d.Etcd, ",", ",http://")
+	return d.Client.Try(5*time.Second, "etcdctl", append([]string{"--endpoints", all}, args...)...)
+}
+
+// EtcdLeader is the host of etcd's leader.
+func (d *Daemons) EtcdLeader() (leader int) {
+	d.t.Helper()
+	d.await(20*time.Second, "etcd has a leader", func() bool {
+		for i := 1; i <= d.plan.Etcds; i++ {
+			out, err := d.Client.Try(5*time.Second, "etcdctl", "--endpoints", "http://"+d.Hosts[i].at(d.ports[0]), "endpoint", "status", "--write-out", "json")
+			var all []struct {
+				Status struct {
+					Header struct {
+						Member uint64 `json:"member_id"`
+					} `json:"header"`
+					Leader uint64 `json:"leader"`
+				}
+			}
+			if err == nil && json.Unmarshal([]byte(out), &all) == nil && len(all) == 1 && all[0].Status.Leader != 0 && all[0].Status.Leader == all[0].Status.Header.Member {
+				leader = i
+				return true
+			}
+		}
+		return false
+	})
+	return leader
+}
+
+// StartMonitor starts the monitor of a host.
+func (d *Daemons) StartMonitor(i int) {
+	d.t.Helper()
+	d.Mons[i] = d.Hosts[i].Start(fmt.Sprintf("monitor %d", i), Binary(d.t), "mon", "--etcd_address", d.Etcd)
+}
+
+// StartGateway starts the gateway.
+func (d *Daemons) StartGateway() {
+	d.t.Helper()
+	allow := d.GateHost.Address + "/16"
+	d.Gate = d.GateHost.Start("gateway", Binary(d.t), append([]string{"gateway", "--etcd_address", d.Etcd, "--nbd_address", d.NBD, "--nfs_address", d.NFS, "--iscsi_address", d.ISCSI,
+		"--nbd_allow", allow + ",127.0.0.0/8", "--nfs_allow", allow + ",127.0.0.0/8", "--iscsi_allow", allow + ",127.0.0.0/8"}, d.plan.Gateway...)...)
 }
 
 func (d *Daemons) await(limit time.Duration, what string, ok func() bool) {
@@ -63,47 +211,80 @@ func (d *Daemons) await(limit time.Duration, what string, ok func() bool) {
 }
 
 // Disk is the path of an OSD's disk.
-func (d *Daemons) Disk(n int) string { return filepath.Join(d.Dir, fmt.Sprintf("osd.%d", n)) }
+func (d *Daemons) Disk(n int) string {
+	return filepath.Join(cmp.Or(d.rooms[n], d.Dir), fmt.Sprintf("osd.%d", n))
+}
 
 // StartOSD starts an OSD on its disk.
 func (d *Daemons) StartOSD(n int) {
 	d.t.Helper()
-	d.OSDs[n] = Start(d.t, fmt.Sprintf("OSD %d", n), Binary(d.t), "osd", "--osd_num", strconv.Itoa(n), "--data_device", d.Disk(n), "--etcd_address", d.Etcd, "--bind_address", "127.0.0.1")
+	d.OSDs[n] = d.Hosts[n].Start(fmt.Sprintf("OSD %d", n), Binary(d.t), append([]string{"osd", "--osd_num", strconv.Itoa(n), "--data_device", d.Disk(n), "--etcd_address", d.Etcd,
+		"--bind_address", d.Hosts[n].Address}, d.plan.OSD...)...)
 }
 
-// Child is the id of the process that is the OSD itself, whose parent is OSDs[n].
-func (d *Daemons) Child(n int) int {
+// Child is the id of the process that is the OSD itself, whose parent is OSDs[n]. It is waited for: a parent lets a child that died often wait.
+func (d *Daemons) Child(n int) (child int) {
 	d.t.Helper()
 	pid := d.OSDs[n].Pid()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, l := range lists { // a child belongs to the thread that made it
-		if more, e := os.ReadFile(l); e == nil && len(bytes.TrimSpace(text)) == 0 {
-			text, err = more, nil
+	d.await(time.Minute, fmt.Sprintf("OSD %d (process %d) has a child", n, pid), func() bool {
+		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid)) // a child belongs to the thread that made it
+		for _, l := range lists {
+			text, _ := os.ReadFile(l)
+			if n, err := strconv.Atoi(string(bytes.TrimSpace(text))); err == nil {
+				child = n
+				return true
+			}
+		}
+		return false
+	})
+	return child
+}
+
+// PauseOSD stops an OSD and its parent as SIGSTOP does, until ResumeOSD.
+func (d *Daemons) PauseOSD(n int) { d.t.Helper(); d.signalOSD(n, syscall.SIGSTOP) }
+
+// ResumeOSD lets both go on.
+func (d *Daemons) ResumeOSD(n int) { d.t.Helper(); d.signalOSD(n, syscall.SIGCONT) }
+
+// signalOSD signals both processes; each is in a group of its own.
+func (d *Daemons) signalOSD(n int, s syscall.Signal) {
+	d.t.Helper()
+	for _, pid := range []int{d.OSDs[n].Pid(), d.Child(n)} {
+		if err := syscall.Kill(pid, s); err != nil {
+			d.t.Fatalf("signal OSD %d (process %d): %v", n, pid, err)
 		}
 	}
-	child, e := strconv.Atoi(string(bytes.TrimSpace(text)))
-	if err != nil || e != nil {
-		d.t.Fatalf("OSD %d (process %d) has no child: %q, %v", n, pid, text, err)
+}
+
+// KillChild kills the process that is the OSD itself; its parent tells the others and starts it again.
+func (d *Daemons) KillChild(n int) {
+	d.t.Helper()
+	if err := syscall.Kill(d.Child(n), syscall.SIGKILL); err != nil {
+		d.t.Fatalf("kill OSD %d: %v", n, err)
 	}
-	return child
 }
 
 // CLI runs a command of the program on this cluster.
 func (d *Daemons) CLI(args ...string) string {
 	d.t.Helper()
-	return Run(d.t, Binary(d.t), append(args, "--etcd_address", d.Etcd)...)
+	return d.Client.Run(Binary(d.t), append(args, "--etcd_address", d.Etcd)...)
 }
 
 // TryCLI runs a command that may fail.
 func (d *Daemons) TryCLI(args ...string) (string, error) {
 	d.t.Helper()
-	return Try(d.t, time.Minute, Binary(d.t), append(args, "--etcd_address", d.Etcd)...)
+	return d.Client.Try(time.Minute, Binary(d.t), append(args, "--etcd_address", d.Etcd)...)
 }
 
 // Dial connects to an image over NBD.
 func (d *Daemons) Dial(image string) func() (*NBD, error) {
-	return func() (*NBD, error) { return DialNBD(d.NBD, image) }
+	return func() (*NBD, error) {
+		c, err := d.Client.Dial(d.NBD)
+		if err != nil {
+			return nil, err
+		}
+		return OpenNBD(c, image)
+	}
 }
 
 // AwaitActive waits until every PG is active and nothing else.

@@ -21,6 +21,7 @@ const BlockSize = 4096
 type Load struct {
 	t      testing.TB
 	Blocks int
+	Pace   time.Duration // each worker's wait after an answer
 	salt   uint64
 	dial   func() (*NBD, error)
 	state  []blockState // each touched by its worker only, by Verify when none runs
@@ -169,6 +170,7 @@ func (l *Load) work(w, workers int) {
 		}
 		l.answered(began, err)
 		if err == nil {
+			time.Sleep(l.Pace)
 			continue
 		}
 		var e NBDError

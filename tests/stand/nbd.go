@@ -49,6 +49,11 @@ func DialNBD(address, export string) (*NBD, error) {
 	if err != nil {
 		return nil, err
 	}
+	return OpenNBD(c, export)
+}
+
+// OpenNBD negotiates an export on a connection, which is its own from then on.
+func OpenNBD(c net.Conn, export string) (*NBD, error) {
 	n := &NBD{c: c, waiting: map[uint64]*nbdCall{}}
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	if err := n.hello(export); err != nil {

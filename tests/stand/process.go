@@ -70,11 +70,19 @@ func (o *Output) Tail(lines int) string {
 // Start runs a program until the test's end at the latest.
 func Start(t testing.TB, name, path string, args ...string) *Process {
 	t.Helper()
-	p := &Process{t: t, Name: name, cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.Env = Environment()
+	cmd := exec.Command(path, args...)
 	// The child dies with us, and all its children can be signalled at once.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	return start(t, name, cmd)
+}
+
+func start(t testing.TB, name string, cmd *exec.Cmd) *Process {
+	t.Helper()
+	p := &Process{t: t, Name: name, cmd: cmd, done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	if p.cmd.Env == nil {
+		p.cmd.Env = Environment()
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
@@ -83,8 +91,9 @@ func Start(t testing.TB, name, path string, args ...string) *Process {
 		close(p.done)
 	}()
 	t.Cleanup(func() {
+		fine := p.Ended() && p.err == nil
 		p.Kill()
-		if t.Failed() {
+		if t.Failed() && !fine && p.out.Mark() > 0 {
 			t.Logf("%s printed at the end:\n%s", name, p.out.Tail(60))
 		}
 	})
@@ -180,6 +189,7 @@ func HasLine(line string) func(string) bool {
 var debian = map[string]string{
 	"qemu-img": "qemu-utils", "qemu-io": "qemu-utils", "nbdinfo": "libnbd-bin", "nbdcopy": "libnbd-bin", "fio": "fio", "nfs-ls": "libnfs-utils", "nfs-cp": "libnfs-utils", "nfs-cat": "libnfs-utils",
 	"iscsi-ls": "libiscsi-bin", "iscsi-inq": "libiscsi-bin", "mkfs.ext4": "e2fsprogs", "e2fsck": "e2fsprogs", "etcd": "etcd-server", "etcdctl": "etcd-client", "debugfs": "e2fsprogs",
+	"nft": "nftables", "ip": "iproute2", "nsenter": "util-linux", "mount": "mount",
 }
 
 // Tool is the path of a program of others. A missing one fails the test.
