@@ -3,12 +3,14 @@
 # make test       everything that has to pass, at most 20 minutes on 2 cores
 # make test-loop  the parts that depend on the event loop, on the one that HOLDFAST_LOOP names (uring, portable), or on both
 # make test-long  the long tests, one part at a time: make test-long PART=fuzz
+# make sim        simulated clusters under faults: make sim SEEDS=100 [FROM=1]; make sim SEED=7 replays one with its event log
+# make sim-shrink a shorter schedule of a seed that still fails: make sim-shrink SEED=7
 # make bench      measurements, beside fio on the same file
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-loop test-long bench clean
+.PHONY: build run test lint test-setup test-unit test-loop test-long sim sim-test sim-shrink bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
@@ -43,7 +45,7 @@ test-unit: | go
 	$(GO) test -race -shuffle=on -timeout 10m $(UNITS)
 
 # The tests of real processes come last and print Go's own closing lines.
-test: test-setup lint build test-unit
+test: test-setup lint build test-unit sim-test
 	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(TESTS)
 
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
@@ -54,7 +56,29 @@ test-loop: test-setup build
 		HOLDFAST_LOOP=$$loop HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... $(TESTS); \
 	done
 
-# Parts: fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the tests of real processes, twice).
+# Simulated clusters (tests/sim). The first SEEDS from FROM on, or one SEED with a readable event log (FAULTS and OPS leave only those in, LOG is the level of what its processes log).
+SEEDS ?= 100
+FROM ?= 1
+SEED ?=
+LOG ?= info
+SIMULATE = $(GO) run ./tests/sim/simulate
+
+sim: | go
+ifeq ($(SEED),)
+	$(SIMULATE) -seeds $(SEEDS) -from $(FROM)
+else
+	$(SIMULATE) -seed $(SEED) -log $(LOG) $(if $(FAULTS),-faults $(FAULTS)) $(if $(OPS),-ops $(OPS))
+endif
+
+sim-shrink: | go
+	@test -n "$(SEED)" || { echo "which seed? make sim-shrink SEED=7" >&2; exit 2; }
+	$(SIMULATE) -shrink $(SEED)
+
+# What make test runs: the same 400 seeds always, and 400 drawn from the commit.
+sim-test: | go
+	$(SIMULATE) -seeds 400 -drawn 400
+
+# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the tests of real processes, twice).
 PART ?= all
 FUZZTIME ?= 30s
 

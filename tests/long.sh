@@ -1,5 +1,5 @@
 #!/bin/bash
-# The long tests, by part: fuzz, kill, race, or all of them one after the other.
+# The long tests, by part: sim, fuzz, kill, race, or all of them one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
@@ -23,13 +23,18 @@ race() {
 	go test -race -shuffle=on -count=2 -timeout 55m $(go list ./... | grep -v '^holdfast/tests/')
 }
 
+sim() {
+	go run ./tests/sim/simulate -seeds "${SEEDS:-10000}" -from "${FROM:-1}"
+}
+
 case $part in
+sim) sim ;;
 fuzz) fuzz ;;
 kill) kill_rounds ;;
 race) race ;;
-all) fuzz; kill_rounds; race ;;
+all) sim; fuzz; kill_rounds; race ;;
 *)
-	echo "there is no part $part: give fuzz, kill, race or all" >&2
+	echo "there is no part $part: give sim, fuzz, kill, race or all" >&2
 	exit 2
 	;;
 esac

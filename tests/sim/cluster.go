@@ -4,9 +4,9 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
-	"testing"
 	"time"
 
 	"holdfast/core/cluster"
@@ -20,12 +20,20 @@ import (
 	"holdfast/core/wire"
 	"holdfast/monitor"
 	"holdfast/osd"
+	"holdfast/osd/primary"
 	"holdfast/osd/store"
 )
 
 var logs = flag.Bool("logs", false, "show what the simulated processes log")
 
-// Options shape a cluster.
+// TB is what a cluster tells of what cannot go on: a *testing.T, or the run of a seed.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// Options shape a cluster. The zero value of a field is its default.
 type Options struct {
 	Seed     uint64
 	OSDs     int
@@ -33,35 +41,57 @@ type Options struct {
 	MinSize  int
 	PGs      int
 	DiskSize int64
-	OutTime  time.Duration // osd_out_time; 0 is the default
+	Sector   int           // of the disks [4096]
+	OutTime  time.Duration // osd_out_time
+	LockTime time.Duration // pg_lock_time
+	Confirm  bool          // lock_confirm
+	Monitors int           // [1]
+	Store    store.Config  // what disks are formatted with; the pool has the same block size and granularity
+	Depth    int           // recovery_queue_depth [4]
+	Probe    func(n *Node) primary.Probe
+	// Down is told when an OSD's process ended by itself: it could not open its store, or gave up. Nil: that fails the test.
+	Down func(n *Node, err error)
+	// Logs go here with LogLevel.
+	Logs     io.Writer
+	LogLevel slog.Level
 }
 
 // Cluster is one simulated cluster.
 type Cluster struct {
-	T     *testing.T
+	T     TB
 	W     *sim.World
 	O     Options
 	Reg   *memory.Store
 	Nodes map[layout.OSDNum]*Node
 	Key   []byte
 
+	pgs       int              // of all pools
+	handles   []*memory.Handle // of living processes and dead ones
+	onOpen    func(*memory.Handle)
 	adminLoop *sim.Loop
 	admin     *memory.Handle
 	follower  *cluster.Follower
-	monLoop   *sim.Loop
-	mon       *monitor.Monitor
+	mons      []*monNode
+}
+
+// monNode is one monitor.
+type monNode struct {
+	loop *sim.Loop
+	mon  *monitor.Monitor
+	reg  *memory.Handle
 }
 
 // Node is one OSD with its disk.
 type Node struct {
-	c     *Cluster
-	Num   layout.OSDNum
-	Loop  *sim.Loop
-	OSD   *osd.OSD
-	Store *store.Store
-	boots uint64
-	reg   *memory.Handle
-	Err   error
+	c       *Cluster
+	Num     layout.OSDNum
+	Loop    *sim.Loop
+	OSD     *osd.OSD
+	Store   *store.Store
+	boots   uint64
+	counted uint64 // the boot that coverage was taken from
+	reg     *memory.Handle
+	Err     error
 }
 
 type quiet struct{}
@@ -71,47 +101,81 @@ func (quiet) Fault(err *cluster.KeyError)                { panic(err) }
 func (quiet) Unavailable(error)                          {}
 
 // New makes a cluster with formatted disks, started OSDs and a monitor, and waits for nothing.
-func New(t *testing.T, o Options) *Cluster {
+func New(t TB, o Options) *Cluster {
 	t.Helper()
+	if o.Sector == 0 {
+		o.Sector = 4096
+	}
+	if o.Depth == 0 {
+		o.Depth = 4
+	}
 	w := sim.NewWorld(o.Seed)
-	if *logs {
+	switch {
+	case o.Logs != nil:
+		w.LogTo(slog.NewTextHandler(o.Logs, &slog.HandlerOptions{Level: o.LogLevel}))
+	case *logs:
 		w.LogTo(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	c := &Cluster{T: t, W: w, O: o, Nodes: map[layout.OSDNum]*Node{}, Key: []byte("a cluster key for tests")}
+	c := &Cluster{T: t, W: w, O: o, pgs: o.PGs, Nodes: map[layout.OSDNum]*Node{}, Key: []byte("a cluster key for tests")}
 	regLoop := w.NewLoop("registry")
 	c.Reg = memory.New(regLoop)
 	c.adminLoop = w.NewLoop("admin")
-	c.admin = c.Reg.Open(c.adminLoop)
+	c.admin = c.open(c.adminLoop)
 	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{})
-	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd"}
+	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd",
+		BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
 	txn, err := cluster.SetPool(nil, 1, pool)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Txn(txn)
-	c.StartMonitor()
+	for i := range max(o.Monitors, 1) {
+		c.mons = append(c.mons, &monNode{})
+		c.startMonitor(i)
+	}
+	formatted := 0
 	for i := range o.OSDs {
 		n := &Node{c: c, Num: layout.OSDNum(i + 1)}
 		c.Nodes[n.Num] = n
-		w.NewDisk(n.disk(), o.DiskSize, 4096)
-		l := w.NewLoop(n.name())
-		d, err := l.OpenDisk(n.disk(), loop.DiskOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		done := false
-		store.Format(l, d, store.Config{}, func(_ store.Superblock, err error) {
-			if err != nil {
-				t.Fatal(err)
-			}
-			d.Close(func() { done = true })
-		})
-		if !w.RunUntil(func() bool { return done }, time.Minute) {
-			t.Fatal("format does not end")
-		}
-		n.Start()
+		n.format(func() { formatted++ })
+	}
+	if !w.RunUntil(func() bool { return formatted == o.OSDs }, time.Minute) {
+		t.Fatal("format does not end")
+	}
+	for i := range o.OSDs {
+		c.Nodes[layout.OSDNum(i+1)].Start()
 	}
 	return c
+}
+
+// format puts an empty store on a new disk.
+func (n *Node) format(done func()) {
+	c := n.c
+	c.W.NewDisk(n.disk(), c.O.DiskSize, c.O.Sector)
+	l := c.W.NewLoop(n.name())
+	d, err := l.OpenDisk(n.disk(), loop.DiskOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	store.Format(l, d, c.O.Store, func(_ store.Superblock, err error) {
+		if err != nil {
+			c.T.Fatal(err)
+		}
+		d.Close(func() {
+			l.Kill()
+			done()
+		})
+	})
+}
+
+// open gives a process its way to the registry.
+func (c *Cluster) open(l *sim.Loop) *memory.Handle {
+	h := c.Reg.Open(l)
+	c.handles = append(c.handles, h)
+	if c.onOpen != nil {
+		c.onOpen(h)
+	}
+	return h
 }
 
 // Txn runs a transaction from the admin's side and waits for it.
@@ -127,13 +191,29 @@ func (c *Cluster) Txn(t registry.Txn) registry.TxnResult {
 	return res
 }
 
+// put writes a key from the admin's side and waits for nothing; an empty value deletes it.
+func (c *Cluster) put(key string, value []byte) {
+	op := registry.Op{Kind: registry.Put, Key: key, Value: value}
+	if len(value) == 0 {
+		op = registry.Op{Kind: registry.Delete, Key: key}
+	}
+	c.admin.Txn(registry.Txn{Then: []registry.Op{op}}, func(registry.TxnResult, error) {})
+}
+
 // Snapshot is the cluster's state as the admin sees it.
 func (c *Cluster) Snapshot() *cluster.Snapshot { return c.follower.Snapshot() }
 
-// StartMonitor starts the monitor again.
-func (c *Cluster) StartMonitor() {
-	c.monLoop = c.W.NewLoop("mon")
-	c.mon = monitor.Start(c.monLoop, monitor.Options{Hostname: "mon", Registry: c.Reg.Open(c.monLoop), OSDOutTime: c.O.OutTime})
+// StartMonitor starts the first monitor again.
+func (c *Cluster) StartMonitor() { c.startMonitor(0) }
+
+func (c *Cluster) startMonitor(i int) {
+	m, name := c.mons[i], "mon"
+	if i > 0 {
+		name = fmt.Sprintf("mon%d", i+1)
+	}
+	m.loop = c.W.NewLoop(name)
+	m.reg = c.open(m.loop)
+	m.mon = monitor.Start(m.loop, monitor.Options{Hostname: name, Registry: m.reg, OSDOutTime: c.O.OutTime})
 }
 
 func (n *Node) name() string { return fmt.Sprintf("osd%d", n.Num) }
@@ -143,23 +223,45 @@ func (n *Node) disk() string { return fmt.Sprintf("disk%d", n.Num) }
 func (n *Node) Start() {
 	c := n.c
 	l := c.W.NewLoop(n.name())
-	n.Loop, n.Err = l, nil
+	n.Loop, n.Err, n.Store, n.OSD = l, nil, nil, nil
 	n.boots++
 	d, err := l.OpenDisk(n.disk(), loop.DiskOptions{Exclusive: true})
 	if err != nil {
 		c.T.Fatal(err)
 	}
-	n.reg = c.Reg.Open(l)
+	n.reg = c.open(l)
 	reg := n.reg
 	instance := uint64(n.Num)<<32 | n.boots
-	store.Open(l, d, store.Options{OnFailure: func(err error) { n.Err = err }}, func(st *store.Store, err error) {
+	storeFailed := func(err error) {
+		n.Err = err
+		if n.OSD != nil && c.O.Down != nil {
+			n.OSD.StoreFailed(err)
+		}
+	}
+	fatal := func(err error) {
+		n.Err = err
+		if c.O.Down != nil {
+			c.O.Down(n, err)
+		}
+	}
+	var probe primary.Probe
+	if c.O.Probe != nil {
+		probe = c.O.Probe(n)
+	}
+	store.Open(l, d, store.Options{OnFailure: storeFailed}, func(st *store.Store, err error) {
 		if err != nil {
-			c.T.Fatalf("OSD %d: open: %v", n.Num, err)
+			if c.O.Down == nil {
+				c.T.Fatalf("OSD %d: open: %v", n.Num, err)
+			}
+			n.Err = err
+			c.O.Down(n, err)
+			return
 		}
 		n.Store = st
 		o, err := osd.Start(l, osd.Options{
 			Num: n.Num, Instance: instance, Host: n.name(), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", n.Num)}}, Key: c.Key,
-			Registry: reg, Store: st, Fatal: func(err error) { n.Err = err }, RecoveryDepth: 4,
+			Registry: reg, Store: st, Fatal: fatal, RecoveryDepth: c.O.Depth,
+			LockTime: c.O.LockTime, Probe: probe,
 		})
 		if err != nil {
 			c.T.Fatal(err)
@@ -185,7 +287,7 @@ func (n *Node) PowerOff() {
 func (n *Node) CutRegistry(cut bool) { n.reg.Unreachable(cut) }
 
 // KillMonitor ends the monitor's process.
-func (c *Cluster) KillMonitor() { c.monLoop.Kill() }
+func (c *Cluster) KillMonitor() { c.mons[0].loop.Kill() }
 
 // Wait runs the world until cond, at most limit.
 func (c *Cluster) Wait(what string, limit time.Duration, cond func() bool) {
@@ -215,7 +317,7 @@ func (c *Cluster) describe() string {
 // States reports whether every PG is in the state.
 func (c *Cluster) States(want cluster.StateBits) bool {
 	s := c.Snapshot()
-	if s.PGStates.Len() != c.O.PGs {
+	if s.PGStates.Len() != c.pgs {
 		return false
 	}
 	for _, st := range s.PGStates.All() {
@@ -229,7 +331,7 @@ func (c *Cluster) States(want cluster.StateBits) bool {
 // Serving reports whether every PG is active, in whatever way.
 func (c *Cluster) Serving() bool {
 	s := c.Snapshot()
-	if s.PGStates.Len() != c.O.PGs {
+	if s.PGStates.Len() != c.pgs {
 		return false
 	}
 	for _, st := range s.PGStates.All() {

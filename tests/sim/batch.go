@@ -1,0 +1,158 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"holdfast/core/sim"
+)
+
+// coverageAfter is how many seeds must have come across everything that is required.
+const coverageAfter = 500
+
+// Totals sum up many seeds.
+type Totals struct {
+	Seeds      int
+	Failed     []*Report // in order of the seeds
+	GaveUp     int
+	Simulated  time.Duration
+	Busy       time.Duration // real time, of all workers
+	Real       time.Duration
+	Ops, Acts  int
+	Overlaps   int
+	Faults     map[string]int
+	Coverage   map[string]uint64
+	Configured map[string]int // seeds by line of the tables
+}
+
+// RunSeeds runs seeds on as many workers as there are processors, a world on each. tell is called for each report, one at a time.
+func RunSeeds(seeds []uint64, workers int, tell func(*Report)) *Totals {
+	t := &Totals{Faults: map[string]int{}, Coverage: map[string]uint64{}, Configured: map[string]int{}}
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	start := time.Now()
+	next := make(chan uint64)
+	reports := make(chan *Report)
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() {
+			for seed := range next {
+				reports <- RunPlan(NewPlan(seed), nil, slog.LevelError)
+			}
+		})
+	}
+	go func() { // ends with the last report
+		for _, s := range seeds {
+			next <- s
+		}
+		close(next)
+		running.Wait()
+		close(reports)
+	}()
+	for rep := range reports {
+		t.add(rep)
+		if tell != nil {
+			tell(rep)
+		}
+	}
+	t.Real = time.Since(start)
+	slices.SortFunc(t.Failed, func(a, b *Report) int { return cmp.Compare(a.Plan.Seed, b.Plan.Seed) })
+	return t
+}
+
+func (t *Totals) add(rep *Report) {
+	t.Seeds++
+	t.Simulated += rep.Simulated
+	t.Busy += rep.Real
+	t.Ops += rep.Ops
+	t.Acts += rep.Acts
+	t.Overlaps += rep.Plan.Overlapping()
+	if len(rep.Violations) > 0 {
+		t.Failed = append(t.Failed, rep)
+	}
+	if rep.GaveUp {
+		t.GaveUp++
+	}
+	for k, n := range rep.Faults {
+		t.Faults[k] += n
+	}
+	for k, n := range rep.Coverage {
+		t.Coverage[k] += n
+	}
+	for _, name := range rep.Plan.Config.Name {
+		t.Configured[name]++
+	}
+}
+
+// Missing is what so many seeds should have come across and have not.
+func (t *Totals) Missing() []string {
+	if t.Seeds < coverageAfter {
+		return nil
+	}
+	list := missing(t.Coverage)
+	for i := range faultKinds {
+		if t.Faults[faultKinds[i].name] == 0 {
+			list = append(list, "fault: "+faultKinds[i].name)
+		}
+	}
+	for _, table := range tables {
+		for _, line := range table {
+			if t.Configured[line.name] == 0 {
+				list = append(list, "configuration: "+line.name)
+			}
+		}
+	}
+	return list
+}
+
+// OK reports whether nothing was found.
+func (t *Totals) OK() bool { return len(t.Failed) == 0 && t.GaveUp == 0 && len(t.Missing()) == 0 }
+
+// Print writes the figures.
+func (t *Totals) Print(out io.Writer) {
+	fmt.Fprintf(out, "seeds run: %d\nsimulated hours: %.2f\noperations checked: %d (%d acts on blocks)\n", t.Seeds, t.Simulated.Hours(), t.Ops, t.Acts)
+	planned := 0
+	for i := range faultKinds {
+		planned += t.Faults[faultKinds[i].name]
+	}
+	fmt.Fprintf(out, "faults: %d, of which %d began while another was on\n", planned, t.Overlaps)
+	for i := range faultKinds {
+		fmt.Fprintf(out, "  %7d %s\n", t.Faults[faultKinds[i].name], faultKinds[i].name)
+	}
+	fmt.Fprint(out, "what they did:")
+	for i := range sim.NumFaults {
+		if n := t.Faults[i.String()]; n > 0 {
+			fmt.Fprintf(out, " %v %d;", i, n)
+		}
+	}
+	fmt.Fprintln(out, "\ncoverage:")
+	for _, what := range required {
+		fmt.Fprintf(out, "  %7d %s\n", t.Coverage[what], what)
+	}
+	for _, what := range sorted(t.Coverage) {
+		if !slices.Contains(required, what) {
+			fmt.Fprintf(out, "  %7d %s (not required)\n", t.Coverage[what], what)
+		}
+	}
+	for _, what := range t.Missing() {
+		fmt.Fprintf(out, "MISSING after %d seeds: %s\n", t.Seeds, what)
+	}
+	fmt.Fprintf(out, "checks that gave up: %d\nviolations: %d seeds\n", t.GaveUp, len(t.Failed))
+	if len(t.Failed) > 0 {
+		var list []string
+		for _, rep := range t.Failed {
+			list = append(list, fmt.Sprint(rep.Plan.Seed))
+		}
+		fmt.Fprintf(out, "failed: %s\n", strings.Join(list, " "))
+	}
+	fmt.Fprintf(out, "simulated seconds per second: %.0f on one processor, %.0f together; %.2f s a seed\n",
+		t.Simulated.Seconds()/max(t.Busy.Seconds(), 1e-9), t.Simulated.Seconds()/max(t.Real.Seconds(), 1e-9), t.Busy.Seconds()/float64(max(t.Seeds, 1)))
+}

@@ -1,0 +1,154 @@
+package sim
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"holdfast/osd/store"
+)
+
+// Config is what a seed runs on. Each field is drawn from the weighted lines below.
+type Config struct {
+	Name     []string // the lines that were drawn
+	Replicas int
+	MinSize  int
+	PGs      int
+	Store    store.Config
+	Sector   int
+	DiskSize int64
+	LockTime time.Duration
+	OutTime  time.Duration
+	Monitors int
+	Depth    int
+	Parallel int // operations that a client has under way at once
+	Faults   int
+	Longest  time.Duration // of a fault
+	Images   int
+	Objects  int // of an image
+	Gateways int // how many of the clients go through the gateway's volume layer
+	Drift    int64
+	Second   bool // a second pool, of one PG, without redundancy
+}
+
+// choice is one line of a table: how often it is drawn beside the others, and what it sets.
+type choice struct {
+	weight int
+	name   string
+	set    func(*Config)
+}
+
+// tables is the one list of configurations. An issue that adds a dimension adds a table, one that adds a case adds a line.
+var tables = [][]choice{
+	{ // redundancy: pg_size/pg_minsize
+		{2, "3/1", func(c *Config) { c.Replicas, c.MinSize = 3, 1 }},
+		{6, "3/2", func(c *Config) { c.Replicas, c.MinSize = 3, 2 }},
+		{2, "3/3", func(c *Config) { c.Replicas, c.MinSize = 3, 3 }},
+		{4, "2/1", func(c *Config) { c.Replicas, c.MinSize = 2, 1 }},
+		{2, "2/2", func(c *Config) { c.Replicas, c.MinSize = 2, 2 }},
+		{1, "1/1", func(c *Config) { c.Replicas, c.MinSize = 1, 1 }},
+	},
+	{ // number of PGs
+		{2, "1 PG", func(c *Config) { c.PGs = 1 }},
+		{4, "3 PGs", func(c *Config) { c.PGs = 3 }},
+		{4, "6 PGs", func(c *Config) { c.PGs = 6 }},
+		{1, "16 PGs", func(c *Config) { c.PGs = 16 }},
+	},
+	{ // object and granule
+		{5, "128k/4k", func(c *Config) { c.Store.BlockSize, c.Store.Granularity = 128<<10, 4096 }},
+		{4, "32k/4k", func(c *Config) { c.Store.BlockSize, c.Store.Granularity = 32<<10, 4096 }},
+		{2, "64k/512", func(c *Config) { c.Store.BlockSize, c.Store.Granularity = 64<<10, 512 }},
+		{1, "64k/8k", func(c *Config) { c.Store.BlockSize, c.Store.Granularity = 64<<10, 8192 }},
+	},
+	{ // journal
+		{3, "smallest journal", func(c *Config) { c.Store.JournalSize = max(256<<10, 8*(int64(c.Store.BlockSize)+64<<10)) }},
+		{3, "2M journal", func(c *Config) { c.Store.JournalSize = 2 << 20 }},
+		{1, "8M journal", func(c *Config) { c.Store.JournalSize = 8 << 20 }},
+	},
+	{ // checksums
+		{6, "crc32c", func(c *Config) { c.Store.ChecksumType = store.ChecksumCRC32C }},
+		{1, "no checksums", func(c *Config) { c.Store.ChecksumType = store.ChecksumNone }},
+	},
+	{ // disks: room for everything, or for little more than that
+		{8, "large disks", func(c *Config) { c.DiskSize = 40 << 20 }},
+		{1, "small disks", func(c *Config) {
+			c.DiskSize = 4<<20 + c.Store.JournalSize + int64(c.Store.BlockSize)*48
+		}},
+	},
+	{ // images and their size
+		{2, "1 image of 2 objects", func(c *Config) { c.Images, c.Objects = 1, 2 }},
+		{4, "2 images of 4 objects", func(c *Config) { c.Images, c.Objects = 2, 4 }},
+		{2, "2 images of 10 objects", func(c *Config) { c.Images, c.Objects = 2, 10 }},
+	},
+	{ // pg_lock_time
+		{6, "lock 1.5 s", func(c *Config) { c.LockTime = 1500 * time.Millisecond }},
+		{2, "lock 0.6 s", func(c *Config) { c.LockTime = 600 * time.Millisecond }},
+		{1, "lock 4 s", func(c *Config) { c.LockTime = 4 * time.Second }},
+	},
+	{ // osd_out_time
+		{5, "no out", func(c *Config) { c.OutTime = 600 * time.Second }},
+		{3, "out after 8 s", func(c *Config) { c.OutTime = 8 * time.Second }},
+	},
+	{ // monitors
+		{3, "1 monitor", func(c *Config) { c.Monitors = 1 }},
+		{1, "2 monitors", func(c *Config) { c.Monitors = 2 }},
+		{2, "3 monitors", func(c *Config) { c.Monitors = 3 }},
+	},
+	{ // recovery_queue_depth
+		{2, "recovery 1", func(c *Config) { c.Depth = 1 }},
+		{2, "recovery 4", func(c *Config) { c.Depth = 4 }},
+	},
+	{ // operations of a client at once
+		{1, "depth 1", func(c *Config) { c.Parallel = 1 }},
+		{4, "depth 4", func(c *Config) { c.Parallel = 4 }},
+		{2, "depth 8", func(c *Config) { c.Parallel = 8 }},
+	},
+	{ // who the clients are
+		{2, "no gateway", func(c *Config) { c.Gateways = 0 }},
+		{3, "1 gateway", func(c *Config) { c.Gateways = 1 }},
+		{2, "2 gateways", func(c *Config) { c.Gateways = 2 }},
+	},
+	{ // intensity
+		{5, "8 faults", func(c *Config) { c.Faults, c.Longest = 8, 12*time.Second }},
+		{3, "14 faults", func(c *Config) { c.Faults, c.Longest = 14, 6*time.Second }},
+		{2, "24 faults", func(c *Config) { c.Faults, c.Longest = 24, 3*time.Second }},
+	},
+	{ // clocks: how much faster or slower each host's is at most, parts per million; pg_lock_time allows for 10 %
+		{4, "clocks agree", func(c *Config) { c.Drift = 0 }},
+		{3, "clocks drift 0.02 %", func(c *Config) { c.Drift = 200 }},
+		{2, "clocks drift 4 %", func(c *Config) { c.Drift = 40000 }},
+	},
+	{ // pools
+		{4, "1 pool", func(c *Config) { c.Second = false }},
+		{1, "2 pools", func(c *Config) { c.Second = true }},
+	},
+}
+
+// drawConfig draws a line of each table.
+func drawConfig(rng *rand.Rand) Config {
+	var c Config
+	for _, t := range tables {
+		line := &t[draw(rng, len(t), func(i int) int { return t[i].weight })]
+		line.set(&c)
+		c.Name = append(c.Name, line.name)
+	}
+	return c
+}
+
+// draw is a number below n, by weight.
+func draw(rng *rand.Rand, n int, weight func(int) int) int {
+	sum := 0
+	for i := range n {
+		sum += weight(i)
+	}
+	k := rng.IntN(sum)
+	for i := range n {
+		if k -= weight(i); k < 0 {
+			return i
+		}
+	}
+	panic("unreachable")
+}
+
+func (c *Config) String() string { return fmt.Sprintf("%s", strings.Join(c.Name, ", ")) }

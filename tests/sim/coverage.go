@@ -1,0 +1,106 @@
+package sim
+
+import (
+	"errors"
+	"maps"
+	"slices"
+
+	"holdfast/core/client"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/registry"
+	"holdfast/frontends/volume"
+	"holdfast/osd/store"
+)
+
+type (
+	registryRevision = registry.Revision
+)
+
+// required is what every 500 seeds must have come across; a count of 0 means that the faults or the operations do not reach it any more.
+var required = []string{
+	"lost reply answered from a pair", "retry joined the first try", "primary changed", "primary changed with writes in flight", "REPLACE", "tombstone written", "tombstone trimmed",
+	"fence complete", "fence hit", "lock ran out", "torn write found at a start", "write lost at a power failure", "void", "request waited for its object to be recovered",
+	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
+	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered",
+}
+
+// collect adds up what an OSD process counted; it is called once in its life, at its end.
+func (m *member) collect() {
+	n := m.n
+	if n.counted == n.boots || n.Store == nil {
+		return
+	}
+	n.counted = n.boots
+	c := m.r.report.Coverage
+	st := n.Store.Stats()
+	c["REPLACE"] += st.Taken[store.OpReplace]
+	c["void"] += st.Taken[store.OpVoid]
+	c["tombstone written"] += st.Taken[store.OpDelete]
+	c["tombstone trimmed"] += st.Taken[store.OpForget]
+	if n.OSD == nil {
+		return
+	}
+	e := n.OSD.Events()
+	c["lost reply answered from a pair"] += e.PairAnswers
+	c["retry joined the first try"] += e.Joined
+	c["primary changed with writes in flight"] += e.Interrupted
+	c["lock ran out"] += e.Lapsed
+	c["fence hit"] += e.Fenced
+	c["request waited for its object to be recovered"] += e.Blocked
+	c["read waited for the commit of its version"] += e.ReadWaits
+	c["copy repaired on read"] += e.Repaired
+	c["deadline passed"] += e.Late
+	c["no space"] += e.Full
+	c["object recovered"] += n.OSD.RecoveryStat().Objects
+}
+
+// collect adds up what a client counted.
+func (p *process) collect() {
+	if p.c == nil {
+		return
+	}
+	p.s.r.report.Coverage["client answered another time"] += p.c.Stats.Retries
+}
+
+// coverErr counts how operations end that do not succeed.
+func (r *run) coverErr(err error) {
+	for _, e := range []struct {
+		err  error
+		what string
+	}{{client.ErrFenced, "operation ended fenced"}, {client.ErrExpired, "operation ended late"}, {client.ErrNoSpace, "no space"}, {volume.ErrFenced, "operation ended fenced"},
+		{volume.ErrExpired, "operation ended late"}, {volume.ErrNoSpace, "no space"}} {
+		if errors.Is(err, e.err) {
+			r.cover(e.what)
+		}
+	}
+}
+
+// operator runs f on the operator's loop.
+func (r *run) operator(f func()) { r.admin.Loop().Post(&loop.Task{Run: f}) }
+
+// scribble writes an object of a passing image, then calls done.
+func (r *run) scribble(id layout.Inode, done func()) {
+	s := r.admin.NewSession(nil)
+	ref := r.admin.Loop().Alloc(16 << 10)
+	op := &client.Op{Kind: client.Write, Session: s, Inode: id, Offset: uint64(r.plan.Config.Store.BlockSize) - 8<<10, Len: 16 << 10}
+	op.Pieces = []client.Piece{{Ref: ref, Len: 16 << 10}}
+	op.Done = func(*client.Op) {
+		ref.Release()
+		s.Close(nil)
+		done()
+	}
+	r.admin.Submit(op)
+}
+
+// missing is what was to be come across and was not.
+func missing(coverage map[string]uint64) (list []string) {
+	for _, what := range required {
+		if coverage[what] == 0 {
+			list = append(list, what)
+		}
+	}
+	return list
+}
+
+func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

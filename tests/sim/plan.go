@@ -1,0 +1,193 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// What a seed is at least (DESIGN section 13).
+const (
+	seedTime   = 60 * time.Second
+	seedOSDs   = 5
+	seedOps    = 1000
+	seedSlots  = 3               // clients
+	faultsFrom = 3 * time.Second // the first operations run undisturbed
+	faultsTo   = 46 * time.Second
+)
+
+// Plan is everything that a seed decides in advance, so that a shorter one can be tried: what happens in the run itself (latencies, crashes) the world draws from the same seed.
+type Plan struct {
+	Seed   uint64
+	Config Config
+	Ops    []PlannedOp
+	Faults []PlannedFault
+}
+
+// opKind is what a planned operation does.
+type opKind uint8
+
+const (
+	opWrite opKind = iota
+	opRead
+	opZero
+	opTrim
+	opDelete  // of a whole object
+	opCompare // compare-and-write of one block
+	opCAS     // read a granule, write it if the object has still that version
+	opFlush
+	opExtents
+)
+
+var opNames = [...]string{"write", "read", "zero", "trim", "delete", "compare-and-write", "cas", "flush", "extents"}
+
+func (k opKind) String() string { return opNames[k] }
+
+// PlannedOp is one operation of a client.
+type PlannedOp struct {
+	ID    uint32 // what it writes; from 1
+	Slot  int
+	At    time.Duration
+	Kind  opKind
+	Image int
+	Off   uint64
+	Len   uint64
+	Guess bool // of opCompare: with the expectation of what was seen last
+}
+
+// PlannedFault is one fault: it begins At and ends For later. What A, B and N mean depends on the kind.
+type PlannedFault struct {
+	ID   int
+	At   time.Duration
+	For  time.Duration
+	Kind *faultKind
+	A, B int
+	N    uint64
+}
+
+func (f *PlannedFault) String() string {
+	return fmt.Sprintf("fault %d: %s at %v for %v (%d, %d, %d)", f.ID, f.Kind.name, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond), f.A, f.B, f.N)
+}
+
+// opMix is how often each operation is drawn.
+var opMix = []struct {
+	weight int
+	draw   func(o *PlannedOp, c *Config, rng *rand.Rand)
+}{
+	{26, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opWrite; blocks(o, c, rng, 4) }},
+	{6, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opWrite; sectors(o, c, rng) }},
+	{4, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opWrite; across(o, c, rng) }},
+	{2, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opWrite; object(o, c, rng) }},
+	{28, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opRead; blocks(o, c, rng, 6) }},
+	{3, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opRead; sectors(o, c, rng) }},
+	{3, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opRead; across(o, c, rng) }},
+	{3, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opZero; blocks(o, c, rng, 4) }},
+	{1, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opZero; sectors(o, c, rng) }},
+	{3, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opTrim; blocks(o, c, rng, 4) }},
+	{1, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opTrim; object(o, c, rng) }},
+	{4, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opDelete; object(o, c, rng) }},
+	{6, func(o *PlannedOp, c *Config, rng *rand.Rand) {
+		o.Kind, o.Guess = opCompare, rng.IntN(4) != 0
+		blocks(o, c, rng, 1)
+	}},
+	{4, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opCAS; granule(o, c, rng) }},
+	{2, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opFlush }},
+	{1, func(o *PlannedOp, c *Config, rng *rand.Rand) { o.Kind = opExtents; object(o, c, rng) }},
+}
+
+const blockSize = 4096 // of the checker
+
+// hot draws a place: half of all operations fall on the first object, half of those on its first eight blocks.
+func hot(o *PlannedOp, c *Config, rng *rand.Rand) (first, perObject uint64) {
+	perObject = uint64(c.Store.BlockSize) / blockSize
+	o.Image = rng.IntN(c.Images)
+	switch rng.IntN(4) {
+	case 0:
+		return rng.Uint64N(min(8, perObject)), perObject
+	case 1:
+		return rng.Uint64N(perObject), perObject
+	}
+	return rng.Uint64N(perObject * uint64(c.Objects)), perObject
+}
+
+func blocks(o *PlannedOp, c *Config, rng *rand.Rand, most uint64) {
+	first, per := hot(o, c, rng)
+	o.Off = first * blockSize
+	o.Len = min(1+rng.Uint64N(most), per*uint64(c.Objects)-first) * blockSize
+}
+
+func sectors(o *PlannedOp, c *Config, rng *rand.Rand) {
+	first, per := hot(o, c, rng)
+	o.Off = first*blockSize + 512*rng.Uint64N(8)
+	o.Len = min(512*(1+rng.Uint64N(12)), per*uint64(c.Objects)*blockSize-o.Off)
+}
+
+func across(o *PlannedOp, c *Config, rng *rand.Rand) {
+	_, per := hot(o, c, rng)
+	border := per * (1 + rng.Uint64N(uint64(c.Objects)-1))
+	before, after := 1+rng.Uint64N(min(per, 6)), 1+rng.Uint64N(min(per, 6))
+	o.Off, o.Len = (border-before)*blockSize, (before+after)*blockSize
+}
+
+func object(o *PlannedOp, c *Config, rng *rand.Rand) {
+	first, per := hot(o, c, rng)
+	o.Off, o.Len = first/per*per*blockSize, per*blockSize
+}
+
+func granule(o *PlannedOp, c *Config, rng *rand.Rand) {
+	first, _ := hot(o, c, rng)
+	g := max(uint64(c.Store.Granularity), blockSize)
+	o.Off, o.Len = first*blockSize/g*g, g
+}
+
+// NewPlan draws a seed's plan.
+func NewPlan(seed uint64) *Plan {
+	rng := rand.New(rand.NewPCG(seed, 0x706c616e))
+	p := &Plan{Seed: seed, Config: drawConfig(rng)}
+	c := &p.Config
+	for i := range seedOps {
+		o := PlannedOp{ID: uint32(i + 1), Slot: rng.IntN(seedSlots), At: time.Duration(rng.Int64N(int64(seedTime - 10*time.Second)))}
+		opMix[draw(rng, len(opMix), func(i int) int { return opMix[i].weight })].draw(&o, c, rng)
+		p.Ops = append(p.Ops, o)
+	}
+	slices.SortFunc(p.Ops, func(a, b PlannedOp) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.ID, b.ID)) })
+	for i := range c.Faults {
+		f := PlannedFault{At: faultsFrom + time.Duration(rng.Int64N(int64(faultsTo-faultsFrom)))}
+		f.For = 50*time.Millisecond + time.Duration(rng.Int64N(int64(c.Longest)))
+		if i%4 == 1 { // begins while the one before is on
+			b := &p.Faults[i-1]
+			f.At = b.At + time.Duration(rng.Int64N(int64(b.For)))
+		}
+		f.Kind = &faultKinds[draw(rng, len(faultKinds), func(i int) int {
+			if k := &faultKinds[i]; k.fits == nil || k.fits(c) {
+				return k.weight
+			}
+			return 0
+		})]
+		f.A = rng.IntN(seedOSDs)
+		f.B = (f.A + 1 + rng.IntN(seedOSDs-1)) % seedOSDs
+		f.N = rng.Uint64()
+		p.Faults = append(p.Faults, f)
+	}
+	slices.SortStableFunc(p.Faults, func(a, b PlannedFault) int { return cmp.Compare(a.At, b.At) })
+	for i := range p.Faults {
+		p.Faults[i].ID = i + 1
+	}
+	return p
+}
+
+// Overlapping is how many faults begin while another is on.
+func (p *Plan) Overlapping() int {
+	n := 0
+	for i := range p.Faults {
+		for j := range i {
+			if p.Faults[j].At+p.Faults[j].For > p.Faults[i].At {
+				n++
+				break
+			}
+		}
+	}
+	return n
+}

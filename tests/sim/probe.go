@@ -1,0 +1,124 @@
+package sim
+
+import (
+	"encoding/json"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/osd/primary"
+)
+
+// probe watches one OSD process for the invariants of DESIGN section 6.
+type probe struct {
+	r     *run
+	n     *Node
+	boots uint64 // of its process
+}
+
+var _ primary.Probe = (*probe)(nil)
+
+// reign is who serves a PG: the last that began to.
+type reign struct {
+	interval layout.Interval
+	osd      layout.OSDNum
+	boots    uint64
+	members  []layout.OSDNum
+}
+
+// Serving checks that the interval is in the registry as activated, with these members, and is above every other that served.
+func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layout.OSDNum) {
+	r := b.r
+	r.logf("osd%d serves pg %v in interval %d with %v", b.n.Num, pg, interval, members)
+	rec := r.record(pg)
+	switch {
+	case rec == nil || rec.Activated < interval:
+		r.fail("OSD %d serves PG %v in interval %d, which the registry does not have as activated: %+v", b.n.Num, pg, interval, rec)
+	case rec.Activated == interval:
+		set := rec.Sets[len(rec.Sets)-1].Members
+		same := len(set) == len(members)
+		for i := range set {
+			same = same && set[i].OSD == members[i]
+		}
+		if !same {
+			r.fail("OSD %d serves PG %v in interval %d with %v, the registry says %v", b.n.Num, pg, interval, members, set)
+		}
+	}
+	if last := r.probes[pg]; last != nil {
+		if last.interval >= interval {
+			r.fail("OSD %d serves PG %v in interval %d after OSD %d has served it in %d", b.n.Num, pg, interval, last.osd, last.interval)
+		}
+		if last.osd != b.n.Num {
+			r.cover("primary changed")
+		}
+	}
+	r.probes[pg] = &reign{interval, b.n.Num, b.boots, members}
+	r.cover("interval served")
+}
+
+// Stopped is the end of a reign.
+func (b *probe) Stopped(pg layout.PGID, interval layout.Interval) {
+	b.r.logf("osd%d serves pg %v no more in interval %d", b.n.Num, pg, interval)
+}
+
+// allowed checks that nobody else has begun to serve, by true time, and that no member has given its grant to a later interval.
+func (b *probe) allowed(pg layout.PGID, interval layout.Interval, what string) {
+	r := b.r
+	last := r.probes[pg]
+	if last == nil || last.interval != interval || last.osd != b.n.Num || last.boots != b.boots {
+		r.fail("OSD %d answers a %s for PG %v in interval %d while %+v serves", b.n.Num, what, pg, interval, last)
+		return
+	}
+	for _, osd := range last.members {
+		m := r.nodes[int(osd)-1]
+		if m.down || m.n.Store == nil {
+			continue
+		}
+		if rec, ok := m.n.Store.PG(pg); ok && rec.Interval > interval {
+			r.fail("OSD %d answers a %s for PG %v in interval %d, but its member OSD %d has granted interval %d", b.n.Num, what, pg, interval, osd, rec.Interval)
+		}
+	}
+}
+
+// Read is the answer to a read.
+func (b *probe) Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version) {
+	b.allowed(pg, interval, "read")
+}
+
+// Changed is the acknowledgement of a change.
+func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session uint64, repeated bool) {
+	r := b.r
+	b.allowed(pg, interval, "change")
+	if r.fenced[session>>cluster.SessionBits] {
+		r.fail("OSD %d acknowledges a change of object %v to session %x, which was fenced before", b.n.Num, object, session)
+	}
+	if repeated {
+		return
+	}
+	if last := r.versions[object]; version <= last {
+		r.fail("OSD %d acknowledges version %x of object %v after version %x was acknowledged", b.n.Num, version, object, last)
+	}
+	r.versions[object] = version
+	r.acks++
+	if r.durableDue() {
+		r.checkDurable(pg, object, version)
+	}
+}
+
+// record is a PG's record as the registry holds it, nil when there is none.
+func (r *run) record(pg layout.PGID) *cluster.PGRecord {
+	key := cluster.PGRecordKey(pg)
+	for _, kv := range r.c.Reg.Dump() {
+		if kv.Key == key {
+			return r.decodeRecord(kv.Value)
+		}
+	}
+	return nil
+}
+
+func (r *run) decodeRecord(value []byte) *cluster.PGRecord {
+	rec := &cluster.PGRecord{}
+	if err := json.Unmarshal(value, rec); err != nil {
+		r.fail("a PG's record cannot be read: %v", err)
+	}
+	return rec
+}

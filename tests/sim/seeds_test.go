@@ -1,0 +1,26 @@
+package sim
+
+import (
+	"os"
+	"strconv"
+	"testing"
+)
+
+// TestSeeds runs the first seeds; `make test` runs many more with `make sim`, and HOLDFAST_TEST_SEEDS says how many here.
+func TestSeeds(t *testing.T) {
+	n := 20
+	if v := os.Getenv("HOLDFAST_TEST_SEEDS"); v != "" {
+		n, _ = strconv.Atoi(v)
+	}
+	var list []uint64
+	for i := range n {
+		list = append(list, uint64(i+1))
+	}
+	totals := RunSeeds(list, 0, nil)
+	totals.Print(t.Output())
+	for _, rep := range totals.Failed {
+		for _, v := range rep.Violations {
+			t.Errorf("%s: %s", rep.Summary(), v)
+		}
+	}
+}

@@ -1,0 +1,96 @@
+// Command simulate runs seeds of the simulator (tests/sim), replays one with a readable event log, or shortens one that fails. The Makefile's sim and sim-shrink call it.
+package main
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	sim "holdfast/tests/sim"
+)
+
+func main() {
+	seeds := flag.Int("seeds", 0, "run so many seeds")
+	from := flag.Uint64("from", 1, "the first of them")
+	drawn := flag.Int("drawn", 0, "besides, run so many seeds drawn from the commit")
+	workers := flag.Int("workers", 0, "worlds at once [the number of processors]")
+	seed := flag.Uint64("seed", 0, "replay this seed with its event log")
+	shrink := flag.Uint64("shrink", 0, "find a shorter schedule of this seed that still fails")
+	ops := flag.String("ops", "", "with -seed: only these operations, as 1-20,33")
+	faults := flag.String("faults", "", "with -seed: only these faults; none for none")
+	level := flag.String("log", "info", "with -seed: what the processes log from this level on (debug, info, warn, error)")
+	quiet := flag.Bool("q", false, "print no line for each seed that fails while it goes on")
+	flag.Parse()
+	out := bufio.NewWriter(os.Stdout)
+	ok := true
+	switch {
+	case *seed != 0:
+		ok = replay(out, *seed, *ops, *faults, *level)
+	case *shrink != 0:
+		ok = sim.Shrink(*shrink, os.Stdout)
+	default:
+		ok = run(out, *seeds, *from, *drawn, *workers, *quiet)
+	}
+	if err := out.Flush(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		ok = false
+	}
+	if !ok {
+		os.Exit(1)
+	}
+}
+
+func run(out *bufio.Writer, n int, from uint64, drawn, workers int, quiet bool) bool {
+	var list []uint64
+	for i := range n {
+		list = append(list, from+uint64(i))
+	}
+	if drawn > 0 {
+		base, how := sim.DrawnFrom()
+		fmt.Fprintf(out, "%d seeds drawn from %s: from %d on\n", drawn, how, base)
+		for i := range drawn {
+			list = append(list, base+uint64(i))
+		}
+	}
+	t := sim.RunSeeds(list, workers, func(rep *sim.Report) {
+		if len(rep.Violations) > 0 && !quiet {
+			fmt.Printf("%s\n  %s\n", rep.Summary(), first(rep.Violations[0]))
+		}
+	})
+	t.Print(out)
+	for _, rep := range t.Failed {
+		fmt.Fprintf(out, "replay: make sim SEED=%d   shorten: make sim-shrink SEED=%d\n", rep.Plan.Seed, rep.Plan.Seed)
+	}
+	return t.OK()
+}
+
+// first is the beginning of a long text.
+func first(text string) string {
+	lines := strings.SplitN(text, "\n", 24)
+	if len(lines) == 24 {
+		lines[23] = "..."
+	}
+	return strings.Join(lines, "\n  ")
+}
+
+func replay(out *bufio.Writer, seed uint64, ops, faults, level string) bool {
+	p := sim.NewPlan(seed)
+	if err := p.Keep(ops, faults); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return false
+	}
+	l := slog.LevelInfo
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return false
+	}
+	rep := sim.RunPlan(p, out, l)
+	for _, v := range rep.Violations {
+		fmt.Fprintf(out, "violation: %s\n", v)
+	}
+	fmt.Fprintf(out, "hash %016x, %d events, %d operations, %.1f s simulated\n", rep.Hash, rep.Steps, rep.Ops, rep.Simulated.Seconds())
+	return len(rep.Violations) == 0
+}
