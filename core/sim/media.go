@@ -35,6 +35,9 @@ type cached struct {
 // write completes a write; p is copied.
 func (m *media) write(off int64, p []byte, durable bool) {
 	m.writes++
+	if len(p) == 0 {
+		return
+	}
 	m.current.write(p, off)
 	switch {
 	case m.stable == m.current:
