@@ -2,6 +2,7 @@
 # make run        a whole cluster in ./data
 # make test       everything that has to pass, at most 20 minutes on 2 cores
 # make test-loop  the parts that depend on the event loop, on the one that HOLDFAST_LOOP names (uring, portable), or on both
+# make test-cluster  every fault on real processes once
 # make test-long  the long tests, one part at a time: make test-long PART=fuzz
 # make sim        simulated clusters under faults: make sim SEEDS=100 [FROM=1]; make sim SEED=7 replays one with its event log
 # make sim-shrink a shorter schedule of a seed that still fails: make sim-shrink SEED=7
@@ -10,7 +11,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-loop test-long sim sim-test sim-shrink bench clean
+.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
@@ -44,9 +45,13 @@ lint: | go
 test-unit: | go
 	$(GO) test -race -shuffle=on -timeout 10m $(UNITS)
 
+# Every fault on real processes once; prints the longest time without I/O of each.
+test-cluster: test-setup build
+	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m -v ./tests/cluster
+
 # The tests of real processes come last and print Go's own closing lines.
-test: test-setup lint build test-unit sim-test
-	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(TESTS)
+test: test-setup lint build test-unit sim-test test-cluster
+	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -v '^holdfast/tests/cluster$$')
 
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
 
@@ -78,7 +83,8 @@ sim-shrink: | go
 sim-test: | go
 	$(SIMULATE) -seeds 400 -drawn 400
 
-# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the tests of real processes, twice).
+# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
+# real processes), model (400 random sequences on real clusters); ROUNDS changes these numbers.
 PART ?= all
 FUZZTIME ?= 30s
 

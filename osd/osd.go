@@ -40,6 +40,8 @@ type Options struct {
 	LeaseTime     time.Duration // life of the registry lease [5 s]
 	LockTime      time.Duration // T, how long a grant lasts [1.5 s]
 	StatsInterval time.Duration // between writes of statistics [30 s]
+	// StrangerTime is how long an instance that is not registered is remembered after we have first met it: a tool that is not registered may wait so long for an answer. [1 h]
+	StrangerTime  time.Duration
 	RecoveryDepth int           // recovery_queue_depth [1]
 	Peer          peer.Options  // times and limits of connections; identity is filled in
 	Probe         primary.Probe // of the simulator; nil
@@ -58,6 +60,7 @@ func (o *Options) fill(l loop.Loop) {
 	def(&o.LeaseTime, 5*time.Second)
 	def(&o.LockTime, 1500*time.Millisecond)
 	def(&o.StatsInterval, 30*time.Second)
+	def(&o.StrangerTime, time.Hour)
 	if o.RecoveryDepth == 0 {
 		o.RecoveryDepth = 1
 	}
@@ -87,13 +90,14 @@ type OSD struct {
 	leaseUp  bool // osd/state is ours under the present lease
 	identity *cluster.OSDIdentity
 
-	pgs      map[layout.PGID]*pgRun
-	peers    map[layout.OSDNum]*peerRun
-	shards   map[layout.PoolID]*shard
-	fences   fences
-	stopping bool
-	stopped  func()
-	failed   bool
+	pgs       map[layout.PGID]*pgRun
+	peers     map[layout.OSDNum]*peerRun
+	shards    map[layout.PoolID]*shard
+	fences    fences
+	strangers map[uint64]loop.Instant // instances with pairs in our store that are not registered, and since when
+	stopping  bool
+	stopped   func()
+	failed    bool
 
 	retry   loop.Timer
 	stats   loop.Timer

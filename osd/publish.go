@@ -91,6 +91,7 @@ func (s *OSD) publishStats() {
 		}
 	})
 	s.recordSequence(func() {})
+	s.endStrangers()
 	s.stray.look(s)
 }
 

@@ -133,6 +133,31 @@ func (s *OSD) endSessions(prev, next *cluster.Snapshot) {
 	}
 }
 
+// endStrangers forgets the pairs of instances that have not been registered for StrangerTime as far as we have seen: they ended while we were not running, or never registered. It is
+// called now and then.
+func (s *OSD) endStrangers() {
+	now := s.l.Now()
+	for _, g := range s.Snapshot().Gateways.All() {
+		delete(s.strangers, g.Instance)
+	}
+	seen := map[uint64]loop.Instant{}
+	s.o.Store.EndSessions(func(id uint64) bool {
+		instance := id >> cluster.SessionBits
+		for _, g := range s.Snapshot().Gateways.All() {
+			if g.Instance == instance {
+				return false
+			}
+		}
+		since, ok := s.strangers[instance]
+		if !ok {
+			since = now
+		}
+		seen[instance] = since
+		return now.Sub(since) >= s.o.StrangerTime
+	})
+	s.strangers = seen
+}
+
 // shard is whether the store's list of a pool's objects by PG is built.
 type shard struct {
 	want    store.Sharding

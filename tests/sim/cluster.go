@@ -45,6 +45,7 @@ type Options struct {
 	OutTime  time.Duration // osd_out_time
 	LockTime time.Duration // pg_lock_time
 	Confirm  bool          // lock_confirm
+	Stranger time.Duration // osd.Options.StrangerTime
 	Monitors int           // [1]
 	Store    store.Config  // what disks are formatted with; the pool has the same block size and granularity
 	Depth    int           // recovery_queue_depth [4]
@@ -261,7 +262,7 @@ func (n *Node) Start() {
 		o, err := osd.Start(l, osd.Options{
 			Num: n.Num, Instance: instance, Host: n.name(), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", n.Num)}}, Key: c.Key,
 			Registry: reg, Store: st, Fatal: fatal, RecoveryDepth: c.O.Depth,
-			LockTime: c.O.LockTime, Probe: probe,
+			StrangerTime: c.O.Stranger, LockTime: c.O.LockTime, Probe: probe,
 		})
 		if err != nil {
 			c.T.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"holdfast/core/client"
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/sim"
@@ -19,7 +20,7 @@ import (
 const (
 	answersWithin = 60 * time.Second  // every operation is answered
 	cleanWithin   = 150 * time.Second // everything is clean; a primary that gave its PG back is passed over for 30 s of it
-	quietWithin   = 100 * time.Second // nothing is left of what has finished; OSDs keep the pairs of a client that has ended for a minute
+	quietWithin   = 140 * time.Second // nothing is left of what has finished; OSDs keep the pairs of a client that has ended for a minute
 )
 
 // finish ends the faults and checks what must be true then.
@@ -159,6 +160,7 @@ func (r *run) quiet() {
 		r.fail("%d clients do not close", closing)
 		return
 	}
+	r.put(cluster.GatewayKey("operator"), nil)
 	left := ""
 	rest := func() bool {
 		left = r.leftOver()
@@ -194,7 +196,7 @@ func (p *process) close(done func()) {
 // leftOver says what has not gone yet that must.
 func (r *run) leftOver() string {
 	if !r.clean() {
-		return "not every PG is clean"
+		return "not every PG is clean: " + r.c.describe()
 	}
 	for _, m := range r.nodes {
 		n := m.n

@@ -147,7 +147,7 @@ func (r *run) setUp(level slog.Level) {
 	c := &r.plan.Config
 	o := Options{
 		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
-		LockTime: c.LockTime, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
+		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
 		Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
 	}
 	if c.Store.Granularity < 4096 {
@@ -180,6 +180,7 @@ func (r *run) setUp(level slog.Level) {
 	co := client.Defaults()
 	co.Registry, co.Key, co.Instance = r.c.open(l), r.c.Key, 900
 	r.admin = client.New(l, co)
+	r.put(cluster.GatewayKey("operator"), cluster.Value(&cluster.Gateway{Instance: 900, Host: "operator"}))
 	var id cluster.ClusterID
 	id.ID[0] = 7
 	r.put(cluster.KeyClusterID, cluster.Value(&id))
