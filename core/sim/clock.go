@@ -24,13 +24,12 @@ func (c *clock) at(t loop.Instant) loop.Instant {
 
 // when is the first world moment, not before c.world, at which the local clock shows t or more.
 func (c *clock) when(t loop.Instant) loop.Instant {
-	w := c.world + max(0, t-c.local)
+	d := int64(max(0, t-c.local))
 	if c.ppm == 0 {
-		return w
+		return c.world + loop.Instant(d)
 	}
-	for range 8 { // each round leaves ppm/1e6 of the error
-		w = max(c.world, w+t-c.at(w))
-	}
+	rate := 1_000_000 + c.ppm
+	w := c.world + loop.Instant(max(0, d/rate*1_000_000+d%rate*1_000_000/rate-4_000_000/rate)) // at rounds down twice
 	for c.at(w) < t {
 		w++
 	}
