@@ -63,6 +63,17 @@ func (s *OSD) Valid(osd layout.OSDNum) bool {
 	return p != nil && s.l.Now() < p.until
 }
 
+// Confirm asks an OSD whether its grants to us are in force, with the next renewal that is sent.
+func (s *OSD) Confirm(osd layout.OSDNum, done func(bool)) {
+	p := s.peer(osd)
+	if !s.hub.Connected(osd) {
+		done(false)
+		return
+	}
+	p.waiting = append(p.waiting, done)
+	p.renew()
+}
+
 // granted notes a new grant; done is called once a renewal has confirmed it.
 func (p *peerRun) granted(pg layout.PGID, interval layout.Interval, done func(bool)) {
 	p.pgs[pg] = heldGrant{interval: interval, since: p.s.l.Now()}
@@ -126,6 +137,9 @@ func (p *peerRun) renewed() {
 	for _, f := range done {
 		f(ok)
 	}
+	if p.inFlight == nil {
+		p.inFlight = done[:0]
+	}
 	if p.again {
 		p.renew()
 	}
@@ -152,8 +166,18 @@ func (p *peerRun) lapsed(why string) {
 	}
 	p.until, p.revision = 0, 0
 	p.pgs = map[layout.PGID]heldGrant{}
+	p.fail()
 	for _, r := range p.s.sortedPGs() {
 		r.lost(p.osd, false)
+	}
+}
+
+// fail answers those who wait for a renewal: there will be none that counts.
+func (p *peerRun) fail() {
+	list := append(p.inFlight, p.waiting...)
+	p.inFlight, p.waiting = nil, nil
+	for _, f := range list {
+		f(false)
 	}
 }
 
@@ -221,6 +245,7 @@ func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
 		p.until = 0
 		p.pgs = map[layout.PGID]heldGrant{}
 		p.revision = 0
+		p.fail()
 	}
 	for _, r := range s.sortedPGs() {
 		r.lost(osd, false)

@@ -43,6 +43,7 @@ type Options struct {
 	// StrangerTime is how long an instance that is not registered is remembered after we have first met it: a tool that is not registered may wait so long for an answer. [1 h]
 	StrangerTime  time.Duration
 	RecoveryDepth int           // recovery_queue_depth [1]
+	LockConfirm   bool          // members confirm their grants before each read is answered
 	Peer          peer.Options  // times and limits of connections; identity is filled in
 	Probe         primary.Probe // of the simulator; nil
 
@@ -126,7 +127,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	po := o.Peer
 	po.Self, po.Instance, po.Key, po.AllowLegacy, po.Config, po.Log = o.Num, o.Instance, o.Key, o.AllowLegacy, s.config, s.log
 	s.hub = peer.New(l, po, s)
-	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth, Probe: o.Probe})
+	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth, LockConfirm: o.LockConfirm, Probe: o.Probe})
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
 	s.renewal.Fire = s.renewAll

@@ -50,6 +50,9 @@ func (o *op) change() {
 			return
 		}
 		q.Table.Close(obj)
+		if !o.isSure() {
+			return
+		}
 		o.conflict(uint64(current))
 		return
 	}
@@ -59,6 +62,9 @@ func (o *op) change() {
 			return
 		}
 		q.Table.Close(obj)
+		if !o.isSure() {
+			return
+		}
 		o.reply(0)
 		return
 	}

@@ -23,6 +23,8 @@ type Host interface {
 	Snapshot() *cluster.Snapshot
 	// Valid reports whether the OSD's grant to us is in force now, by our clock.
 	Valid(osd layout.OSDNum) bool
+	// Confirm asks the OSD whether its grants to us are in force; ok is its answer, given after the question was put.
+	Confirm(osd layout.OSDNum, done func(ok bool))
 	// Lost says that a member of a PG failed us: the interval must end. full says that it refuses writes for lack of space.
 	Lost(pg layout.PGID, osd layout.OSDNum, full bool)
 	// Fenced reports whether a session's requests are refused.
@@ -36,7 +38,9 @@ type Options struct {
 	Self          layout.OSDNum
 	Instance      uint64
 	RecoveryDepth int // Tuning.RecoveryDepth at first
-	Probe         Probe
+	// LockConfirm has every member confirm its grant before a client is told something that only our own copy says: the clock may have stood still since the last renewal.
+	LockConfirm bool
+	Probe       Probe
 }
 
 // Primary is the request execution of one OSD.

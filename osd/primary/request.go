@@ -33,6 +33,8 @@ type op struct {
 	calls  []*call
 	left   int // members that have not answered
 	failed bool
+	sure   bool // the members have confirmed their grants since the request came
+	unsure func(ok bool)
 	joined *op // requests repeated by the client while the first try is under way
 	next   *op
 
@@ -53,6 +55,7 @@ func (p *Primary) get() *op {
 		o = &op{p: p}
 		o.waiter.Wake = o.admit
 		o.sop.Done = func(*store.Op) { o.stored() }
+		o.unsure = o.confirmed
 		o.ch.Owner, o.ch.Committed = o, o.committed
 	} else {
 		p.free, o.next = o.next, nil
@@ -69,7 +72,7 @@ func (p *Primary) put(o *op) {
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
-	o.q, o.r, o.joined, o.failed = nil, nil, nil, false
+	o.q, o.r, o.joined, o.failed, o.sure = nil, nil, nil, false, false
 	o.next, p.free = p.free, o
 }
 
@@ -269,6 +272,9 @@ func (o *op) readDone() {
 		o.waiter.Wake = o.readDoneAgain
 		return
 	}
+	if !o.isSure() {
+		return
+	}
 	m := wire.ReadWriteReply{Op: wire.OpRead, Retval: int64(o.len), Version: uint64(o.sop.State.Version)}
 	if o.sop.State.Flags&store.Tombstone != 0 {
 		m.Version = 0
@@ -287,6 +293,39 @@ func (o *op) readDone() {
 	o.dropData()
 	p.count(o, o.len)
 	p.put(o)
+}
+
+// isSure reports whether our own copy may speak. If that has to be confirmed by the members, it asks them all: an interval without us needs only some of them. The operation then goes on by
+// itself.
+func (o *op) isSure() bool {
+	p, q := o.p, o.q
+	if !p.o.LockConfirm || o.sure || len(q.others) == 0 {
+		return true
+	}
+	o.left, o.failed = len(q.others), false
+	for _, osd := range q.others {
+		p.host.Confirm(osd, o.unsure)
+	}
+	return false
+}
+
+// confirmed is one member's answer. After the last the operation looks at what it was about to say again.
+func (o *op) confirmed(ok bool) {
+	o.failed = o.failed || !ok
+	if o.left--; o.left > 0 {
+		return
+	}
+	failed := o.failed
+	o.failed, o.sure = false, true
+	switch {
+	case failed:
+		o.dropData()
+		o.p.refuse(o, wire.EPIPE)
+	case o.code == wire.OpRead:
+		o.readDone()
+	default:
+		o.admit()
+	}
 }
 
 func (o *op) readDoneAgain() {

@@ -262,7 +262,7 @@ func (n *Node) Start() {
 		o, err := osd.Start(l, osd.Options{
 			Num: n.Num, Instance: instance, Host: n.name(), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", n.Num)}}, Key: c.Key,
 			Registry: reg, Store: st, Fatal: fatal, RecoveryDepth: c.O.Depth,
-			StrangerTime: c.O.Stranger, LockTime: c.O.LockTime, Probe: probe,
+			StrangerTime: c.O.Stranger, LockTime: c.O.LockTime, LockConfirm: c.O.Confirm, Probe: probe,
 		})
 		if err != nil {
 			c.T.Fatal(err)
