@@ -1,0 +1,160 @@
+package sim
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+)
+
+// pair is a cluster of two OSDs in which OSD 2 has gone on alone since etcd was backed up: only its disk has the newest content. Both OSDs are down, and etcd is as in the backup.
+func pair(t *testing.T, o Options) (c *Cluster, k *Client, newest []byte) {
+	t.Helper()
+	o.OSDs, o.Replicas, o.MinSize, o.PGs = 2, 2, 1, 1
+	c = start(t, o)
+	k = c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	backup := c.Reg.Backup()
+	c.Nodes[1].Kill()
+	newest = pattern(4096, 2)
+	k.Write(image, 0, newest)
+	c.Nodes[2].Kill()
+	c.Wait("no OSD in etcd", time.Minute, func() bool { return c.Snapshot().OSDStates.Len() == 0 })
+	c.Reg.Restore(backup, 0)
+	c.W.Run(15 * time.Second) // the leases in the backup run out
+	if s := c.Snapshot(); s.OSDStates.Len() > 0 || s.PGStates.Len() > 0 {
+		t.Fatal("the keys of those who are dead stay")
+	}
+	return c, k, newest
+}
+
+func (c *Cluster) declareRestored() {
+	c.Txn(cluster.DeclareRestored(c.Snapshot(), cluster.Restored{ID: "test", Reason: "by a test"}))
+	c.Wait("the declaration", time.Minute, func() bool { return c.Snapshot().Restored != nil })
+}
+
+// active reports whether every PG is served, by whoever is left.
+func (c *Cluster) active() bool {
+	s := c.Snapshot()
+	n := 0
+	for _, st := range s.PGStates.All() {
+		if st.State&cluster.StateActive != 0 {
+			n++
+		}
+	}
+	return n == c.pgs
+}
+
+// never fails the test if cond holds within d.
+func (c *Cluster) never(what string, d time.Duration, cond func() bool) {
+	c.T.Helper()
+	if c.W.RunUntil(cond, d) {
+		c.T.Fatalf("%s; %s", what, c.describe())
+	}
+}
+
+// A restore that was declared: an OSD that knows nothing of what the other did alone waits for it.
+func TestRestoredEtcdWaitsForEveryStore(t *testing.T) {
+	c, k, newest := pair(t, Options{Seed: 91})
+	defer c.W.Close()
+	c.declareRestored()
+	c.Nodes[1].Start()
+	c.never("OSD 1 serves without the report of OSD 2", 20*time.Second, c.active)
+	if text := c.Nodes[1].OSD.Describe(); !strings.Contains(text, "OSD 2 must report first") {
+		t.Errorf("OSD 1 does not say what it waits for: %s", text)
+	}
+	c.Nodes[2].Start()
+	c.Wait("all PGs active", 30*time.Second, c.active)
+	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, newest) {
+		t.Error("an acknowledged write is lost")
+	}
+	if list := c.Snapshot().Unreported(); len(list) > 0 {
+		t.Errorf("not reported: %v", list)
+	}
+}
+
+// A restore that nobody declared is found by the OSD whose disk knows more than etcd.
+func TestRestoredEtcdIsFound(t *testing.T) {
+	c, k, newest := pair(t, Options{Seed: 92})
+	defer c.W.Close()
+	c.Nodes[2].Start()
+	c.Wait("OSD 2 finds it", 30*time.Second, func() bool { return c.Snapshot().Restored != nil })
+	c.never("the PG is served before OSD 1 has reported", 20*time.Second, c.active)
+	c.Nodes[1].Start()
+	c.Wait("all PGs active", 30*time.Second, c.active)
+	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, newest) {
+		t.Error("an acknowledged write is lost")
+	}
+}
+
+// A store that is gone for good is given up by an operator; the cluster serves what is left, and refuses the disk when it comes back.
+func TestRestoredEtcdGoesOnWithoutAStoreThatIsGivenUp(t *testing.T) {
+	c, k, _ := pair(t, Options{Seed: 93})
+	defer c.W.Close()
+	c.declareRestored()
+	c.Nodes[1].Start()
+	c.never("OSD 1 serves without the report of OSD 2", 10*time.Second, c.active)
+	txn, ok := cluster.DeclareLost(c.Snapshot(), 2)
+	if !ok {
+		t.Fatal("there is no OSD 2")
+	}
+	if !c.Txn(txn).Succeeded {
+		t.Fatal("OSD 2 is not given up")
+	}
+	c.Wait("the PG active", 30*time.Second, c.active)
+	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, pattern(4096, 1)) {
+		t.Error("what OSD 1 has is not served")
+	}
+	c.Nodes[2].Start()
+	c.Wait("the disk is refused", 30*time.Second, func() bool { return c.Nodes[2].Err != nil })
+}
+
+// etcd is set back under running OSDs, in the middle of writing, and one of those that etcd knows is down. Nothing is lost; what needs a new interval waits for the one that is down.
+func TestEtcdRestoredUnderRunningOSDs(t *testing.T) {
+	for seed := range uint64(6) {
+		c := start(t, Options{Seed: 100 + seed, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 4})
+		k := c.NewClient(7)
+		content := make([]byte, 8)
+		write := func(n int) {
+			for i := range content {
+				content[i] = byte(n + i)
+				k.Write(image, uint64(i)*128<<10, pattern(4096, content[i]))
+			}
+		}
+		write(1)
+		backup := c.Reg.Backup()
+		down := layout.OSDNum(seed%3 + 1)
+		c.Nodes[down].Kill()
+		write(11)
+		c.Nodes[down%3+1].Kill()
+		write(21)
+		c.Nodes[down%3+1].Start()
+		c.Wait("the PGs of two", time.Minute, func() bool { return c.active() })
+		c.Reg.Restore(backup, 0)
+		c.Wait("somebody finds it", time.Minute, func() bool { return c.Snapshot().Restored != nil })
+		c.W.Run(10 * time.Second)
+		c.Nodes[down].Start()
+		c.Wait("all PGs active", time.Minute, func() bool {
+			return c.active() && len(c.Snapshot().Unreported()) == 0
+		})
+		write(31)
+		c.Wait("all PGs clean", time.Minute, func() bool {
+			for _, r := range c.Snapshot().Records.All() {
+				if len(r.Sets) != 1 || len(r.Participants) != 3 || !r.Active() {
+					return false
+				}
+			}
+			return c.active()
+		})
+		c.Nodes[down%3+1].Kill()
+		for i, b := range content {
+			if r := k.Read(image, uint64(i)*128<<10, 4096); !bytes.Equal(r.Data, pattern(4096, b)) {
+				t.Errorf("seed %d: object %d reads back differently", seed, i)
+			}
+		}
+		c.W.Close()
+	}
+}
