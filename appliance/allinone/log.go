@@ -12,7 +12,7 @@ import (
 const maxLog = 16 << 20
 
 // openLog opens the log of all parts; what is an error is also written to errs.
-func openLog(path string, level slog.Level, errs io.Writer) (*slog.Logger, *os.File, error) {
+func openLog(path string, level slog.Leveler, errs io.Writer) (*slog.Logger, *os.File, error) {
 	if st, err := os.Stat(path); err == nil && st.Size() > maxLog {
 		if err := os.Rename(path, path+".old"); err != nil {
 			return nil, nil, err

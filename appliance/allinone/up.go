@@ -37,9 +37,11 @@ const (
 type Cluster struct {
 	o       Options
 	dir     *bootstrap.Dir
-	v       *config.Values
+	v       *config.Values // as it was at the start
+	live    *config.Live   // of all parts
 	key     []byte
 	log     *slog.Logger
+	level   slog.LevelVar
 	logFile *os.File
 	etcd    *etcd
 	link    *daemon.Link
@@ -100,7 +102,11 @@ func (c *Cluster) up(ctx context.Context) error {
 	for key, f := range s.Faults.All() {
 		o.Say("warning: etcd key %s cannot be used: %v; %s", key, f.Reason, f.Action)
 	}
-	c.v = daemon.WithEtcd(c.v, s.Global, c.log)
+	c.live = config.NewLive(c.v, config.All, c.log)
+	c.live.SetEtcd(s.Global)
+	c.v = c.live.Values()
+	daemon.FollowLevel(c.live, &c.level)
+	c.link.Keep(c.live)
 	for _, e := range c.v.Effective(config.All) {
 		c.log.Info("configured", "parameter", e.Name, "value", e.Value, "from", e.From.String())
 	}
@@ -113,7 +119,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.firstPool(ctx, s); err != nil {
 		return err
 	}
-	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.v, Host: daemon.Host(), Log: c.log.With("component", "monitor")}); err != nil {
+	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.live, Host: daemon.Host(), Log: c.log.With("component", "monitor")}); err != nil {
 		return err
 	}
 	if err := c.wait(ctx); err != nil {
@@ -122,7 +128,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.firstImage(ctx); err != nil {
 		return err
 	}
-	if c.gate, err = daemon.StartGateway(ctx, daemon.GatewayOptions{Config: c.v, Key: c.key, Host: daemon.Host(), Version: c.o.Version, Log: c.log}); err != nil {
+	if c.gate, err = daemon.StartGateway(ctx, daemon.GatewayOptions{Config: c.live, Key: c.key, Host: daemon.Host(), Version: c.o.Version, Log: c.log}); err != nil {
 		return err
 	}
 	d.Shape.Ready = true
@@ -176,7 +182,8 @@ func (c *Cluster) configure() (map[string]json.RawMessage, error) {
 	if c.key, err = daemon.Key(c.v); err != nil {
 		return nil, err
 	}
-	if c.log, c.logFile, err = openLog(c.dir.File("holdfast.log"), daemon.Level(c.v), c.o.Errors); err != nil {
+	c.level.Set(daemon.Level(c.v))
+	if c.log, c.logFile, err = openLog(c.dir.File("holdfast.log"), &c.level, c.o.Errors); err != nil {
 		return nil, &admin.Error{Kind: admin.Failed, What: "cannot write the log", Err: err}
 	}
 	return global, nil
@@ -299,7 +306,7 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 
 func (c *Cluster) openOSD(ctx context.Context, n layout.OSDNum) (*daemon.OSD, error) {
 	return daemon.OpenOSD(ctx, daemon.OSDOptions{
-		Num: n, Device: c.dir.OSDFile(n), Config: c.v, Key: c.key, Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Host: daemon.Host(), Version: c.o.Version,
+		Num: n, Device: c.dir.OSDFile(n), Config: c.live, Key: c.key, Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Host: daemon.Host(), Version: c.o.Version,
 		Log: c.log.With("component", "osd"), Fatal: func(err error) { c.lost(n, err) },
 	})
 }
@@ -482,6 +489,9 @@ func (c *Cluster) fail(err error) {
 
 // Ended tells when the cluster cannot go on by itself.
 func (c *Cluster) Ended() <-chan error { return c.ended }
+
+// Live is the configuration of all parts.
+func (c *Cluster) Live() *config.Live { return c.live }
 
 // Stop ends everything in order, with a line for each step.
 func (c *Cluster) Stop() { c.stop(c.o.Say) }

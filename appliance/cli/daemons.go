@@ -22,18 +22,22 @@ import (
 const stopTime = 15 * time.Second
 
 // setup reads the configuration of a daemon, with etcd's part, and waits for etcd as long as it takes. name is the component in the log; empty when the part says it itself.
-func (a *app) setup(ctx context.Context, name string, use config.Component) (*config.Values, *slog.Logger, error) {
+// The configuration changes with the file, at SIGHUP, from then on, and with etcd once a part follows that.
+func (a *app) setup(ctx context.Context, name string, use config.Component) (*config.Live, *slog.Logger, error) {
 	v, err := a.config()
 	if err != nil {
 		return nil, nil, err
 	}
-	log := daemon.Logger(v)
+	log, level := daemon.Logger(v)
 	if name != "" {
 		log = log.With("component", name)
 	}
 	for _, w := range v.Warnings {
 		log.Warn("a parameter has no effect", "what", w)
 	}
+	live := config.NewLive(v, use, log)
+	daemon.FollowLevel(live, level)
+	daemon.OnHangup(ctx, live)
 	k, err := daemon.Connect(v, log)
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +49,7 @@ func (a *app) setup(ctx context.Context, name string, use config.Component) (*co
 			if err := bootstrap.EnsureID(ctx, k, s); err != nil {
 				return nil, nil, err
 			}
-			v = daemon.WithEtcd(v, s.Global, log)
+			live.SetEtcd(s.Global)
 			break
 		}
 		if ctx.Err() != nil {
@@ -53,12 +57,12 @@ func (a *app) setup(ctx context.Context, name string, use config.Component) (*co
 		}
 		log.Warn("waiting for etcd", "err", err)
 	}
-	for _, e := range v.Effective(use) {
+	for _, e := range live.Values().Effective(use) {
 		if e.From != config.FromDefault {
 			log.Info("configured", "parameter", e.Name, "value", e.Value, "from", e.From.String())
 		}
 	}
-	return v, log, nil
+	return live, log, nil
 }
 
 // ready says that the daemon runs, for people and scripts that wait for it.
@@ -113,7 +117,8 @@ func (a *app) runParent(ctx context.Context, v *config.Values) error {
 	if err != nil {
 		return err
 	}
-	log := daemon.Logger(v).With("component", "parent", "osd", v.Int("osd_num"))
+	log, _ := daemon.Logger(v)
+	log = log.With("component", "parent", "osd", v.Int("osd_num"))
 	k, err := daemon.Connect(v, log)
 	if err != nil {
 		return err
@@ -140,10 +145,11 @@ func (a *app) flags() (out []string) {
 
 // runOSD is the child.
 func (a *app) runOSD(ctx context.Context) error {
-	v, log, err := a.setup(ctx, "osd", config.OSD)
+	live, log, err := a.setup(ctx, "osd", config.OSD)
 	if err != nil {
 		return err
 	}
+	v := live.Values()
 	key, err := daemon.Key(v)
 	if err != nil {
 		return err
@@ -155,7 +161,7 @@ func (a *app) runOSD(ctx context.Context) error {
 	failed := make(chan error, 1)
 	n := layout.OSDNum(v.Int("osd_num"))
 	d, err := daemon.StartOSD(ctx, daemon.OSDOptions{
-		Num: n, Device: v.String("data_device"), Config: v, Key: key, Bind: bind, Host: daemon.Host(), Version: Version, Log: log, Fatal: func(err error) { failed <- err },
+		Num: n, Device: v.String("data_device"), Config: live, Key: key, Bind: bind, Host: daemon.Host(), Version: Version, Log: log, Fatal: func(err error) { failed <- err },
 	})
 	if err != nil {
 		return err
@@ -163,6 +169,7 @@ func (a *app) runOSD(ctx context.Context) error {
 	if err := daemon.AnnounceSelf(d.Holder()); err != nil {
 		log.Warn("no parent", "err", err)
 	}
+	d.Follow()
 	a.ready(fmt.Sprintf("OSD %d on %s", n, v.String("data_device")))
 	select {
 	case err := <-failed:
@@ -192,14 +199,15 @@ func (a *app) mon() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, end := interrupts(c.Context())
 			defer end()
-			v, log, err := a.setup(ctx, "monitor", config.Monitor)
+			live, log, err := a.setup(ctx, "monitor", config.Monitor)
 			if err != nil {
 				return stopped(err)
 			}
-			m, err := daemon.StartMonitor(daemon.MonitorOptions{Config: v, Host: daemon.Host(), Log: log})
+			m, err := daemon.StartMonitor(daemon.MonitorOptions{Config: live, Host: daemon.Host(), Log: log})
 			if err != nil {
 				return err
 			}
+			m.Follow()
 			a.ready("monitor")
 			<-ctx.Done()
 			return a.stop(m.Stop)

@@ -17,21 +17,22 @@ func (a *app) gateway() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, end := interrupts(c.Context())
 			defer end()
-			v, log, err := a.setup(ctx, "", config.Gateway)
+			live, log, err := a.setup(ctx, "", config.Gateway|config.Client)
 			if err != nil {
 				return stopped(err)
 			}
-			key, err := daemon.Key(v)
+			key, err := daemon.Key(live.Values())
 			if err != nil {
 				return err
 			}
-			g, err := daemon.StartGateway(ctx, daemon.GatewayOptions{Config: v, Key: key, Host: daemon.Host(), Version: Version, Log: log})
+			g, err := daemon.StartGateway(ctx, daemon.GatewayOptions{Config: live, Key: key, Host: daemon.Host(), Version: Version, Log: log})
 			if err != nil {
 				if ctx.Err() != nil {
 					return nil
 				}
 				return err
 			}
+			g.Follow()
 			at := g.Addresses()
 			a.ready("NBD " + strings.Join(at.NBD, ",") + "\nNFS " + strings.Join(at.NFS, ",") + "\niSCSI " + strings.Join(at.ISCSI, ","))
 			<-ctx.Done()

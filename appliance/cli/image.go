@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -30,11 +31,13 @@ func (a *app) withClient(parent context.Context, f func(ctx context.Context, con
 	if err != nil {
 		return err
 	}
-	conn, err := daemon.OpenClient(ctx, v, a.quiet(v))
+	live := config.NewLive(v, config.Client, slog.New(slog.DiscardHandler)) // what is wrong in etcd is the daemons' to say
+	conn, err := daemon.OpenLive(ctx, live, a.quiet(v))
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
+	v = live.Values()
 	err = explain(daemon.Explain(v, f(ctx, conn, v)))
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return &admin.Error{Kind: admin.Failed, What: "interrupted", Way: "run the command again to go on"}

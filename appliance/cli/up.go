@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"holdfast/appliance/allinone"
+	"holdfast/appliance/daemon"
 	"holdfast/core/admin"
 	"holdfast/core/config"
 )
@@ -113,6 +114,7 @@ func (a *app) runUp(parent context.Context, o allinone.Options) error {
 	if err != nil {
 		return err
 	}
+	daemon.OnHangup(ctx, c.Live())
 	for _, line := range c.Lines() {
 		o.Say("%s", line)
 	}

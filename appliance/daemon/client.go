@@ -19,6 +19,7 @@ type Link struct {
 	*Thread
 	Registry *etcd.Registry
 	Config   *config.Values
+	part     *config.Part // nil without Keep
 }
 
 // Connect makes a Link. It does not wait for the cluster.
@@ -36,8 +37,20 @@ func Connect(v *config.Values, log *slog.Logger) (*Link, error) {
 	return k, nil
 }
 
+// Keep keeps live as config/global is, and goes by it.
+func (k *Link) Keep(live *config.Live) {
+	k.part = live.Part(k.Later)
+	k.Do(func() {
+		tuneRegistry(k.part, k.Registry)
+		Follow(k.Thread, k.Registry, live)
+	})
+}
+
 // Close ends the link.
 func (k *Link) Close() {
+	if k.part != nil {
+		k.part.End()
+	}
 	k.Do(k.Registry.Close)
 	k.Stop()
 }

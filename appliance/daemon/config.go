@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -57,40 +56,6 @@ func LoadConfig(flags map[string]string) (*config.Values, error) {
 	return v, nil
 }
 
-// WithEtcd adds config/global. Values there that cannot be used are named in the log and left out: one wrong key must not keep a daemon from starting.
-func WithEtcd(v *config.Values, global map[string]json.RawMessage, log *slog.Logger) *config.Values {
-	for {
-		next, err := v.WithEtcd(global)
-		if err == nil {
-			for _, w := range next.Warnings {
-				log.Warn("a parameter has no effect", "what", w)
-			}
-			return next
-		}
-		var faults config.Faults
-		usable := make(map[string]json.RawMessage, len(global))
-		if errors.As(err, &faults) {
-			for name, raw := range global {
-				usable[name] = raw
-			}
-			for _, f := range faults {
-				if f.Source == config.FromEtcd {
-					for name := range global {
-						if f.Where == "etcd config/global "+name {
-							delete(usable, name)
-						}
-					}
-				}
-			}
-		}
-		log.Error("values of config/global in etcd are not used; correct them", "err", err)
-		if len(usable) == len(global) {
-			return v
-		}
-		global = usable
-	}
-}
-
 // Key reads the cluster key, nil when none is configured. A key that others may read is refused.
 func Key(v *config.Values) ([]byte, error) {
 	path := v.String("cluster_key_file")
@@ -123,9 +88,10 @@ func OpenRegistry(l loop.Loop, v *config.Values, log *slog.Logger) (*etcd.Regist
 	if len(v.List("etcd_address")) == 0 {
 		return nil, noCluster()
 	}
+	t := etcdTimes(v)
 	o := etcd.Options{
-		Endpoints: v.List("etcd_address"), Prefix: v.String("etcd_prefix"), QuickTimeout: v.Duration("etcd_quick_timeout"), SlowTimeout: v.Duration("etcd_slow_timeout"),
-		MaxAttempts: int(v.Int("max_etcd_attempts")), Progress: v.Duration("etcd_ws_keepalive_interval"), User: v.String("etcd_user"), Password: v.String("etcd_password"), Log: log,
+		Endpoints: v.List("etcd_address"), Prefix: v.String("etcd_prefix"), QuickTimeout: t.QuickTimeout, SlowTimeout: t.SlowTimeout, MaxAttempts: t.MaxAttempts, Progress: t.Progress,
+		User: v.String("etcd_user"), Password: v.String("etcd_password"), Log: log,
 	}
 	if ca := v.String("etcd_ca"); ca != "" {
 		var err error
@@ -155,9 +121,11 @@ func tlsConfig(ca, cert, key string) (*tls.Config, error) {
 	return c, nil
 }
 
-// Logger makes the log of a process, on standard error, at the configured level.
-func Logger(v *config.Values) *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: Level(v)}))
+// Logger makes the log of a process, on standard error, at the configured level, which may be changed (FollowLevel).
+func Logger(v *config.Values) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(Level(v))
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})), level
 }
 
 // Level is what log_level means.

@@ -11,44 +11,54 @@ import (
 
 // MonitorOptions say how to run a monitor.
 type MonitorOptions struct {
-	Config *config.Values // with config/global
+	Config *config.Live // with config/global
 	Host   string
 	Log    *slog.Logger
 }
 
 // Monitor is one running monitor on its own thread.
 type Monitor struct {
-	t   *Thread
-	reg *etcd.Registry
-	mon *monitor.Monitor
+	t    *Thread
+	live *config.Live
+	part *config.Part
+	reg  *etcd.Registry
+	mon  *monitor.Monitor
 }
 
 // StartMonitor starts a monitor; it leads when no other one does.
 func StartMonitor(o MonitorOptions) (*Monitor, error) {
-	t, err := NewThread(o.Config.String("loop"), "monitor", o.Log)
+	v := o.Config.Values()
+	t, err := NewThread(v.String("loop"), "monitor", o.Log)
 	if err != nil {
 		return nil, err
 	}
-	m := &Monitor{t: t}
-	v := o.Config
+	m := &Monitor{t: t, live: o.Config, part: o.Config.Part(t.Later)}
 	t.Do(func() {
 		if m.reg, err = OpenRegistry(t, v, o.Log); err != nil {
 			return
 		}
+		n := monitorTuning(v)
 		m.mon = monitor.Start(t, monitor.Options{
-			Hostname: o.Host, IP: hostIPs(), Registry: m.reg, LeaseTime: v.Duration("etcd_mon_ttl"), ChangeDelay: v.Duration("mon_change_timeout"),
-			StatsDelay: v.Duration("mon_stats_timeout"), OSDOutTime: v.Duration("osd_out_time"), Log: o.Log,
+			Hostname: o.Host, IP: hostIPs(), Registry: m.reg, LeaseTime: v.Duration("etcd_mon_ttl"), ChangeDelay: n.ChangeDelay, StatsDelay: n.StatsDelay, OSDOutTime: n.OSDOutTime,
+			NoOut: n.NoOut, NearFull: n.NearFull, Log: o.Log,
 		})
+		tuneRegistry(m.part, m.reg)
+		tuneMonitor(m.part, m.mon)
 	})
 	if err != nil {
+		m.part.End()
 		t.Stop()
 		return nil, err
 	}
 	return m, nil
 }
 
+// Follow keeps the configuration as config/global is. One part of a process does that.
+func (m *Monitor) Follow() { m.t.Do(func() { Follow(m.t, m.reg, m.live) }) }
+
 // Stop gives the leadership up and ends the thread.
 func (m *Monitor) Stop(ctx context.Context) error {
+	m.part.End()
 	_, err := Await(ctx, m.t, func(done func(struct{}, error)) { m.mon.Stop(func() { done(struct{}{}, nil) }) })
 	m.t.Do(m.reg.Close)
 	m.t.Stop()

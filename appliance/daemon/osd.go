@@ -24,7 +24,7 @@ import (
 type OSDOptions struct {
 	Num     layout.OSDNum
 	Device  string
-	Config  *config.Values // with config/global
+	Config  *config.Live // with config/global
 	Key     []byte
 	Bind    []loop.Addr
 	Host    string
@@ -42,6 +42,7 @@ type OSD struct {
 
 	o      OSDOptions
 	t      *Thread
+	part   *config.Part
 	reg    *etcd.Registry
 	disk   loop.Disk
 	st     *store.Store
@@ -63,11 +64,11 @@ func StartOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
 
 // OpenOSD opens the disk and replays its journal, which may take a while. The cluster does not know of the OSD before Serve.
 func OpenOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
-	t, err := NewThread(o.Config.String("loop"), "osd."+strconv.FormatUint(uint64(o.Num), 10), o.Log)
+	t, err := NewThread(o.Config.Values().String("loop"), "osd."+strconv.FormatUint(uint64(o.Num), 10), o.Log)
 	if err != nil {
 		return nil, err
 	}
-	d := &OSD{Num: o.Num, Instance: Instance(), o: o, t: t}
+	d := &OSD{Num: o.Num, Instance: Instance(), o: o, t: t, part: o.Config.Part(t.Later)}
 	if err := d.open(ctx); err != nil {
 		d.Kill()
 		return nil, err
@@ -77,9 +78,9 @@ func OpenOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
 
 func (d *OSD) open(ctx context.Context) error {
 	var err error
-	t, o := d.t, d.o
+	t, o, v := d.t, d.o, d.o.Config.Values()
 	name := fmt.Sprintf("OSD %d", o.Num)
-	disk := loop.DiskOptions{Exclusive: !o.Config.Bool("disable_device_lock"), NoFlush: o.Config.Bool("disable_data_fsync"), ReadOnly: o.Config.Bool("readonly")}
+	disk := loop.DiskOptions{Exclusive: !v.Bool("disable_device_lock"), NoFlush: v.Bool("disable_data_fsync"), ReadOnly: v.Bool("readonly")}
 	if !t.Do(func() { d.disk, err = OpenDisk(t, o.Device, disk) }) {
 		err = errEnded
 	}
@@ -87,7 +88,7 @@ func (d *OSD) open(ctx context.Context) error {
 		return diskError(name, o.Device, err)
 	}
 	d.st, err = Await(ctx, t, func(done func(*store.Store, error)) {
-		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: o.Config.Bool("readonly"), OnFailure: d.storeFailed}, done)
+		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), OnFailure: d.storeFailed}, done)
 	})
 	if err != nil {
 		return storeError(name, o.Device, err)
@@ -110,20 +111,27 @@ func (d *OSD) Serve() error {
 
 // serve connects to etcd and starts the OSD; on the loop.
 func (d *OSD) serve() (err error) {
-	o, v := d.o, d.o.Config
+	o, v := d.o, d.o.Config.Values()
 	if d.reg, err = OpenRegistry(d.t, v, o.Log); err != nil {
 		return err
 	}
 	d.osd, err = osd.Start(d.t, osd.Options{
 		Num: o.Num, Instance: d.Instance, Host: o.Host, Version: o.Version, Bind: o.Bind, Key: o.Key, AllowLegacy: AllowLegacy(v), Registry: d.reg, Store: d.st,
-		LeaseTime: v.Duration("etcd_lease_ttl"), LockTime: v.Duration("pg_lock_time"), StatsInterval: v.Duration("etcd_stats_interval"),
+		LeaseTime: v.Duration("etcd_lease_ttl"), LockTime: v.Duration("pg_lock_time"), LockConfirm: v.Bool("lock_confirm"), StatsInterval: v.Duration("etcd_stats_interval"),
 		RecoveryDepth: int(v.Int("recovery_queue_depth")), Peer: PeerOptions(v), Log: o.Log, Fatal: d.fatal,
 	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return &admin.Error{Kind: admin.Refused, What: fmt.Sprintf("OSD %d cannot listen", o.Num), Err: err, Way: "free the port, or give another --bind_address or --bind_port"}
 	}
+	if err == nil {
+		tuneRegistry(d.part, d.reg)
+		tuneOSD(d.part, d.osd)
+	}
 	return err
 }
+
+// Follow keeps the configuration as config/global is. One part of a process does that, once it serves.
+func (d *OSD) Follow() { d.t.Do(func() { Follow(d.t, d.reg, d.o.Config) }) }
 
 func (d *OSD) storeFailed(err error) {
 	if d.osd != nil {
@@ -160,6 +168,7 @@ func (d *OSD) Stop(ctx context.Context) error {
 
 // Kill ends the thread at once, as the death of a process would.
 func (d *OSD) Kill() {
+	d.part.End()
 	d.t.Do(d.close)
 	d.t.Stop()
 }
@@ -171,11 +180,9 @@ func (d *OSD) close() {
 }
 
 // PeerOptions are the times of connections between daemons.
-func PeerOptions(v *config.Values) peer.Options {
-	return peer.Options{
-		ConnectTimeout: v.Duration("peer_connect_timeout"), HandshakeTimeout: v.Duration("peer_connect_timeout"), ConnectInterval: v.Duration("peer_connect_interval"),
-		ConnectIntervalMax: v.Duration("peer_connect_max_interval"), IdleTimeout: v.Duration("osd_idle_timeout"), PingTimeout: v.Duration("osd_ping_timeout"),
-	}
+func PeerOptions(v *config.Values) (o peer.Options) {
+	setPeerTimes(&o, v)
+	return o
 }
 
 // AllowLegacy decides about clients without the cluster key; nil when there are none.

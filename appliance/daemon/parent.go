@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"syscall"
@@ -39,10 +40,16 @@ type Parent struct {
 	Log     *slog.Logger
 	// Report tells the cluster of a death; nothing is told of a child that never announced itself.
 	Report func(context.Context, secondary.Holder) error
+
+	hangup chan os.Signal
 }
 
-// Run starts the child again until it ends cleanly, refuses to run (Fatal), or ctx ends; then the child is asked to stop and waited for. The code is the child's exit code.
+// Run starts the child again until it ends cleanly, refuses to run (Fatal), or ctx ends; then the child is asked to stop and waited for. The code is the child's exit code. A SIGHUP is
+// passed on: the child reads its configuration again.
 func (p *Parent) Run(ctx context.Context) (code int, err error) {
+	p.hangup = make(chan os.Signal, 1)
+	signal.Notify(p.hangup, syscall.SIGHUP)
+	defer signal.Stop(p.hangup)
 	// The child dies with the thread that started it (PDEATHSIG), so that thread stays.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -117,10 +124,15 @@ func (p *Parent) once(ctx context.Context) (*os.ProcessState, secondary.Holder, 
 	stopper := make(chan struct{})
 	go func() {
 		defer close(stopper)
-		select {
-		case <-ended:
-			return
-		case <-ctx.Done():
+		for stop := false; !stop; {
+			select {
+			case <-ended:
+				return
+			case s := <-p.hangup:
+				_ = cmd.Process.Signal(s)
+			case <-ctx.Done():
+				stop = true
+			}
 		}
 		_ = cmd.Process.Signal(syscall.SIGTERM) // gone already: Wait says so
 		t := time.NewTimer(childStop)

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -126,18 +125,6 @@ func TestListeningAddresses(t *testing.T) {
 	}
 	if got := inNetworks(local[:1], nil); !slices.Equal(got, []string{"127.0.0.1"}) {
 		t.Errorf("only loopback: %v", got)
-	}
-}
-
-func TestWrongValuesInEtcdAreLeftOut(t *testing.T) {
-	v, err := config.Load(config.Sources{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	got := WithEtcd(v, map[string]json.RawMessage{"pg_lock_time": json.RawMessage(`"never"`), "no_such": json.RawMessage("1"), "osd_out_time": json.RawMessage("7")}, log)
-	if got.Duration("osd_out_time") != 7*time.Second || got.Duration("pg_lock_time") != v.Duration("pg_lock_time") {
-		t.Errorf("osd_out_time %v, pg_lock_time %v", got.Duration("osd_out_time"), got.Duration("pg_lock_time"))
 	}
 }
 

@@ -52,6 +52,9 @@ func (t *Thread) Do(f func()) bool {
 	}
 }
 
+// Later runs f on the loop, unless that ends before.
+func (t *Thread) Later(f func()) { t.Post(&loop.Task{Run: f}) }
+
 // Ended is closed when the loop does not run any more.
 func (t *Thread) Ended() <-chan struct{} { return t.ended }
 

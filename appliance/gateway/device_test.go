@@ -28,7 +28,7 @@ const diskSize = 8 << 20
 func newBench(t *testing.T) *bench {
 	b := &bench{x: clienttest.New(t, 2, nil), size: diskSize}
 	b.put()
-	b.im = newImages(4*time.Second, slog.New(slog.DiscardHandler))
+	b.im = newImages(slog.New(slog.DiscardHandler))
 	b.im.fence = func(ln *lane, session uint64, _ string, done func()) {
 		b.fenced = append(b.fenced, session)
 		ln.l.Post(&loop.Task{Run: func() {

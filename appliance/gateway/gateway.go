@@ -73,8 +73,9 @@ type served struct {
 	nbd       *nbd.Server
 	nfs       *nfs.Server
 	iscsi     *iscsi.Server
-	listeners []loop.Listener // those that the servers do not close themselves
-	left      int             // servers that have not closed
+	listeners []loop.Listener    // those that the servers do not close themselves
+	filters   map[string]*filter // by parameter
+	left      int                // servers that have not closed
 }
 
 // Start serves the cluster's images at the addresses that the configuration names. It returns once everything is being served, so it must not be called on one of the loops; an
@@ -94,7 +95,7 @@ func Start(o Options) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{o: o, log: o.Log.With("component", "gateway"), lock: o.Config.Duration("pg_lock_time"), stopped: make(chan struct{})}
-	g.im = newImages(o.Config.Duration("op_ttl"), g.log)
+	g.im = newImages(g.log)
 	g.im.fence = g.fence
 	if err := g.begin(); err != nil {
 		return nil, err
@@ -188,7 +189,9 @@ func (g *Gateway) begin() error {
 func (g *Gateway) clientOptions(lane int) client.Options {
 	o := client.Defaults()
 	o.Key, o.Instance, o.Lane, o.Lanes, o.Name, o.Peer = g.o.Key, g.o.Instance, lane, len(g.o.Loops), "gateway "+g.o.Host, g.o.Peer
-	o.RetryInterval, o.RetryENOSPC, o.OpTTL = g.o.Config.Duration("client_retry_interval"), g.o.Config.Bool("client_retry_enospc"), g.o.Config.Duration("op_ttl")
+	v := g.o.Config
+	o.RetryInterval, o.RetryENOSPC, o.OpTTL = v.Duration("client_retry_interval"), v.Bool("client_retry_enospc"), v.Duration("op_ttl")
+	o.EIORetryInterval = v.Duration("client_eio_retry_interval")
 	o.MaxOps = 1 << 20 // the servers have limits of their own
 	o.Log = g.log
 	return o

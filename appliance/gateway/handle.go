@@ -176,7 +176,7 @@ func (h *handle) Detach(done func()) {
 		panic("gateway: a handle was detached twice")
 	}
 	h.leaving, h.detached, h.events = true, done, nil
-	h.ln.l.Arm(&h.grace, h.ln.l.Now().Add(h.ln.im.opTTL+detachGrace))
+	h.ln.l.Arm(&h.grace, h.ln.l.Now().Add(h.ln.c.Tuning().OpTTL+detachGrace))
 	h.maybeClose()
 }
 

@@ -3,7 +3,6 @@ package gateway
 import (
 	"log/slog"
 	"sync"
-	"time"
 
 	"holdfast/appliance/exports"
 	"holdfast/core/client"
@@ -17,7 +16,6 @@ import (
 // images are the devices of one gateway, on all of its lanes.
 type images struct {
 	catalog *exports.Catalog
-	opTTL   time.Duration
 	// fence has a session refused by the OSDs and calls done, on the lane's loop, when that is certain. It may be called on any lane's loop.
 	fence func(ln *lane, session uint64, reason string, done func())
 	log   *slog.Logger
@@ -32,8 +30,8 @@ type nexusKey struct {
 	nexus string
 }
 
-func newImages(opTTL time.Duration, log *slog.Logger) *images {
-	im := &images{opTTL: opTTL, log: log, lanes: make(map[loop.Loop]*lane), nexus: make(map[nexusKey]*handle)}
+func newImages(log *slog.Logger) *images {
+	im := &images{log: log, lanes: make(map[loop.Loop]*lane), nexus: make(map[nexusKey]*handle)}
 	im.catalog = exports.New(func(id exports.ID) volume.Device { return &device{im, id} })
 	return im
 }

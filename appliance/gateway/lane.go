@@ -22,7 +22,7 @@ func NewLane(l loop.Loop, o client.Options, lock time.Duration) *Lane {
 		log = l.Log()
 	}
 	x := &Lane{f: newFences(l, o.Registry, lock, log)}
-	im := newImages(o.OpTTL, log)
+	im := newImages(log)
 	im.fence = func(_ *lane, session uint64, reason string, done func()) { x.f.put(session, reason, done) }
 	x.ln = im.newLane(l, o, nil)
 	return x

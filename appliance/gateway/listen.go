@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/core/client"
 	"holdfast/core/config"
 	"holdfast/core/loop"
 	"holdfast/frontends/iscsi"
@@ -74,6 +75,7 @@ func (g *Gateway) serve(p ports) error {
 		var err error
 		g.on(i, func() {
 			s := g.lanes[i]
+			s.filters = map[string]*filter{}
 			s.nbd = nbd.New(s.l, nbd.Options{Log: g.log}, g.im.catalog)
 			s.nfs = nfs.New(s.l, nfs.Options{Allow: v.Networks("nfs_allow")}, g.tree)
 			s.iscsi = iscsi.New(s.l, iscsi.Options{TargetPrefix: v.String("iscsi_target_prefix")}, g.im.catalog, shared)
@@ -101,6 +103,7 @@ func (g *Gateway) serve(p ports) error {
 			}
 			filtered := func(param string, h loop.ListenHandler) func(loop.Addr, loop.ListenOptions) (loop.Addr, error) {
 				f := &filter{h: h, allow: v.Networks(param), param: param, s: s, g: g}
+				s.filters[param] = f
 				return func(a loop.Addr, o loop.ListenOptions) (loop.Addr, error) {
 					ln, err := s.l.Listen(a, o, f)
 					if err != nil {
@@ -133,6 +136,27 @@ func shown(a loop.Addr) string {
 	}
 	return a.Address
 }
+
+// Allow is which networks the clients of each protocol may come from.
+type Allow struct {
+	NBD, NFS, ISCSI []netip.Prefix
+}
+
+// SetAllow changes who may connect to a lane from now on. It is called on the lane's loop.
+func (g *Gateway) SetAllow(lane int, a Allow) {
+	s := g.lanes[lane]
+	s.filters["nbd_allow"].allow, s.filters["iscsi_allow"].allow = a.NBD, a.ISCSI
+	s.nfs.SetAllow(a.NFS)
+}
+
+// Allow is who may connect to a lane. It is called on the lane's loop.
+func (g *Gateway) Allow(lane int) Allow {
+	s := g.lanes[lane]
+	return Allow{s.filters["nbd_allow"].allow, s.nfs.Allow(), s.filters["iscsi_allow"].allow}
+}
+
+// Client is a lane's client, which belongs to the lane's loop.
+func (g *Gateway) Client(lane int) *client.Client { return g.lanes[lane].c }
 
 // filter refuses clients by their address before a server sees them.
 type filter struct {

@@ -31,6 +31,7 @@ const (
 	SectionPoolStats                       // pool/stats/, stats
 	SectionMonitors                        // mon/
 	SectionLastClean                       // history/last_clean_pgs
+	SectionGlobal                          // config/global alone, which is also in SectionConfig
 )
 
 // ForClient is what a client needs.
@@ -62,6 +63,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixPoolStats, KeyStats},
 		{"mon/"},
 		{KeyLastClean},
+		{KeyGlobal},
 	} {
 		if s&(1<<i) != 0 {
 			out = append(out, p...)

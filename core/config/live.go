@@ -120,8 +120,8 @@ func (l *Live) Reload() {
 		return
 	}
 	var next map[string]json.RawMessage
-	if err == nil && len(strings.TrimSpace(string(b))) > 0 {
-		if err = json.Unmarshal(b, &next); err != nil {
+	if err == nil {
+		if err = json.Unmarshal(b, &next); err != nil { // also when it is empty, as while somebody writes it
 			err = fmt.Errorf("not a JSON object: %w", err)
 		}
 	}

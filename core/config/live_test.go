@@ -51,6 +51,7 @@ func TestValuesAreResolvedAgain(t *testing.T) {
 		{"etcd beats the changed file", nil, nil, `{"osd_out_time": 7}`, `{"osd_out_time": 8}`, `{"osd_out_time": 1}`, `{"osd_out_time": 2}`, 2 * time.Second, config.FromEtcd, ""},
 		{"a bad value in the file", nil, nil, `{"osd_out_time": 7}`, `{"osd_out_time": "x"}`, `{}`, `{}`, 7 * time.Second, config.FromFile, `osd_out_time is \"x\", want`},
 		{"a file that is no JSON", nil, nil, `{"osd_out_time": 7}`, `{"osd_out_`, `{}`, `{}`, 7 * time.Second, config.FromFile, "cannot be used"},
+		{"a file that is empty", nil, nil, `{"osd_out_time": 7}`, " \n", `{}`, `{}`, 7 * time.Second, config.FromFile, "cannot be used"},
 		{"a file that is gone", nil, nil, `{"osd_out_time": 7}`, "gone", `{}`, `{}`, 7 * time.Second, config.FromFile, "cannot be used"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

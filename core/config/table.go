@@ -91,6 +91,8 @@ var params = []*Param{
 		Help: "How often an OSD writes its statistics."},
 	{Name: "pg_lock_time", Group: "OSD", Type: Duration, Unit: "s", Default: "1.5", Min: 0.2, Max: 60, Effect: AtStart, Used: OSD,
 		Help: "For how long a member of a PG grants its lock to the primary: the longest pause of I/O when a primary dies unheard. Not online: safety rests on all sides counting the same time."},
+	{Name: "lock_confirm", Group: "OSD", Type: Bool, Default: "false", Effect: AtStart, Used: OSD,
+		Help: "Have the members of a PG confirm its lock before a read is answered. For virtual machines whose clocks stand still while the hypervisor pauses them; reads then wait for the network."},
 	{Name: "recovery_queue_depth", Group: "OSD", Type: Int, Default: "1", Min: 1, Max: 2048, Effect: Online, Used: OSD,
 		Help: "Objects that a primary copies at once."},
 	{Name: "no_recovery", Group: "OSD", Type: Bool, Default: "false", Effect: Online, Used: OSD,

@@ -248,6 +248,14 @@ func (s *Server) refuse(c loop.Conn, why string) {
 	}
 }
 
+// SetAllow changes Options.Allow: for connections and mounts from now on.
+func (s *Server) SetAllow(list []netip.Prefix) {
+	s.o.Allow = Options{Allow: list}.withDefaults().Allow
+}
+
+// Allow is the networks whose clients are served.
+func (s *Server) Allow() []netip.Prefix { return s.o.Allow }
+
 func (s *Server) allowed(a netip.Addr) bool {
 	for _, p := range s.o.Allow {
 		if p.Contains(a) {

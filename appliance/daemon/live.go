@@ -1,0 +1,116 @@
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"holdfast/appliance/gateway"
+	"holdfast/core/client"
+	"holdfast/core/cluster"
+	"holdfast/core/config"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
+	"holdfast/core/registry/etcd"
+	"holdfast/monitor"
+	"holdfast/osd"
+	"holdfast/osd/primary"
+)
+
+// Follow keeps live as config/global is, on l, until the registry is closed. One part of a process does that for all.
+func Follow(l loop.Loop, r registry.Registry, live *config.Live) {
+	cluster.Follow(l, r, cluster.SectionGlobal, feed{live})
+}
+
+// feed is a Live as a Follower sees it.
+type feed struct{ live *config.Live }
+
+// Changed takes config/global over.
+func (f feed) Changed(_, next *cluster.Snapshot, _ []string) { f.live.SetEtcd(next.Global) }
+
+// Fault is named by the part's own follower of the cluster.
+func (f feed) Fault(*cluster.KeyError) {}
+
+// Unavailable too.
+func (f feed) Unavailable(error) {}
+
+// OnHangup has the configuration file read again at each SIGHUP, until ctx ends.
+func OnHangup(ctx context.Context, live *config.Live) {
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, syscall.SIGHUP)
+	go func() { // ends with ctx
+		defer signal.Stop(got)
+		for {
+			select {
+			case <-got:
+				live.Reload()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+}
+
+// FollowLevel keeps the level of a process's log as configured.
+func FollowLevel(live *config.Live, level *slog.LevelVar) {
+	live.Part(func(f func()) { f() }).On(func(v *config.Values) { level.Set(Level(v)) }, "log_level")
+}
+
+// The functions below tie the parts of daemons to what they take over while they run. Each is called on the loop of its part.
+
+func tuneRegistry(p *config.Part, r *etcd.Registry) {
+	p.On(func(v *config.Values) { r.SetTimes(etcdTimes(v)) }, "max_etcd_attempts", "etcd_quick_timeout", "etcd_slow_timeout", "etcd_ws_keepalive_interval")
+}
+
+func etcdTimes(v *config.Values) etcd.Times {
+	return etcd.Times{QuickTimeout: v.Duration("etcd_quick_timeout"), SlowTimeout: v.Duration("etcd_slow_timeout"), Progress: v.Duration("etcd_ws_keepalive_interval"),
+		MaxAttempts: int(v.Int("max_etcd_attempts"))}
+}
+
+// peerNames are what peerTimes reads.
+var peerNames = []string{"peer_connect_interval", "peer_connect_max_interval", "peer_connect_timeout", "osd_idle_timeout", "osd_ping_timeout"}
+
+func peerTimes(v *config.Values) peer.Times {
+	return peer.Times{
+		ConnectTimeout: v.Duration("peer_connect_timeout"), HandshakeTimeout: v.Duration("peer_connect_timeout"), ConnectInterval: v.Duration("peer_connect_interval"),
+		ConnectIntervalMax: v.Duration("peer_connect_max_interval"), IdleTimeout: v.Duration("osd_idle_timeout"), PingTimeout: v.Duration("osd_ping_timeout"),
+	}
+}
+
+func tuneOSD(p *config.Part, s *osd.OSD) {
+	p.On(func(v *config.Values) {
+		s.Tune(osd.Tuning{
+			StatsInterval: v.Duration("etcd_stats_interval"), Peer: peerTimes(v),
+			Primary: primary.Tuning{RecoveryDepth: int(v.Int("recovery_queue_depth")), NoRecovery: v.Bool("no_recovery"), SlowLog: v.Duration("slow_log_interval")},
+		})
+	}, append([]string{"etcd_stats_interval", "recovery_queue_depth", "no_recovery", "slow_log_interval"}, peerNames...)...)
+}
+
+func tuneMonitor(p *config.Part, m *monitor.Monitor) {
+	p.On(func(v *config.Values) { m.Tune(monitorTuning(v)) }, "mon_change_timeout", "mon_stats_timeout", "osd_out_time", "noout", "osd_nearfull_ratio")
+}
+
+func monitorTuning(v *config.Values) monitor.Tuning {
+	return monitor.Tuning{ChangeDelay: v.Duration("mon_change_timeout"), StatsDelay: v.Duration("mon_stats_timeout"), OSDOutTime: v.Duration("osd_out_time"), NoOut: v.Bool("noout"),
+		NearFull: v.Float("osd_nearfull_ratio")}
+}
+
+func tuneClient(p *config.Part, c *client.Client) {
+	p.On(func(v *config.Values) { c.Tune(clientTuning(v)) },
+		append([]string{"client_retry_interval", "client_eio_retry_interval", "client_retry_enospc", "op_ttl"}, peerNames...)...)
+}
+
+func clientTuning(v *config.Values) client.Tuning {
+	return client.Tuning{RetryInterval: v.Duration("client_retry_interval"), EIORetryInterval: v.Duration("client_eio_retry_interval"), RetryENOSPC: v.Bool("client_retry_enospc"),
+		OpTTL: v.Duration("op_ttl"), Peer: peerTimes(v)}
+}
+
+func tuneLane(p *config.Part, g *gateway.Gateway, lane int) {
+	tuneClient(p, g.Client(lane))
+	p.On(func(v *config.Values) {
+		g.SetAllow(lane, gateway.Allow{NBD: v.Networks("nbd_allow"), NFS: v.Networks("nfs_allow"), ISCSI: v.Networks("iscsi_allow")})
+	}, "nbd_allow", "nfs_allow", "iscsi_allow")
+}
