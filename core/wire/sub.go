@@ -83,6 +83,8 @@ type VersionReply struct {
 	Version uint64 // @40
 }
 
+var versionOps = set(OpZero, OpSubChange, OpSubReplace)
+
 // Encode writes the packet, all but its id.
 func (m *VersionReply) Encode(h *Header) {
 	h.beginReply(m.Op, m.Retval)
@@ -92,8 +94,8 @@ func (m *VersionReply) Encode(h *Header) {
 
 // Decode reads the packet.
 func (m *VersionReply) Decode(h *Header) error {
-	if h.Magic() != ReplyMagic {
-		return &PacketError{Op: h.Op(), Field: "magic", Value: h.Magic()}
+	if err := h.expect(ReplyMagic, versionOps); err != nil {
+		return err
 	}
 	*m = VersionReply{Op: h.Op(), Retval: h.Retval(), Free: le.Uint64(h[32:]), Version: le.Uint64(h[40:])}
 	return nil
@@ -197,7 +199,7 @@ type Sub struct {
 	BaseInterval layout.Interval // @56: SUB_REPLACE
 	Written      layout.Interval // @64: SUB_REPLACE: the interval that wrote Version
 	Limit        uint32          // @72: SUB_LIST: entries at most
-	Flags        uint32          // @76: SUB_REPLACE: SubTombstone;
+	Flags        uint32          // @76: SUB_REPLACE: SubTombstone
 	Grant                        // @88..109
 	Meta, Data   int             // lengths @112, @116
 }
