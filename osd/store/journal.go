@@ -317,9 +317,14 @@ func (j *journal) landed(f *flight) {
 			break
 		}
 	}
-	if s.failure != nil && f.busy {
-		f.busy = false
-		j.flying--
+	if s.failure != nil {
+		// Nothing is settled any more, also what has landed before and waited for this one.
+		for i := range j.flights {
+			if g := &j.flights[i]; g.busy && g.done {
+				g.busy = false
+				j.flying--
+			}
+		}
 	}
 	s.l.Defer(&j.task)
 	s.closeStep()

@@ -78,3 +78,26 @@ func TestEverySequenceOfThreeOperations(t *testing.T) {
 	}
 	run(t, Exhaustive(3, "scg", 2), Options{Variants: 2, Moments: 8})
 }
+
+// TestEveryDeviceCallThatFails fails the n-th read, write or flush of a run, for n = 1, 2, ... until a run has none left.
+func TestEveryDeviceCallThatFails(t *testing.T) {
+	for _, c := range []struct{ base, sequence string }{
+		{"clean", "s2mwzf"}, {"waiting", "ukUrwpdg"}, {"dirty", "lehxFqvb"}, {"through", "smtnZ"}, {"wrap", "ooEswi2"}, {"fine", "fFzuUkyr"},
+	} {
+		t.Run(c.base, func(t *testing.T) {
+			t.Parallel()
+			for _, f := range Faults {
+				for _, mode := range []byte("sc") {
+					runs, err := Sweep(c.base, c.sequence, mode, f)
+					if err != nil {
+						t.Error(err)
+					}
+					if runs == 0 && (f.Kind != "flush" || c.base != "through") {
+						t.Errorf("no %s failed", f.Kind)
+					}
+					t.Logf("%s/%c/%s: %d runs with a %s that failed with %s", c.base, mode, c.sequence, runs, f.Kind, f.How)
+				}
+			}
+		})
+	}
+}

@@ -24,8 +24,8 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("crash: %d states of %d sequences (%d operations acknowledged), %d of them cut twice, %d where only the process died, %d reopened, %d filled; %v; %d violations; %.0f states per second",
-		r.States, r.Sequences, r.Operations, r.Nested, r.Killed, r.Reopened, r.Filled, r.Losses, len(r.Violations), float64(r.States)/r.Elapsed.Seconds())
+	return fmt.Sprintf("crash: %d states of %d sequences (%d operations acknowledged), %d of them cut twice, %d where only the process died, %d reopened, %d filled, %d with rotten data; %v; %d violations; %.0f states per second",
+		r.States, r.Sequences, r.Operations, r.Nested, r.Killed, r.Reopened, r.Filled, r.Rotten, r.Losses, len(r.Violations), float64(r.States)/r.Elapsed.Seconds())
 }
 
 // enough is how many violations end a Run.
@@ -183,12 +183,12 @@ func First(n int, next func(int) (Case, bool)) func(int) (Case, bool) {
 	}
 }
 
-// Mixed takes turns: fifteen short cases, then a long one.
+// Mixed takes turns: five short cases, then a long one.
 func Mixed(short, long func(int) (Case, bool)) func(int) (Case, bool) {
 	return func(i int) (Case, bool) {
-		if i%16 == 15 {
-			return long(i / 16)
+		if i%6 == 5 {
+			return long(i / 6)
 		}
-		return short(i - i/16)
+		return short(i - i/6)
 	}
 }

@@ -116,7 +116,7 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 		release(op)
 		r.running--
 		switch {
-		case r.lenient && op.Err != nil && (index >= 0 || want == nil || want == errNoChange):
+		case r.lenient && errors.Is(op.Err, store.ErrFailed) && r.s.Failure() != nil:
 			r.failures++
 		case index < 0: // judged below
 		case op.Err != nil:
@@ -128,7 +128,7 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 	r.running++
 	r.s.Submit(op)
 	switch err := op.Err; {
-	case r.lenient && err != nil:
+	case r.lenient && errors.Is(err, store.ErrFailed) && r.s.Failure() != nil:
 		return
 	case errors.Is(err, store.ErrNoSpace) && want == nil:
 		r.refused++
@@ -257,7 +257,7 @@ func (r *runner) putPG(n uint32, drop bool) {
 	done := func(err error) {
 		r.running--
 		switch {
-		case err != nil && r.lenient:
+		case err != nil && r.lenient && r.s.Failure() != nil:
 			r.failures++
 		case err != nil:
 			r.wrong("the record of PG %v ends with %v", p.id, err)

@@ -96,8 +96,8 @@ type worker struct {
 
 // Counts says what was done.
 type Counts struct {
-	Sequences, States, Nested, Killed, Reopened, Filled, Operations int
-	Losses                                                          losses
+	Sequences, States, Nested, Killed, Reopened, Filled, Rotten, Operations int
+	Losses                                                                  losses
 }
 
 func (c *Counts) add(d Counts) {
@@ -107,6 +107,7 @@ func (c *Counts) add(d Counts) {
 	c.Killed += d.Killed
 	c.Reopened += d.Reopened
 	c.Filled += d.Filled
+	c.Rotten += d.Rotten
 	c.Operations += d.Operations
 	c.Losses.add(d.Losses)
 }
@@ -162,6 +163,13 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 	}
 	if p.s.Failure() != nil {
 		return nil, fmt.Errorf("the store stopped: %w", p.s.Failure())
+	}
+	found, err := (&judge{p, r.h, never - 1}).judgeAll()
+	if err != nil {
+		return nil, err
+	}
+	if err := (&judge{p, r.h, never - 1}).judgeSpace(found, true); err != nil {
+		return nil, err
 	}
 	t, err := newTape(before, r.rec, b.layout.writeThrough)
 	if err != nil {
@@ -324,6 +332,10 @@ func (w *worker) work(r *runner) error {
 	found, err := j.judgeAll()
 	if err == nil && settled {
 		err = j.judgeSpace(found, true)
+	}
+	if err == nil && r.rng.IntN(6) == 0 {
+		w.Rotten++
+		err = r.rot(found, r.rng)
 	}
 	return err
 }

@@ -1,0 +1,56 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/sim"
+)
+
+// A direct write fails while two batches are under way. When the later of them lands first, it waits for the earlier one, which is not settled any more: Close must not wait for it.
+func TestCloseEndsAfterAFailureBetweenTwoBatches(t *testing.T) {
+	for seed := uint64(1); seed <= 20; seed++ {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := &rig{t: t, w: sim.NewWorld(seed), c: smallConfig, round: 1}
+			t.Cleanup(r.w.Close)
+			r.dev = r.w.NewDisk("d", 8<<20, 512)
+			r.process()
+			if _, err := r.format(smallConfig); err != nil {
+				t.Fatal(err)
+			}
+			r.mustOpen()
+			r.write(1, 0, 1, 0, fill(32<<10, 'a'))
+			running, failed := 0, 0
+			submit := func(n uint64, base layout.Version, off, length int) {
+				op := &Op{Kind: OpWrite, Object: obj(n), Base: base, Version: base + 1, Interval: 7, Offset: uint32(off), Len: uint32(length), Data: r.data(fill(length, 'b'))}
+				op.Done = func(op *Op) {
+					running--
+					op.Data.Release()
+					if errors.Is(op.Err, ErrFailed) {
+						failed++
+					} else if op.Err != nil {
+						t.Errorf("write of object %d: %v", n, op.Err)
+					}
+				}
+				running++
+				r.s.Submit(op)
+			}
+			submit(1, 1, 0, 4096)
+			r.w.Run(5 * time.Microsecond)
+			submit(1, 2, 8192, 8192)
+			r.w.Run(5 * time.Microsecond)
+			r.dev.Fail(loop.DiskSync, 1, syscall.EIO)
+			submit(2, 0, 0, 32<<10)
+			r.until("the writes", func() bool { return running == 0 })
+			if failed == 0 || !errors.Is(r.s.Failure(), syscall.EIO) {
+				t.Fatalf("%d writes failed, the store says %v", failed, r.s.Failure())
+			}
+			r.close()
+		})
+	}
+}
