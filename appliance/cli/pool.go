@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -75,6 +76,9 @@ func (a *app) makePool(ctx context.Context, n admin.NewPool, wait bool) error {
 	if err != nil {
 		return err
 	}
+	live := config.NewLive(v, config.Client, slog.New(slog.DiscardHandler))
+	live.SetEtcd(s.Global)
+	v = live.Values()
 	p, err := n.Pool(s)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -104,6 +105,41 @@ func TestParentStopsItsChildInOrder(t *testing.T) {
 	}
 	if _, err := os.Stat(mark); err != nil {
 		t.Errorf("the child was not asked: %v", err)
+	}
+}
+
+func TestParentPassesHangupOn(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "marks")
+	f := newFamily(t, "trap 'echo read >> "+mark+"' HUP; trap 'exit 0' TERM; echo up >> "+mark+"; while :; do sleep 0.02; done")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan int, 1)
+	go func() {
+		code, _ := f.Run(ctx)
+		ended <- code
+	}()
+	until := func(want string) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+			b, _ := os.ReadFile(mark)
+			if string(b) == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the child has noted %q, want %q", b, want)
+			}
+		}
+	}
+	until("up\n")
+	for want := "up\n"; len(want) < 12; {
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		want += "read\n"
+		until(want)
+	}
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("Run = %d", code)
 	}
 }
 
