@@ -139,7 +139,7 @@ func (d *Disk) FailNth(kind loop.DiskKind, k int, err error) {
 	d.faults = append(d.faults, &fault{kind: kind, skip: max(k-1, 0), n: 1, err: err})
 }
 
-// SetSpace limits what the disk's backing file can hold, in bytes, counted in pieces of 64 KiB; 0 ends the limit. A write that needs more fails with ENOSPC and does nothing.
+// SetSpace limits what the disk's backing file can hold, in bytes, counted in pieces of 16 KiB; 0 ends the limit. A write that needs more fails with ENOSPC and does nothing.
 func (d *Disk) SetSpace(n int64) { d.space = n }
 
 // Used is how much the backing file holds, for SetSpace.

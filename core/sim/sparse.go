@@ -2,7 +2,7 @@ package sim
 
 import "slices"
 
-const pageSize = 64 << 10
+const pageSize = 16 << 10
 
 // sparse is the content of a disk; what was never written is zero. Clones share pages until one of them writes.
 type sparse struct {
