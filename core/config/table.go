@@ -115,7 +115,7 @@ var params = []*Param{
 		Help: "Place no PGs elsewhere however long an OSD is away, as during maintenance."},
 
 	// Client.
-	{Name: "op_ttl", Group: "Client", Type: Duration, Unit: "s", Default: "4", Min: 0.5, Max: 60, Effect: Online, Used: Gateway | Client,
+	{Name: "op_ttl", Group: "Client", Type: Duration, Unit: "s", Default: "4", Min: 0.5, Max: 30, Effect: Online, Used: Gateway | Client,
 		Help: "How old a write may be when an OSD starts it. Below the shortest timeout of the initiators in use (docs/clients.md)."},
 	{Name: "client_retry_interval", Group: "Client", Type: Duration, Unit: "ms", Default: "50", Min: 10, Max: 60000, Effect: Online, Used: Gateway | Client,
 		Help: "Wait before a request that no OSD could serve is tried again."},
