@@ -145,8 +145,13 @@ func (p *peerRun) renewed() {
 	}
 }
 
-// compare gives up what the member no longer holds for us.
+// compare gives up what the member no longer holds for us, and gives back what it holds for us of intervals that are over: our renewals would keep that in force for ever.
 func (p *peerRun) compare(list []secondary.HeldGrant) {
+	for _, g := range list {
+		if r := p.s.pgs[g.PG]; p.pgs[g.PG].interval != g.Interval && (r == nil || r.m.Interval != g.Interval) {
+			p.s.callJSON(p.osd, wire.OpSubUnlock, wire.Grant{PG: g.PG, Interval: g.Interval, Instance: p.s.o.Instance}, nil, func(int64, []byte, error) {})
+		}
+	}
 	for _, r := range p.s.sortedPGs() {
 		g, held := p.pgs[r.id]
 		if !held || g.since >= p.sent {

@@ -131,6 +131,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
 	s.renewal.Fire = s.renewAll
+	s.fences.due.Fire = s.endFenced
 	s.restoredRetry.Fire = s.compareRecords
 	for _, a := range o.Bind {
 		host, port, err := net.SplitHostPort(a.Address)
@@ -400,6 +401,7 @@ func (s *OSD) checkStopped() {
 		s.l.Disarm(&s.retry)
 		s.l.Disarm(&s.stats)
 		s.l.Disarm(&s.renewal)
+		s.l.Disarm(&s.fences.due)
 		s.l.Disarm(&s.restoredRetry)
 		s.follower.Stop()
 		s.closeListeners()

@@ -10,6 +10,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
+	"holdfast/osd/peering"
 	"holdfast/osd/store"
 )
 
@@ -64,6 +65,7 @@ type fences struct {
 	revision registry.Revision // of the newest one applied
 	sessions map[uint64]*cluster.Fence
 	gateways map[uint64]*cluster.Fence
+	due      loop.Timer // when no change of theirs may be under way any more
 }
 
 func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
@@ -90,6 +92,21 @@ func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
 			s.fences.gateways[f.Gateway] = f
 		}
 		s.fences.revision = max(s.fences.revision, f.Mod)
+	}
+	if !s.fences.due.Armed() && len(s.prim.Overdue()) > 0 {
+		s.l.Arm(&s.fences.due, s.l.Now().Add(s.o.LockTime/5))
+	}
+}
+
+// endFenced ends the intervals in which a change is still under way that was begun before its session was fenced. Whoever fences counts on it that after T + T/4 nothing of the session takes
+// effect any more (appliance/gateway): a primary without locks has none by then, and this is for those that hold theirs, which may take as long as a disk or a member does not answer. The
+// next interval serves only when our store is done with the change, and decides about it.
+func (s *OSD) endFenced() {
+	for _, id := range s.prim.Overdue() {
+		if r := s.pgs[id]; r != nil && r.m.Phase == peering.Active {
+			s.log.Info("a change of a fenced session is still under way; the interval ends", "pg", id.String())
+			r.exec(r.m.Restart())
+		}
 	}
 }
 

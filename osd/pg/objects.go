@@ -229,3 +229,15 @@ func (t *Table) Unclean(f func(layout.ObjectID)) {
 		}
 	}
 }
+
+// Changing reports whether f holds for a change under way.
+func (t *Table) Changing(f func(*Change) bool) bool {
+	for _, o := range t.m { // order: a disjunction
+		for c := o.head; c != nil; c = c.next {
+			if f(c) {
+				return true
+			}
+		}
+	}
+	return false
+}

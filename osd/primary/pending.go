@@ -1,5 +1,10 @@
 package primary
 
+import (
+	"holdfast/core/layout"
+	"holdfast/osd/pg"
+)
+
 // Pending is what a Primary has under way.
 type Pending struct {
 	Objects    int // that something is under way with, or that are not whole
@@ -18,4 +23,15 @@ func (p *Primary) Pending() Pending {
 		n.Tombstones += len(q.tombs) + len(q.waiting)
 	}
 	return n
+}
+
+// Overdue are the PGs in which a change of a fenced session is still under way, in order.
+func (p *Primary) Overdue() (list []layout.PGID) {
+	for _, id := range p.order {
+		fenced := func(c *pg.Change) bool { return c.Session != 0 && p.host.Fenced(c.Session, id.Pool) }
+		if p.pgs[id].Table.Changing(fenced) {
+			list = append(list, id)
+		}
+	}
+	return list
 }

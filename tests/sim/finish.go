@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -243,8 +244,16 @@ func (r *run) copiesAgree() {
 			c := &copyOf{osd: m.n.Num}
 			copies[e.Object] = append(copies[e.Object], c)
 			left++
-			c.op = store.Op{Kind: store.OpReadObject, Object: e.Object, Done: func(*store.Op) { left-- }}
-			st := m.n.Store
+			st, tries := m.n.Store, 0
+			c.op = store.Op{Kind: store.OpReadObject, Object: e.Object}
+			c.op.Done = func(op *store.Op) {
+				if _, media := errors.AsType[*store.MediaError](op.Err); media && tries < 8 {
+					tries++ // errors that were to come are used up
+					st.Submit(op)
+					return
+				}
+				left--
+			}
 			m.n.Loop.Post(&loop.Task{Run: func() { st.Submit(&c.op) }})
 		}
 	}
@@ -302,6 +311,14 @@ func (r *run) copiesAgree() {
 		slices.Sort(on)
 		if !slices.Equal(want, on) {
 			r.fail("object %v is on OSDs %v, its PG on %v", id, on, want)
+		}
+	}
+	if r.broken && r.out != nil {
+		r.logf("the cluster: %s", r.c.describe())
+		for _, m := range r.nodes {
+			for _, rec := range m.n.Store.PGs() {
+				r.logf("osd%d remembers of pg %v: %+v", m.n.Num, rec.PG, rec)
+			}
 		}
 	}
 	for _, m := range r.nodes {

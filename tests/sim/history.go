@@ -13,20 +13,21 @@ import (
 
 // act is what an operation did to, or saw of, one block.
 type act struct {
-	block  blockKey
-	mask   mask // sectors written or seen
-	id     uint32
-	kind   actKind
-	seen   block // of a read; of a comparison what was expected
-	expect mask  // sectors of seen that are compared
-	call   int64 // places in the order of everything that clients did and were told
-	ret    int64 // never when it was not told
-	slot   int
-	at     time.Duration
-	end    time.Duration
-	what   opKind
-	bound  int64 // when not 0: it has taken effect before, or never does
-	void   bool  // it certainly had no effect, and nothing was seen
+	block   blockKey
+	mask    mask // sectors written or seen
+	id      uint32
+	kind    actKind
+	seen    block // of a read; of a comparison what was expected
+	expect  mask  // sectors of seen that are compared
+	call    int64 // places in the order of everything that clients did and were told
+	ret     int64 // never when it was not told
+	slot    int
+	at      time.Duration
+	end     time.Duration
+	what    opKind
+	bound   int64 // when not 0: it has taken effect before, or never does
+	unknown bool  // nobody was told what became of it
+	void    bool  // it certainly had no effect, and nothing was seen
 }
 
 type actKind uint8
@@ -74,7 +75,7 @@ var blockModel = porcupine.Model{
 			return !s.agrees(a.seen, a.expect), state
 		}
 		if !s.agrees(a.seen, a.expect) {
-			return false, state
+			return a.unknown, state // it may have been refused
 		}
 		return true, s.over(a.id, a.mask)
 	},
@@ -141,6 +142,7 @@ func relevant(acts []*act) []*act {
 	var out []*act
 	for _, a := range acts {
 		unknown := a.kind == actWrite && a.ret == never
+		a.unknown = unknown
 		switch {
 		case a.void, unknown && !mismatch && a.id != 0 && !seen[a.id]:
 			continue

@@ -225,7 +225,7 @@ func (r *run) createImage(name, pool string, size uint64) layout.Inode {
 // addPool makes another pool.
 func (r *run) addPool(id layout.PoolID, size, pgs int) {
 	c := &r.plan.Config
-	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: 1, PGCount: cluster.Number(pgs), FailureDomain: "osd",
+	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(min(size, c.MinSize)), PGCount: cluster.Number(pgs), FailureDomain: "osd",
 		BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
 	for _, kv := range r.c.Reg.Dump() {
 		if kv.Key == cluster.KeyPools {
