@@ -20,7 +20,9 @@ import (
 )
 
 // startEtcd runs a real etcd on free loopback ports and returns its client address.
-func startEtcd(t *testing.T) string {
+func startEtcd(t *testing.T) string { return startEtcdWith(t, "etcd-cluster") }
+
+func startEtcdWith(t *testing.T, token string) string {
 	t.Helper()
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(t.TempDir(), "etcd")
@@ -30,6 +32,7 @@ func startEtcd(t *testing.T) string {
 	local := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
 	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{local}, []url.URL{local}
 	cfg.AdvertiseClientUrls, cfg.AdvertisePeerUrls = []url.URL{local}, []url.URL{local}
+	cfg.InitialClusterToken = token
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	srv, err := embed.StartEtcd(cfg)
 	if err != nil {
@@ -71,7 +74,10 @@ func (p *proxy) serve() {
 		if err != nil {
 			return
 		}
-		out, err := net.Dial("tcp", p.target)
+		p.mu.Lock()
+		target := p.target
+		p.mu.Unlock()
+		out, err := net.Dial("tcp", target)
 		if err != nil {
 			in.Close()
 			continue

@@ -17,12 +17,16 @@ type watch struct {
 	r        *Registry
 	w        registry.Watcher
 	prefixes []string
-	next     int64 // the next revision to ask for; of the goroutine
-	out      bool  // Unavailable was said and nothing came since; of the goroutine
-	stopped  bool  // of the loop
+	next     int64  // the next revision to ask for; of the goroutine
+	cluster  uint64 // etcd's id of itself, which a restored copy has another of; of the goroutine
+	out      bool   // Unavailable was said and nothing came since; of the goroutine
+	stopped  bool   // of the loop
 }
 
-var errSilent = errors.New("etcd did not answer on the watch")
+var (
+	errSilent = errors.New("etcd did not answer on the watch")
+	errOther  = errors.New("etcd is another cluster now, such as a restored copy")
+)
 
 // Watch implements registry.Registry.
 func (r *Registry) Watch(prefixes []string, from registry.Revision, to registry.Watcher) (stop func()) {
@@ -64,10 +68,17 @@ func (w *watch) locate(ctx context.Context) error {
 		return err
 	}
 	now := resp.Header.Revision
-	if w.next > now+1 {
-		w.deliver(ctx, func() { w.w.Reset(registry.Revision(now)) })
+	other := w.cluster != 0 && resp.Header.ClusterId != w.cluster
+	w.cluster = resp.Header.ClusterId
+	if other || w.next > now+1 {
+		rev := registry.Revision(now)
+		if other {
+			rev = 0 // what was seen proves nothing about this copy, whatever its revision is by now
+		}
+		w.deliver(ctx, func() { w.w.Reset(rev) })
+		w.next = now + 1
 	}
-	if w.next == 0 || w.next > now+1 {
+	if w.next == 0 {
 		w.next = now + 1
 	}
 	return nil
@@ -88,6 +99,8 @@ func (w *watch) stream(parent context.Context) error {
 			switch {
 			case !ok:
 				return errors.New("the watch was closed")
+			case resp.Header.ClusterId != 0 && resp.Header.ClusterId != w.cluster:
+				return errOther // the client went on with the watch by itself, at an etcd that knows nothing of what was seen
 			case resp.CompactRevision != 0:
 				rev := resp.CompactRevision
 				w.next = rev + 1
