@@ -220,7 +220,7 @@ func (c *conn) flush() {
 func (c *conn) cut(n int) {
 	w := c.l.w
 	if w.trace != nil {
-		w.tracef(c.l.name, "conn %d: %d bytes leave", c.id, n)
+		w.tracef(c.l.name, "%s: %d bytes leave", c.label(), n)
 	}
 	net := w.Net
 	if net.call() {

@@ -43,28 +43,46 @@ type event struct {
 	x    any
 }
 
+// label names a connection and the process at its other end.
+func (c *conn) label() string {
+	if c.peer == nil {
+		return fmt.Sprintf("conn %d", c.id)
+	}
+	return fmt.Sprintf("conn %d with %s", c.id, c.peer.l.name)
+}
+
 func (e *event) describe() string {
 	switch e.kind {
 	case evAccept:
 		c := e.x.(*conn)
-		return fmt.Sprintf("conn %d: accept from %s", c.id, c.remote)
+		return fmt.Sprintf("%s: accepted, %s", c.label(), c.remote)
 	case evOpened:
-		return fmt.Sprintf("conn %d: opened", e.x.(*conn).id)
+		return e.x.(*conn).label() + ": opened"
 	case evRead:
 		c := e.x.(*conn)
-		return fmt.Sprintf("conn %d: %d bytes to read, end %t", c.id, c.in.avail, c.eof)
+		end := ""
+		if c.eof {
+			end = ", then the end"
+		}
+		return fmt.Sprintf("%s: %d bytes to read%s", c.label(), c.in.avail, end)
 	case evFlush:
-		return fmt.Sprintf("conn %d: room to send", e.x.(*conn).id)
+		return e.x.(*conn).label() + ": room to send"
 	case evDrained:
-		return fmt.Sprintf("conn %d: drained", e.x.(*conn).id)
+		return e.x.(*conn).label() + ": drained"
 	case evFailed:
 		f := e.x.(*connError)
-		return fmt.Sprintf("conn %d: %v", f.c.id, f.err)
+		return fmt.Sprintf("%s: %v", f.c.label(), f.err)
 	case evClosed:
-		return fmt.Sprintf("conn %d: closed", e.x.(*conn).id)
+		return e.x.(*conn).label() + ": closed"
 	case evDisk:
 		r := e.x.(*diskRun)
-		return fmt.Sprintf("disk %s: %s %d+%d done: %v", r.d.name, r.op.Kind, r.op.Off, r.bytes, r.err)
+		if r.err != nil {
+			return r.err.Error()
+		}
+		if r.op.Kind == loop.DiskFlush {
+			return fmt.Sprintf("disk %s: flush done", r.d.name)
+		}
+		return fmt.Sprintf("disk %s: %s %d+%d done", r.d.name, r.op.Kind, r.op.Off, r.bytes)
 	case evDiskClosed:
 		return fmt.Sprintf("disk %s: closed", e.x.(*handle).d.name)
 	case evWake:

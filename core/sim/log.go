@@ -10,6 +10,12 @@ import (
 // A line is one Write.
 func (w *World) Trace(out io.Writer) { w.trace = out }
 
+// TraceTurns has the log show turns that only run timers and tasks, too; they are most of the events and say least.
+func (w *World) TraceTurns(on bool) { w.traceTurns = on }
+
+// shows reports whether an event of a loop has a line of its own in the log.
+func (w *World) shows(k eventKind) bool { return w.trace != nil && (k < evWake || w.traceTurns) }
+
 // Logf puts a line of the test's own into the event log and the hash; it must be the same in each run of the seed.
 func (w *World) Logf(who, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)

@@ -235,13 +235,13 @@ func (n *Net) BreakConn(c loop.Conn, how Break) {
 	ends := [2]*conn{end, end.peer}
 	switch how {
 	case BreakBoth:
-		n.w.inflict(FaultReset, end.l.name, "conn %d", end.id)
+		n.w.inflict(FaultReset, end.l.name, "%s", end.label())
 	case BreakOne:
-		n.w.inflict(FaultHalfOpen, end.l.name, "conn %d", end.id)
+		n.w.inflict(FaultHalfOpen, end.l.name, "%s", end.label())
 		end.half = true
 		ends[1] = nil
 	case BreakSilent:
-		n.w.inflict(FaultSilentBreak, end.l.name, "conn %d", end.id)
+		n.w.inflict(FaultSilentBreak, end.l.name, "%s", end.label())
 	}
 	for _, e := range ends {
 		if e != nil {

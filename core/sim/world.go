@@ -53,12 +53,13 @@ type World struct {
 	ids     int // of the newest connection
 	ports   int // given to the newest connection or listener
 
-	trace  io.Writer
-	line   []byte // the log's line in the making
-	logTo  slog.Handler
-	chunks [][]byte // free buffers for Send
-	steps  uint64
-	busy   bool // an event is running
+	trace      io.Writer
+	traceTurns bool
+	line       []byte // the log's line in the making
+	logTo      slog.Handler
+	chunks     [][]byte // free buffers for Send
+	steps      uint64
+	busy       bool // an event is running
 
 	drive sync.Mutex // held by Loop.Run around each step
 
@@ -200,7 +201,7 @@ func (w *World) dispatch(e event) bool {
 		return false
 	}
 	w.mixEvent(&e)
-	if w.trace != nil {
+	if w.shows(e.kind) {
 		w.tracef(l.name, "%s", e.describe())
 	}
 	l.turn(e)
@@ -212,7 +213,7 @@ func (w *World) outside(e event) bool {
 	switch e.kind {
 	case evCall:
 		w.mixEvent(&e)
-		if w.trace != nil {
+		if w.trace != nil && w.traceTurns {
 			w.tracef("-", "call")
 		}
 		e.x.(func())()
