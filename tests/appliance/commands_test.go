@@ -90,7 +90,7 @@ func TestCommandsOnACluster(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, c := range []string{"up", "osd", "mon", "gateway", "status", "df", "ls", "create", "rm", "modify", "create-pool", "ls-pools", "ls-osd", "pg-list", "version", "disk format", "disk dump", "disk check"} {
+	for _, c := range []string{"up", "osd", "mon", "gateway", "status", "df", "ls", "create", "rm", "modify", "create-pool", "ls-pools", "ls-osd", "pg-list", "version", "disk format", "disk dump", "disk check", "disk accept"} {
 		r := run(t, append(strings.Fields(c), "--help")...).ok(t)
 		if !strings.Contains(r.out, "holdfast "+strings.Fields(c)[0]) || !strings.Contains(r.out, "Examples:") {
 			t.Errorf("%s --help: %s", c, r.out)
