@@ -25,6 +25,8 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.Request(r)
 	case wire.OpSecList:
 		s.prim.List(r)
+	case wire.OpFence:
+		s.fenceNow(r)
 	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead:
 		s.sec.Serve(r)
 	default:
@@ -65,11 +67,17 @@ type fences struct {
 	revision registry.Revision // of the newest one applied
 	sessions map[uint64]*cluster.Fence
 	gateways map[uint64]*cluster.Fence
-	due      loop.Timer // when no change of theirs may be under way any more
+	told     map[string]*cluster.FenceRequest // that came from who wrote them, before our watch has brought them
+	due      loop.Timer                       // when no change of theirs may be under way any more
 }
 
 func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
 	back := next.Revision < prev.Revision
+	for name, q := range s.fences.told { // order: each by itself
+		if registry.Revision(q.Revision) <= next.Revision && !back {
+			delete(s.fences.told, name)
+		}
+	}
 	same := prev.Fences.Len() == next.Fences.Len() && !back
 	for name, f := range next.Fences.All() {
 		old, ok := prev.Fences.Get(name)
@@ -85,14 +93,15 @@ func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
 		s.fences.revision = 0 // etcd was set back: revisions count from there, and the fences that it has forgotten stay
 	}
 	for _, f := range next.Fences.All() {
-		if f.Session != 0 {
-			s.fences.sessions[f.Session] = f
-		}
-		if f.Gateway != 0 {
-			s.fences.gateways[f.Gateway] = f
-		}
-		s.fences.revision = max(s.fences.revision, f.Mod)
+		s.fences.add(f, f.Mod)
 	}
+	for _, q := range s.fences.told { // order: each by itself
+		s.fences.add(&q.Fence, registry.Revision(q.Revision))
+	}
+	s.watchFenced()
+}
+
+func (s *OSD) watchFenced() {
 	if !s.fences.due.Armed() && len(s.prim.Overdue()) > 0 {
 		s.l.Arm(&s.fences.due, s.l.Now().Add(s.o.LockTime/5))
 	}

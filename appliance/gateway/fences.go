@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
+	"holdfast/core/client"
 	"holdfast/core/cluster"
 	"holdfast/core/loop"
 	"holdfast/core/registry"
@@ -20,26 +22,27 @@ const (
 type fences struct {
 	l       loop.Loop
 	r       registry.Registry
-	wait    time.Duration // after etcd has confirmed
+	c       *client.Client
+	lock    time.Duration
 	log     *slog.Logger
 	timers  []*loop.Timer // armed, to be disarmed at the end
+	waits   []*client.Fencing
 	stopped bool
 }
 
-// newFences makes it. lock is pg_lock_time.
-func newFences(l loop.Loop, r registry.Registry, lock time.Duration, log *slog.Logger) *fences {
-	return &fences{l: l, r: r, wait: lock + lock/4, log: log}
+// newFences makes it over the client of the loop. lock is pg_lock_time.
+func newFences(c *client.Client, lock time.Duration, log *slog.Logger) *fences {
+	return &fences{l: c.Loop(), r: c.Registry(), c: c, lock: lock, log: log}
 }
 
-// put has the OSDs refuse a session, and calls done when they do: etcd has confirmed the fence and pg_lock_time has passed. A member of a PG that has applied the fence renews its lock
-// only for primaries that have applied it, too.
+// put has the OSDs refuse a session, and calls done when they all do (client.AwaitFence).
 func (f *fences) put(session uint64, reason string, done func()) {
 	if f.stopped {
 		return
 	}
-	key := cluster.FenceKey(cluster.FenceSessionName(session))
-	value := cluster.Value(&cluster.Fence{Session: session, Reason: reason})
-	f.r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: value}}}, func(_ registry.TxnResult, err error) {
+	name := cluster.FenceSessionName(session)
+	key, fence := cluster.FenceKey(name), cluster.Fence{Session: session, Reason: reason}
+	f.r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&fence)}}}, func(res registry.TxnResult, err error) {
 		switch {
 		case f.stopped:
 		case err != nil:
@@ -47,10 +50,19 @@ func (f *fences) put(session uint64, reason string, done func()) {
 			f.after(fenceRetry, func() { f.put(session, reason, done) })
 		default:
 			f.log.Info("session fenced", "session", session, "reason", reason)
-			f.after(f.wait, done)
+			f.await(name, fence, res.Revision, done)
 			f.after(fenceLife, func() { f.drop(key) })
 		}
 	})
+}
+
+func (f *fences) await(name string, fence cluster.Fence, rev registry.Revision, done func()) {
+	var w *client.Fencing
+	w = f.c.AwaitFence(name, fence, rev, f.lock, func() {
+		f.waits = slices.DeleteFunc(f.waits, func(o *client.Fencing) bool { return o == w })
+		done()
+	})
+	f.waits = append(f.waits, w)
 }
 
 // drop removes an old fence. One that outlives its gateway does no harm.
@@ -81,5 +93,8 @@ func (f *fences) stop() {
 	f.stopped = true
 	for _, t := range f.timers {
 		f.l.Disarm(t)
+	}
+	for _, w := range f.waits {
+		w.Stop()
 	}
 }

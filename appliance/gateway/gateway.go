@@ -149,9 +149,9 @@ func (g *Gateway) begin() error {
 			s := &served{}
 			g.lanes[i] = s
 			if i == 0 {
-				g.fences = newFences(l, o.Registry, g.lock, g.log)
 				g.reg = newRegistration(l, o.Registry, g.o, g.log)
 				s.lane = g.im.newLane(l, o, g.changed)
+				g.fences = newFences(s.c, g.lock, g.log)
 				g.tree = files.New(files.Options{Client: s.c, Lane: g.laneClient, Catalog: g.im.catalog, Log: g.log})
 			} else {
 				s.lane = g.im.newLane(l, o, nil)

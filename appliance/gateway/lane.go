@@ -21,10 +21,11 @@ func NewLane(l loop.Loop, o client.Options, lock time.Duration) *Lane {
 	if log == nil {
 		log = l.Log()
 	}
-	x := &Lane{f: newFences(l, o.Registry, lock, log)}
+	x := &Lane{}
 	im := newImages(log)
 	im.fence = func(_ *lane, session uint64, reason string, done func()) { x.f.put(session, reason, done) }
 	x.ln = im.newLane(l, o, nil)
+	x.f = newFences(x.ln.c, lock, log)
 	return x
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"holdfast/core/layout"
 )
@@ -101,6 +102,26 @@ type Fence struct {
 	Gateway uint64          `json:"gateway,omitempty"` // instance: the upper bits of its sessions' ids, see SessionBits
 	Pools   []layout.PoolID `json:"pools,omitempty"`   // none: all
 	Reason  string          `json:"reason,omitempty"`
+}
+
+// FenceRequest is the payload of FENCE: a fence as it was written to etcd at a revision. An OSD that answers 0 has applied it, whether its watch has brought it or not.
+type FenceRequest struct {
+	Name     string `json:"name"`
+	Revision int64  `json:"revision"`
+	Fence    Fence  `json:"fence"`
+}
+
+// Check finds what no fence can be.
+func (q *FenceRequest) Check() error {
+	if q.Name == "" || len(q.Name) > 256 || q.Revision <= 0 {
+		return errors.New("a fence without a name or a revision")
+	}
+	return q.Fence.check()
+}
+
+// Covers reports whether the fence is of a pool too.
+func (f *Fence) Covers(pool layout.PoolID) bool {
+	return len(f.Pools) == 0 || slices.Contains(f.Pools, pool)
 }
 
 // SessionBits is how many low bits of a session's id count the sessions of one instance; the bits above are the instance, which is never used again.

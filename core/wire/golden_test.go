@@ -92,6 +92,7 @@ func init() {
 		{"sub_unlock/one", 42, &Sub{Op: OpSubUnlock, Grant: ownGrant}, 0},
 		{"sub_announce/json", 43, &Sub{Op: OpSubAnnounce, Grant: ownGrant, Meta: 2}, 2},
 		{"sub_dead/json", 44, &Sub{Op: OpSubDead, Meta: 2}, 2},
+		{"fence/json", 45, &Sub{Op: OpFence, Meta: 2}, 2},
 	}...)
 }
 

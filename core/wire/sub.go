@@ -20,6 +20,7 @@ const (
 	OpSubUnlock   Opcode = 41 // primary -> store: the grant is given back
 	OpSubAnnounce Opcode = 42 // primary -> heard store: the interval is activated, write it down
 	OpSubDead     Opcode = 43 // parent of an OSD -> OSD: that instance is dead
+	OpFence       Opcode = 44 // client -> OSD: refuse a session from now on, as its key in etcd says
 )
 
 func init() {
@@ -35,6 +36,7 @@ func init() {
 	registerOp(OpSubUnlock, "sub_unlock", OSDOnly)
 	registerOp(OpSubAnnounce, "sub_announce", OSDOnly)
 	registerOp(OpSubDead, "sub_dead", OwnClient)
+	registerOp(OpFence, "fence", OwnClient)
 }
 
 // ZeroKeepWritten in Zero.Flags makes the range explicit zeroes, which hide a layer's parent; without it the range becomes a hole.
@@ -210,7 +212,7 @@ const (
 	SubResume    uint32 = 2 // SUB_LIST's reply: there is more
 )
 
-var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead)
+var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence)
 
 // Encode writes the packet, all but its id.
 func (m *Sub) Encode(h *Header) {

@@ -81,7 +81,7 @@ func TestOurOwnPacketsSurviveTheWire(t *testing.T) {
 		for k := ChangeWrite; k <= ChangeDelete; k++ {
 			check(&SubChange{object(), version(), version(), rng.Uint32(), rng.Uint32(), rng.Uint64(), rng.Uint64(), rng.Uint64(), grant(), k}, new(SubChange))
 		}
-		for op := OpSubRead; op <= OpSubDead; op++ {
+		for op := OpSubRead; op <= OpFence; op++ {
 			check(&Sub{op, object(), version(), version(), layout.Interval(rng.Uint64()), layout.Interval(rng.Uint64()), rng.Uint32(), rng.Uint32(), grant(), size(), size()}, new(Sub))
 			check(&SubReply{op, int64(rng.Uint64()), rng.Uint64(), version(), layout.Interval(rng.Uint64()), object(), rng.Uint32(), size(), size()}, new(SubReply))
 		}

@@ -1,0 +1,200 @@
+package client
+
+import (
+	"encoding/json"
+	"slices"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
+	"holdfast/core/wire"
+)
+
+const (
+	// fenceRetry is the wait before an OSD is asked again that could not be asked.
+	fenceRetry = 50 * time.Millisecond
+	// fenceReload is how often the PGs' records are read again while an OSD that must answer does not.
+	fenceReload = 500 * time.Millisecond
+	// fenceRemind is how often a fence that takes long is spoken of.
+	fenceRemind = 10 * time.Second
+)
+
+// Fencing waits until a fence in etcd has come into force: until in every PG one member of the set that may be serving has applied it, and the locks have run out that it granted before. From then on no
+// primary carries out anything of what is fenced: that member renews its lock only for primaries that have applied the fence, too. An interval that is activated later has applied it from its start.
+type Fencing struct {
+	c    *Client
+	q    cluster.FenceRequest
+	body []byte
+	lock time.Duration
+	done func()
+
+	pending map[layout.PGID]*fencedPG
+	osds    map[layout.OSDNum]*fencedOSD
+	loaded  bool // records of the fence's revision or later
+	retry   loop.Timer
+	reload  loop.Instant
+	remind  loop.Instant
+	ended   bool
+}
+
+// fencedPG is a PG that may be served by a primary that has not applied the fence.
+type fencedPG struct {
+	interval layout.Interval
+	members  []cluster.PGMember
+}
+
+type fencedOSD struct {
+	call    peer.Call
+	asked   bool
+	applied layout.StoreID // by the OSD on this store
+}
+
+// AwaitFence calls done when the fence, which etcd has under name since revision, is in force. lock is the cluster's pg_lock_time. Until then nobody may act for the one who is fenced, however long it takes:
+// an OSD that cannot be reached may still be serving it.
+func (c *Client) AwaitFence(name string, f cluster.Fence, revision registry.Revision, lock time.Duration, done func()) *Fencing {
+	w := &Fencing{c: c, q: cluster.FenceRequest{Name: name, Revision: int64(revision), Fence: f}, lock: lock, done: done, osds: map[layout.OSDNum]*fencedOSD{}}
+	w.body = cluster.Value(&w.q)
+	w.remind = c.l.Now().Add(fenceRemind)
+	w.retry.Fire = w.step
+	w.step()
+	return w
+}
+
+// Stop gives the waiting up; done is not called any more.
+func (w *Fencing) Stop() {
+	w.ended = true
+	w.c.l.Disarm(&w.retry)
+}
+
+func (w *Fencing) step() {
+	c := w.c
+	if w.ended || c.closed {
+		return
+	}
+	c.l.Arm(&w.retry, c.l.Now().Add(fenceRetry))
+	if now := c.l.Now(); now >= w.reload {
+		w.reload = now.Add(fenceReload)
+		registry.Load(c.o.Registry, []string{cluster.PrefixPGRecord, cluster.PrefixOSDIdentity, cluster.PrefixPoolIdentity}, w.read)
+	}
+	w.ask()
+}
+
+// read takes over what etcd holds, at a revision that is not before the fence's.
+func (w *Fencing) read(kvs []registry.KV, rev registry.Revision, err error) {
+	if w.ended || err != nil || rev < registry.Revision(w.q.Revision) {
+		return
+	}
+	stores := map[layout.OSDNum]*cluster.OSDIdentity{}
+	pools := map[layout.PoolID]int64{}
+	records := map[layout.PGID]*cluster.PGRecord{}
+	for _, kv := range kvs {
+		k, ok := cluster.ParseKey(kv.Key)
+		if !ok {
+			continue
+		}
+		switch k.Kind {
+		case cluster.KindPoolIdentity:
+			pools[k.Pool] = int64(kv.Create)
+		case cluster.KindOSDIdentity:
+			id := &cluster.OSDIdentity{}
+			if json.Unmarshal(kv.Value, id) == nil {
+				stores[k.OSD] = id
+			}
+		case cluster.KindPGRecord:
+			r := &cluster.PGRecord{}
+			if json.Unmarshal(kv.Value, r) == nil {
+				records[k.PG] = r
+			}
+		}
+	}
+	if !w.loaded {
+		w.loaded, w.pending = true, map[layout.PGID]*fencedPG{}
+		for pg, r := range records { // order: each by itself
+			if r.Activated != 0 && len(r.Sets) > 0 && w.q.Fence.Covers(pg.Pool) {
+				w.pending[pg] = &fencedPG{interval: r.Activated, members: r.Sets[len(r.Sets)-1].Members}
+			}
+		}
+	}
+	for pg, p := range w.pending { // order: each by itself
+		r := records[pg]
+		gone := r == nil || pools[pg.Pool] != r.Generation || r.Activated > p.interval
+		// A set whose stores have all been given up serves nobody: an operator has said so.
+		if gone || !slices.ContainsFunc(p.members, func(m cluster.PGMember) bool { id := stores[m.OSD]; return id != nil && id.Store == m.Store }) {
+			delete(w.pending, pg)
+		}
+	}
+	w.look()
+}
+
+// ask puts the question to the OSDs that are up and could settle a PG.
+func (w *Fencing) ask() {
+	c := w.c
+	list := w.needed()
+	for _, n := range list {
+		st, up := c.snap.OSDStates.Get(n)
+		o := w.osds[n]
+		if o == nil {
+			o = &fencedOSD{}
+			w.osds[n] = o
+		}
+		if !up || o.asked || o.applied == st.Store {
+			continue
+		}
+		store := st.Store
+		o.asked = true
+		o.call = peer.Call{Meta: w.body}
+		m := wire.Sub{Op: wire.OpFence, Meta: len(w.body)}
+		m.Encode(&o.call.Header)
+		o.call.Done = func(call *peer.Call) {
+			o.asked = false
+			if w.ended || call.Err != nil || call.Reply.Retval() != 0 {
+				return
+			}
+			if now, up := c.snap.OSDStates.Get(n); up && now.Store == store {
+				o.applied = store
+				w.look()
+			}
+		}
+		c.hub.Call(n, &o.call)
+	}
+	if now := c.l.Now(); now >= w.remind && w.loaded {
+		w.remind = now.Add(fenceRemind)
+		c.log.Warn("a fence is not in force yet: OSDs that may be serving what is fenced do not answer", "fence", w.q.Name, "pgs", len(w.pending), "osds", list)
+	}
+}
+
+// needed lists the OSDs that could settle a PG, in order.
+func (w *Fencing) needed() []layout.OSDNum {
+	var list []layout.OSDNum
+	for _, p := range w.pending { // order: sorted below
+		for _, m := range p.members {
+			list = append(list, m.OSD)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// look settles PGs by what is known, and ends when none is left.
+func (w *Fencing) look() {
+	if !w.loaded || w.ended {
+		return
+	}
+	for pg, p := range w.pending { // order: each by itself
+		for _, m := range p.members {
+			if o := w.osds[m.OSD]; o != nil && o.applied == m.Store && !m.Store.IsZero() {
+				delete(w.pending, pg)
+				break
+			}
+		}
+	}
+	if len(w.pending) > 0 {
+		return
+	}
+	w.ended = true
+	w.retry.Fire = w.done
+	w.c.l.Arm(&w.retry, w.c.l.Now().Add(w.lock+w.lock/4)) // the locks that were renewed just before
+}
