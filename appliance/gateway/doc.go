@@ -7,8 +7,8 @@
 // Sessions. Each attached handle is one client.Session; its id is the gateway's instance above a count (cluster.SessionBits). The instance is drawn at each start of the process and
 // registered as gateway/<id> under a lease. When the lease is lost, the process, and so its sessions, live on: it registers again with the same instance, as OSDs keep what they know
 // about an instance for a minute after its key has gone. A session that is replaced is cut on this side at once; if it had changes under way they may still be on their way, so its
-// fence goes to etcd and the successor waits until etcd has confirmed it and pg_lock_time has passed: by then each primary has applied the fence or has lost its locks
-// (DESIGN section 9, "Locks").
+// fence goes to etcd, and the successor waits until in each PG an OSD of its set has applied it and pg_lock_time has passed (core/client, AwaitFence): by then each primary has applied the
+// fence or has lost its locks.
 //
 // Lock order: images.mu is the only lock; nothing is called while it is held.
 package gateway
