@@ -342,12 +342,12 @@ func (s *OSD) register() {
 		}
 		t.If[0] = registry.Unchanged(key, old.Mod)
 	}
-	lease := s.lease
+	lease, known := s.lease, s.o.Store.PGs()
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		switch {
 		case s.stopping || s.lease != lease:
 		case err == nil && res.Succeeded:
-			s.verify(res.Revision, func() { s.up(lease) })
+			s.verify(res.Revision, known, func() { s.up(lease) })
 		default:
 			if err != nil && !errors.Is(err, registry.ErrUnavailable) {
 				s.log.Warn("registering failed", "err", err)

@@ -21,9 +21,10 @@ type verification struct {
 	done  func()
 }
 
-// verify calls done when etcd knows all that our store does, and every store has been asked to report if it did not.
-func (s *OSD) verify(at registry.Revision, done func()) {
-	s.verifying = &verification{at: at, known: s.o.Store.PGs(), done: done}
+// verify calls done when etcd knows, at the revision, all of known, and every store has been asked to report if it did not. known is what our store knew before that revision was asked for: as
+// soon as others see us up they lock us for intervals that are younger.
+func (s *OSD) verify(at registry.Revision, known []store.PGRecord, done func()) {
+	s.verifying = &verification{at: at, known: known, done: done}
 	s.compareRecords()
 }
 
