@@ -30,6 +30,7 @@ type peerRun struct {
 	inFlight []func(bool)
 	call     peer.Call
 	payload  []byte
+	foreign  []secondary.HeldGrant // what the member holds for us and we do not count on
 }
 
 // heldGrant is one PG's grant.
@@ -145,13 +146,15 @@ func (p *peerRun) renewed() {
 	}
 }
 
-// compare gives up what the member no longer holds for us, and gives back what it holds for us of intervals that are over: our renewals would keep that in force for ever.
+// compare gives up what the member no longer holds for us.
 func (p *peerRun) compare(list []secondary.HeldGrant) {
+	p.foreign = p.foreign[:0]
 	for _, g := range list {
-		if r := p.s.pgs[g.PG]; p.pgs[g.PG].interval != g.Interval && (r == nil || r.m.Interval != g.Interval) {
-			p.s.callJSON(p.osd, wire.OpSubUnlock, wire.Grant{PG: g.PG, Interval: g.Interval, Instance: p.s.o.Instance}, nil, func(int64, []byte, error) {})
+		if p.pgs[g.PG].interval != g.Interval {
+			p.foreign = append(p.foreign, g)
 		}
 	}
+	p.giveBack()
 	for _, r := range p.s.sortedPGs() {
 		g, held := p.pgs[r.id]
 		if !held || g.since >= p.sent {
@@ -162,6 +165,24 @@ func (p *peerRun) compare(list []secondary.HeldGrant) {
 			r.lost(p.osd, false)
 		}
 	}
+}
+
+// giveBack gives back what the member holds for us although we had given it up for lost: our renewals would keep it in force for ever, and the member could not clear away what it no
+// longer needs. A grant of the present interval is kept until the PG needs nobody but its members.
+func (p *peerRun) giveBack() {
+	kept := p.foreign[:0]
+	for _, g := range p.foreign {
+		r := p.s.pgs[g.PG]
+		if p.pgs[g.PG].interval == g.Interval {
+			continue // ours again
+		}
+		if r != nil && r.m.Interval == g.Interval && !(r.m.Phase == peering.Active && r.m.Record.IsClean() && !slices.ContainsFunc(r.m.Acting, func(a peering.Member) bool { return a.OSD == p.osd })) {
+			kept = append(kept, g)
+			continue
+		}
+		p.s.callJSON(p.osd, wire.OpSubUnlock, wire.Grant{PG: g.PG, Interval: g.Interval, Instance: p.s.o.Instance}, nil, func(int64, []byte, error) {})
+	}
+	p.foreign = kept
 }
 
 // lapsed ends the use of everything this OSD had granted.
@@ -196,6 +217,7 @@ func (s *OSD) renewAll() {
 			p.lapsed("no renewal was answered in time")
 			continue
 		}
+		p.giveBack()
 		p.renew()
 	}
 	if !s.failed {

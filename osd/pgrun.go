@@ -494,6 +494,9 @@ func (r *pgRun) lockAnswered(round uint64, osd layout.OSDNum, interval layout.In
 			return
 		}
 		r.exec(r.m.Granted(round, osd, a.Store, a.Seen, a.TookPart))
+		if r.m.Phase == peering.Active && r.m.Record.IsClean() {
+			r.unlockOthers() // it came when the others were clean already
+		}
 	})
 }
 

@@ -29,6 +29,8 @@ var logs = flag.Bool("logs", false, "show what the simulated processes log")
 // TB is what a cluster tells of what cannot go on: a *testing.T, or the run of a seed.
 type TB interface {
 	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
 }
@@ -62,13 +64,14 @@ type Cluster struct {
 	T     TB
 	W     *sim.World
 	O     Options
-	Reg   *memory.Store
+	Reg   *sim.Registry
 	Nodes map[layout.OSDNum]*Node
 	Key   []byte
 
 	pgs       int              // of all pools
 	handles   []*memory.Handle // of living processes and dead ones
 	onOpen    func(*memory.Handle)
+	onChange  func(keys []string) // of the registry, as the admin sees it
 	adminLoop *sim.Loop
 	admin     *memory.Handle
 	follower  *cluster.Follower
@@ -95,11 +98,16 @@ type Node struct {
 	Err     error
 }
 
-type quiet struct{}
+// quiet follows the cluster for the admin.
+type quiet struct{ c *Cluster }
 
-func (quiet) Changed(_, _ *cluster.Snapshot, _ []string) {}
-func (quiet) Fault(err *cluster.KeyError)                { panic(err) }
-func (quiet) Unavailable(error)                          {}
+func (q quiet) Changed(_, _ *cluster.Snapshot, keys []string) {
+	if q.c.onChange != nil {
+		q.c.onChange(keys)
+	}
+}
+func (quiet) Fault(err *cluster.KeyError) { panic(err) }
+func (quiet) Unavailable(error)           {}
 
 // New makes a cluster with formatted disks, started OSDs and a monitor, and waits for nothing.
 func New(t TB, o Options) *Cluster {
@@ -118,11 +126,10 @@ func New(t TB, o Options) *Cluster {
 		w.LogTo(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	c := &Cluster{T: t, W: w, O: o, pgs: o.PGs, Nodes: map[layout.OSDNum]*Node{}, Key: []byte("a cluster key for tests")}
-	regLoop := w.NewLoop("registry")
-	c.Reg = memory.New(regLoop)
+	c.Reg = sim.NewRegistry(w, "registry")
 	c.adminLoop = w.NewLoop("admin")
 	c.admin = c.open(c.adminLoop)
-	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{})
+	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{c})
 	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd",
 		BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
 	txn, err := cluster.SetPool(nil, 1, pool)

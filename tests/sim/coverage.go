@@ -20,7 +20,7 @@ type (
 // required is what every 500 seeds must have come across; a count of 0 means that the faults or the operations do not reach it any more.
 var required = []string{
 	"lost reply answered from a pair", "retry joined the first try", "primary changed", "primary changed with writes in flight", "REPLACE", "tombstone written", "tombstone trimmed",
-	"fence complete", "fence hit", "lock ran out", "torn write found at a start", "write lost at a power failure", "void", "request waited for its object to be recovered",
+	"fence complete", "fence hit", "lock ran out", "torn write at a power failure", "write lost at a power failure", "void", "request waited for its object to be recovered",
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
 	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered",
 }
@@ -65,6 +65,9 @@ func (p *process) collect() {
 
 // coverErr counts how operations end that do not succeed.
 func (r *run) coverErr(err error) {
+	if err == nil {
+		return
+	}
 	for _, e := range []struct {
 		err  error
 		what string
@@ -86,6 +89,26 @@ func (r *run) scribble(id layout.Inode, done func()) {
 	op := &client.Op{Kind: client.Write, Session: s, Inode: id, Offset: uint64(r.plan.Config.Store.BlockSize) - 8<<10, Len: 16 << 10}
 	op.Pieces = []client.Piece{{Ref: ref, Len: 16 << 10}}
 	op.Done = func(*client.Op) {
+		ref.Release()
+		s.Close(nil)
+		done()
+	}
+	r.admin.Submit(op)
+}
+
+// fill writes whole objects until there is no room or the image is full, then calls done.
+func (r *run) fill(id layout.Inode, size uint64, done func()) {
+	s := r.admin.NewSession(nil)
+	n := uint64(r.plan.Config.Store.BlockSize)
+	ref := r.admin.Loop().Alloc(int(n))
+	op := &client.Op{Kind: client.Write, Session: s, Inode: id, Len: n}
+	op.Pieces = []client.Piece{{Ref: ref, Len: int(n)}}
+	op.Done = func(*client.Op) {
+		if op.Offset += n; op.Err == nil && op.Offset < size && !r.ending {
+			r.admin.Submit(op)
+			return
+		}
+		r.coverErr(op.Err)
 		ref.Release()
 		s.Close(nil)
 		done()

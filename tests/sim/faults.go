@@ -10,7 +10,6 @@ import (
 	"holdfast/core/images"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
-	"holdfast/core/registry/memory"
 	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
@@ -81,15 +80,34 @@ func init() {
 			return func() { r.reach(m) }
 		}},
 		{4, "registry lost", nil, func(r *run, f *PlannedFault) func() { return r.loseRegistry() }},
+		{3, "registry without a leader", nil, func(r *run, f *PlannedFault) func() {
+			r.c.Reg.SetDown(true)
+			return func() { r.c.Reg.SetDown(false) }
+		}},
 		{3, "registry slow", nil, func(r *run, f *PlannedFault) func() {
 			most := 20 * time.Millisecond << (f.N % 6)
-			return r.eachHandle(func(h handle) { h.Latency = func() time.Duration { return time.Duration(r.rng.Int64N(int64(most))) } }, func(h handle) { h.Latency = nil })
+			r.c.Reg.SetDelay(sim.Delay{Min: time.Millisecond, Max: most})
+			r.c.Reg.SetWatchDelay(sim.Delay{Min: time.Millisecond, Max: most})
+			return func() {
+				r.c.Reg.SetDelay(sim.Delay{})
+				r.c.Reg.SetWatchDelay(sim.Delay{})
+			}
 		}},
-		{3, "registry loses answers", nil, func(r *run, f *PlannedFault) func() {
-			m := r.nodes[f.A]
-			reg := m.n.reg
-			reg.LoseReplies(true)
-			return func() { reg.LoseReplies(false) }
+		{3, "registry loses requests and answers", nil, func(r *run, f *PlannedFault) func() {
+			r.c.Reg.SetFaults(sim.RegistryFaults{LoseRequest: 0.1, LoseReply: 0.2, LateRequest: 0.1, BreakWatch: 0.1})
+			return func() { r.c.Reg.SetFaults(sim.RegistryFaults{}) }
+		}},
+		{3, "watches broken", nil, func(r *run, f *PlannedFault) func() {
+			r.c.Reg.BreakWatches()
+			return nil
+		}},
+		{2, "leases ended", nil, func(r *run, f *PlannedFault) func() {
+			for i, id := range r.c.Reg.Leases() {
+				if f.N>>i&1 != 0 {
+					r.c.Reg.Expire(id)
+				}
+			}
+			return nil
 		}},
 		{3, "registry compacted while watches are lost", nil, func(r *run, f *PlannedFault) func() {
 			end := r.loseRegistry()
@@ -125,6 +143,17 @@ func init() {
 		}},
 		{5, "data damaged", func(c *Config) bool { return damageFits(c) && c.Store.ChecksumType == store.ChecksumCRC32C }, (*run).damage},
 		{5, "disk replaced", func(c *Config) bool { return c.Replicas > 1 && !c.Second }, (*run).replaceDisk},
+		{3, "disk slow, connections dropped", nil, func(r *run, f *PlannedFault) func() {
+			d := r.disk(f.A)
+			d.SetAllLatency(20*time.Millisecond, 200*time.Millisecond)
+			end := r.drops(f)
+			return func() {
+				end()
+				usualLatency(d)
+			}
+		}},
+		{4, "disks filled", func(c *Config) bool { return c.DiskSize < 16<<20 }, (*run).fillDisks},
+		{3, "client dies behind a cut link", nil, (*run).killBehindCut},
 		{6, "client dies", nil, (*run).killClient},
 		{2, "client stopped", nil, func(r *run, f *PlannedFault) func() {
 			l := r.slots[f.N%seedSlots].now.l
@@ -147,8 +176,6 @@ func init() {
 		}},
 	}
 }
-
-type handle = *memory.Handle
 
 var crashes = []sim.CrashPolicy{sim.CrashRandom, sim.CrashDrop, sim.CrashTear}
 
@@ -365,18 +392,6 @@ func (r *run) drops(f *PlannedFault) func() {
 	return func() { on = false }
 }
 
-// eachHandle changes the way to the registry of every process, and of those that start meanwhile not.
-func (r *run) eachHandle(begin, end func(handle)) func() {
-	for _, h := range r.c.handles {
-		begin(h)
-	}
-	return func() {
-		for _, h := range r.c.handles {
-			end(h)
-		}
-	}
-}
-
 // loseRegistry makes the registry unreachable for everybody but the test.
 func (r *run) loseRegistry() func() {
 	r.regDown++
@@ -511,6 +526,57 @@ func (r *run) killClient(f *PlannedFault) func() {
 	}
 }
 
+// killBehindCut cuts what a client sends, takes its power while that is on its way, and lets it go on when the client has been fenced.
+func (r *run) killBehindCut(f *PlannedFault) func() {
+	s := r.slots[f.N%seedSlots]
+	p := s.now
+	if p.dead {
+		return nil
+	}
+	var osds []*sim.Loop
+	for i := range seedOSDs {
+		osds = append(osds, r.osd(i))
+	}
+	heal := r.part([]*sim.Loop{p.l}, osds, false, false, 0)
+	r.c.W.After(min(f.For/2, 300*time.Millisecond), func() {
+		if p.dead {
+			return
+		}
+		p.collect()
+		p.dead = true
+		p.reg.Close()
+		p.l.PowerOff()
+		r.checked += len(p.open)
+		r.fence(p)
+	})
+	return func() {
+		heal()
+		if s.now == p && p.dead {
+			s.start()
+		}
+	}
+}
+
+// fillDisks writes objects until there is no room, and removes them again.
+func (r *run) fillDisks(f *PlannedFault) func() {
+	c := &r.plan.Config
+	n := images.New{Name: fmt.Sprintf("ballast%d", f.ID), Size: 400 * uint64(c.Store.BlockSize), Pool: "p"}
+	copy(n.Identity[:], n.Name)
+	busy, made := true, false
+	r.operator(func() {
+		images.Create(r.admin, n, func(id layout.Inode, err error) {
+			if err != nil {
+				busy = false
+				r.logf("create image %s: %v", n.Name, err)
+				return
+			}
+			made = true
+			r.fill(id, n.Size, func() { busy = false })
+		})
+	})
+	return func() { r.removeLater(n.Name, &busy, &made) }
+}
+
 // fence has the OSDs refuse a dead client's instance. It is complete when in each PG a member of the set that serves has heard of it and pg_lock_time has passed (DESIGN section 9): nothing
 // that the client had under way takes effect after that.
 func (r *run) fence(p *process) {
@@ -586,47 +652,45 @@ func (r *run) passingImage(f *PlannedFault) func() {
 	c := &r.plan.Config
 	n := images.New{Name: fmt.Sprintf("passing%d", f.ID), Size: 4 * uint64(c.Store.BlockSize), Pool: "p"}
 	copy(n.Identity[:], n.Name)
-	var id layout.Inode
-	busy := true
+	busy, made := true, false
 	r.operator(func() {
-		images.Create(r.admin, n, func(made layout.Inode, err error) {
-			if id = made; err != nil {
+		images.Create(r.admin, n, func(id layout.Inode, err error) {
+			if err != nil {
 				busy = false
 				r.logf("create image %s: %v", n.Name, err)
 				return
 			}
+			made = true
 			r.scribble(id, func() { busy = false })
 		})
 	})
-	return func() {
-		var remove func()
-		remove = func() {
-			if busy {
-				r.c.W.After(100*time.Millisecond, remove)
-				return
-			}
-			if id == 0 {
-				return
-			}
-			r.removing++
-			var try func()
-			try = func() {
-				r.operator(func() {
-					images.Remove(r.admin, n.Name, images.Options{}, func(err error) {
-						if err != nil {
-							if _, gone := errors.AsType[*images.NotFoundError](err); !gone {
-								r.logf("remove image %s: %v", n.Name, err)
-								r.c.W.After(time.Second, try)
-								return
-							}
-						}
-						r.cover("image removed")
-						r.removing--
-					})
-				})
-			}
-			try()
+	return func() { r.removeLater(n.Name, &busy, &made) }
+}
+
+// removeLater removes an image when nobody is busy with it any more, however often that takes.
+func (r *run) removeLater(name string, busy, made *bool) {
+	r.removing++
+	var try func()
+	try = func() {
+		switch {
+		case *busy:
+			r.c.W.After(100*time.Millisecond, try)
+			return
+		case !*made:
+			r.removing--
+			return
 		}
-		remove()
+		r.operator(func() {
+			images.Remove(r.admin, name, images.Options{}, func(err error) {
+				if _, gone := errors.AsType[*images.NotFoundError](err); err != nil && !gone {
+					r.logf("remove image %s: %v", name, err)
+					r.c.W.After(time.Second, try)
+					return
+				}
+				r.cover("image removed")
+				r.removing--
+			})
+		})
 	}
+	try()
 }

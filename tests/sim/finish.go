@@ -78,6 +78,8 @@ func (r *run) finish() {
 			r.report.Faults[sim.Fault(i).String()] += int(n)
 		}
 	}
+	r.report.Coverage["torn write at a power failure"] += r.c.W.Faults()[sim.FaultCacheTorn]
+	r.report.Coverage["write lost at a power failure"] += r.c.W.Faults()[sim.FaultCacheLost]
 }
 
 // calm ends everything that is still wrong.
@@ -85,6 +87,7 @@ func (r *run) calm() {
 	w := r.c.W
 	w.Run(r.plan.Config.Longest) // the last faults end
 	w.Net.HealAll()
+	r.c.Reg.SetDown(false)
 	for i, m := range r.nodes {
 		m.holds = 0
 		m.rise()

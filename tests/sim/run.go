@@ -68,6 +68,12 @@ type stopped struct{}
 
 func (r *run) Helper() {}
 
+// Error implements TB.
+func (r *run) Error(args ...any) { r.fail("%s", fmt.Sprint(args...)) }
+
+// Errorf implements TB.
+func (r *run) Errorf(format string, args ...any) { r.fail(format, args...) }
+
 // Fatal implements TB.
 func (r *run) Fatal(args ...any) {
 	r.fail("%s", fmt.Sprint(args...))
@@ -167,6 +173,13 @@ func (r *run) setUp(level slog.Level) {
 		m.n = r.c.Nodes[layout.OSDNum(i+1)]
 		r.drift(m.n.Loop, i)
 	}
+	r.c.onChange = func(keys []string) {
+		for _, key := range keys {
+			if strings.HasPrefix(key, cluster.PrefixPGSkip) {
+				r.cover("PG given back")
+			}
+		}
+	}
 	r.c.onOpen = func(h *memory.Handle) {
 		if r.regDown > 0 {
 			h.Unreachable(true)
@@ -178,7 +191,7 @@ func (r *run) setUp(level slog.Level) {
 	r.c.Wait("all PGs active", 30*time.Second, r.clean)
 	l := r.c.W.NewLoop("operator")
 	co := client.Defaults()
-	co.Registry, co.Key, co.Instance = r.c.open(l), r.c.Key, 900
+	co.Registry, co.Key, co.Instance, co.RetryENOSPC = r.c.open(l), r.c.Key, 900, false
 	r.admin = client.New(l, co)
 	r.put(cluster.GatewayKey("operator"), cluster.Value(&cluster.Gateway{Instance: 900, Host: "operator"}))
 	var id cluster.ClusterID
