@@ -6,12 +6,13 @@
 # make test-long  the long tests, one part at a time: make test-long PART=fuzz
 # make sim        simulated clusters under faults: make sim SEEDS=100 [FROM=1]; make sim SEED=7 replays one with its event log
 # make sim-shrink a shorter schedule of a seed that still fails: make sim-shrink SEED=7
+# make crash      what loss of power leaves of a store: STATES crashed disks (5000) drawn from SEED (1), or the one that STATE names
 # make bench      measurements, beside fio on the same file
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink bench clean
+.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink crash bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
@@ -83,7 +84,14 @@ sim-shrink: | go
 sim-test: | go
 	$(SIMULATE) -seeds 400 -drawn 400
 
-# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
+# The crash tester of the store (tests/crash).
+STATES ?= 5000
+
+crash: | go
+	@HOLDFAST_CRASH_STATES=$(STATES) HOLDFAST_CRASH_SEED=$(or $(SEED),1) HOLDFAST_CRASH_STATE='$(STATE)' $(GO) test -count=1 -timeout 10h -run '^TestStates$$' -v ./tests/crash
+
+# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
+# kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
 # real processes), model (400 random sequences on real clusters); ROUNDS changes these numbers.
 PART ?= all
 FUZZTIME ?= 30s

@@ -42,16 +42,21 @@ model() {
 	HOLDFAST_TEST_ROUNDS=${ROUNDS:-400} go test -count=1 -timeout 60m ./tests/model
 }
 
+crash() {
+	HOLDFAST_CRASH_LONG=1 go test -count=1 -timeout 60m -v -run 'Three|Long' ./tests/crash
+}
+
 case $part in
 sim) sim ;;
+crash) crash ;;
 fuzz) fuzz ;;
 kill) kill_rounds ;;
 race) race ;;
 cluster) cluster ;;
 model) model ;;
-all) sim; fuzz; kill_rounds; race; cluster; model ;;
+all) sim; crash; fuzz; kill_rounds; race; cluster; model ;;
 *)
-	echo "there is no part $part: give sim, fuzz, kill, race, cluster, model or all" >&2
+	echo "there is no part $part: give sim, crash, fuzz, kill, race, cluster, model or all" >&2
 	exit 2
 	;;
 esac

@@ -52,6 +52,12 @@ var alphabet = []letter{
 	}},
 	{'u', "unstable small write", func(r *runner) { r.write(r.a(), 2, 2, true) }},
 	{'U', "unstable whole write", func(r *runner) { r.write(r.a(), 0, r.c.units(), true) }},
+	{'Y', "unstable zero", func(r *runner) {
+		op := r.base(store.OpZero, r.a())
+		op.Unstable = true
+		op.Offset, op.Len = r.c.config.Granularity, 2*r.c.config.Granularity
+		r.submit(r.a(), op, nil)
+	}},
 	{'y', "unstable delete", func(r *runner) {
 		op := r.base(store.OpDelete, r.a())
 		op.Unstable = true
@@ -159,7 +165,7 @@ func (r *runner) run(sequence string, mode byte) {
 
 // randomSequence draws a long sequence: mostly writes, so that the journal goes round and the disk fills up.
 func randomSequence(rng *rand.Rand, n int) string {
-	const often = "wwssssoooobb2222mmnfFzzZtuuUkkjrdgpphlex"
+	const often = "wwssssoooobb2222mmnfFzzZtuuUYkkjrdgpphlex"
 	b := make([]byte, n)
 	for i := range b {
 		if b[i] = often[rng.IntN(len(often))]; rng.IntN(5) == 0 {

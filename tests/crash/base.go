@@ -17,6 +17,7 @@ type base struct {
 	prelude string // done after the first objects were made; a space means: come to rest
 	wrap    bool   // the journal's head is near the end of the ring
 	crashed bool   // the power went after the prelude: it is in the journal only
+	bare    bool   // no requests with an identity and no PG records, so that nothing but changes holds the journal's tail
 }
 
 // A journal of the smallest size goes round after some twenty batches with data.
@@ -35,6 +36,7 @@ var (
 		{name: "fine", layout: layouts[1], prelude: "of"},
 		{name: "through", layout: layouts[2], prelude: "s2"},
 		{name: "sector", layout: layouts[3], prelude: "of", crashed: true},
+		{name: "bare", layout: layouts[0], bare: true},
 		{name: "full", layout: layouts[0], prelude: "Es"},
 	}
 )
@@ -68,7 +70,7 @@ func (b *base) prepare() (*ready, error) {
 	seed := hash("base", b.name)
 	p := boot(seed, b.layout, nil)
 	defer p.end()
-	r := &runner{process: p, h: &history{version: 8}, rng: rand.New(rand.NewPCG(seed, 1))}
+	r := &runner{process: p, h: &history{version: 8}, rng: rand.New(rand.NewPCG(seed, 1)), bare: b.bare}
 	if err := p.format(); err != nil {
 		return nil, err
 	}
@@ -79,8 +81,10 @@ func (b *base) prepare() (*ready, error) {
 	}
 	r.drain()
 	r.submit(r.h.object(3), r.base(store.OpDelete, r.h.object(3)), nil)
-	r.putPG(1, false)
-	r.putPG(2, false)
+	if !b.bare {
+		r.putPG(1, false)
+		r.putPG(2, false)
+	}
 	r.settle()
 	if b.wrap {
 		r.goRound()

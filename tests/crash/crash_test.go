@@ -27,13 +27,22 @@ func run(t *testing.T, next func(int) (Case, bool), o Options) *Report {
 	r := Run(next, o)
 	fmt.Println(r)
 	for _, v := range r.Violations {
-		t.Error(v)
+		t.Errorf("after %.1f s and %d states: %v", v.After.Seconds(), v.States, v)
 	}
 	return r
 }
 
+// once skips what does not depend on the event loop where only that is tested.
+func once(t *testing.T) {
+	t.Helper()
+	if os.Getenv("HOLDFAST_LOOP") != "" {
+		t.Skip("the simulator is the event loop here")
+	}
+}
+
 // TestEverySequenceOfUpToTwoOperations cuts each of them at every moment.
 func TestEverySequenceOfUpToTwoOperations(t *testing.T) {
+	once(t)
 	r := run(t, Exhaustive(2, "sc", 1), Options{Variants: 2})
 	if l := r.Losses; !t.Failed() && (r.States < 5000 || l.Kept == 0 || l.Lost == 0 || l.Torn == 0 || l.Swapped == 0 || r.Nested == 0 || r.Killed == 0) {
 		t.Errorf("something was not tried at all: %v", r)
@@ -42,8 +51,15 @@ func TestEverySequenceOfUpToTwoOperations(t *testing.T) {
 
 // TestLongSequencesThatGoRoundTheJournal cuts each at some moments.
 func TestLongSequencesThatGoRoundTheJournal(t *testing.T) {
-	run(t, First(60, Drawn(60, 200, 1)), Options{Variants: 1, Moments: 20})
+	once(t)
+	n, seed := 60, uint64(1)
+	if long() {
+		n, seed = 2000, 2
+	}
+	run(t, First(n, Drawn(60, 200, seed)), Options{Variants: 1, Moments: 20})
 }
+
+func long() bool { return os.Getenv("HOLDFAST_CRASH_LONG") != "" }
 
 // TestStates is `make crash`: as many states as asked for of short and long sequences, or one by its name.
 func TestStates(t *testing.T) {
@@ -68,15 +84,15 @@ func TestStates(t *testing.T) {
 	}
 	seed := uint64(number(t, "HOLDFAST_CRASH_SEED", 1))
 	fmt.Printf("crash: seed %d\n", seed)
-	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states})
+	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states, Enough: number(t, "HOLDFAST_CRASH_ENOUGH", 0)})
 }
 
 // TestEverySequenceOfThreeOperations is for make test-long.
 func TestEverySequenceOfThreeOperations(t *testing.T) {
-	if os.Getenv("HOLDFAST_CRASH_LONG") == "" {
+	if !long() {
 		t.Skip("make test-long PART=crash runs this")
 	}
-	run(t, Exhaustive(3, "scg", 2), Options{Variants: 2, Moments: 8})
+	run(t, Exhaustive(3, "", 2), Options{Variants: 1})
 }
 
 // TestEveryDeviceCallThatFails fails the n-th read, write or flush of a run, for n = 1, 2, ... until a run has none left.

@@ -3,6 +3,7 @@ package crash
 import (
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"holdfast/core/loop"
@@ -97,6 +98,22 @@ func (p *process) close() error {
 		return fmt.Errorf("close does not come to an end")
 	}
 	return nil
+}
+
+// check lets store.Check look at the device: loss of power is no damage.
+func (p *process) check() error {
+	var out strings.Builder
+	var problems int
+	var err error
+	done := false
+	store.Check(p.l, p.disk, &out, nil, func(n int, e error) { problems, err, done = n, e, true })
+	if !p.w.RunUntil(func() bool { return done }, patience) {
+		return fmt.Errorf("a check does not come to an end")
+	}
+	if err == nil && problems > 0 {
+		err = fmt.Errorf("a check finds %d problems: %s", problems, out.String())
+	}
+	return err
 }
 
 // do runs one operation to its end.

@@ -13,6 +13,7 @@ type Options struct {
 	Variants int // per moment at which something may be lost; at others there is one
 	Moments  int // per case, drawn; 0: every one
 	States   int // stop after the case that reaches so many; 0: when the cases are over
+	Enough   int // violations that end it; 0: 5
 }
 
 // Report is what a Run did.
@@ -24,23 +25,23 @@ type Report struct {
 }
 
 func (r *Report) String() string {
-	return fmt.Sprintf("crash: %d states of %d sequences (%d operations acknowledged), %d of them cut twice, %d where only the process died, %d reopened, %d filled, %d with rotten data; %v; %d violations; %.0f states per second",
-		r.States, r.Sequences, r.Operations, r.Nested, r.Killed, r.Reopened, r.Filled, r.Rotten, r.Losses, len(r.Violations), float64(r.States)/r.Elapsed.Seconds())
+	return fmt.Sprintf("crash: %d states of %d sequences (%d operations acknowledged), %d of them cut twice, %d where only the process died, %d reopened, %d filled, %d with rotten data, %d checked; %v; %d violations; %.0f states per second",
+		r.States, r.Sequences, r.Operations, r.Nested, r.Killed, r.Reopened, r.Filled, r.Rotten, r.Checked, r.Losses, len(r.Violations), float64(r.States)/r.Elapsed.Seconds())
 }
-
-// enough is how many violations end a Run.
-const enough = 5
 
 // Run looks at the states of the cases that next gives, on several goroutines: each case has worlds of its own.
 func Run(next func(i int) (Case, bool), o Options) *Report {
 	start := time.Now()
 	report := &Report{}
+	if o.Enough == 0 {
+		o.Enough = 5
+	}
 	var mu sync.Mutex
 	taken := 0
 	take := func() (c Case, ok bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		if len(report.Violations) >= enough || o.States > 0 && report.States >= o.States {
+		if len(report.Violations) >= o.Enough || o.States > 0 && report.States >= o.States {
 			return c, false
 		}
 		if c, ok = next(taken); ok {
@@ -62,7 +63,10 @@ func Run(next func(i int) (Case, bool), o Options) *Report {
 				mu.Lock()
 				report.add(w.Counts)
 				report.Cases++
-				report.Violations = append(report.Violations, bad...)
+				for _, v := range bad {
+					v.After, v.States = time.Since(start), report.States
+					report.Violations = append(report.Violations, v)
+				}
 				mu.Unlock()
 			}
 		})
@@ -76,7 +80,7 @@ func Run(next func(i int) (Case, bool), o Options) *Report {
 func (w *worker) run(c Case, o Options) []*Violation {
 	rc, err := w.record(c)
 	if err != nil {
-		return []*Violation{{State{c, 0, 0}.String(), fmt.Errorf("without any loss of power: %w", err)}}
+		return []*Violation{{State: State{c, 0, 0}.String(), Err: fmt.Errorf("without any loss of power: %w", err)}}
 	}
 	rng := rand.New(rand.NewPCG(hash(c.String()), 4))
 	for m := range rc.tape.steps + 1 {
@@ -94,7 +98,7 @@ func (w *worker) run(c Case, o Options) []*Violation {
 				v %= 2
 			}
 			if err := w.state(rc, m, v); err != nil {
-				return []*Violation{{State{c, m, v}.String(), err}}
+				return []*Violation{{State: State{c, m, v}.String(), Err: err}}
 			}
 		}
 	}
@@ -124,7 +128,7 @@ type lines struct{ all []string }
 
 func (l *lines) say(format string, args ...any) { l.all = append(l.all, fmt.Sprintf(format, args...)) }
 
-// Exhaustive is every sequence of 1 to n letters: those of one letter on every base and in every mode, longer ones in each of the modes on a base that is drawn.
+// Exhaustive is every sequence of 1 to n letters: those of one letter on every base and in every mode, longer ones in each of the modes (none: in one that is drawn) on a base that is drawn.
 func Exhaustive(n int, modes string, seed uint64) func(i int) (Case, bool) {
 	singles := len(alphabet) * len(bases) * len(allModes)
 	return func(i int) (Case, bool) {
@@ -133,8 +137,11 @@ func Exhaustive(n int, modes string, seed uint64) func(i int) (Case, bool) {
 			return c, true
 		}
 		i -= singles
-		mode := modes[i%len(modes)]
-		i /= len(modes)
+		mode := byte(0)
+		if len(modes) > 0 {
+			mode = modes[i%len(modes)]
+			i /= len(modes)
+		}
 		for length, total := 2, len(alphabet)*len(alphabet); length <= n; length, total = length+1, total*len(alphabet) {
 			if i >= total {
 				i -= total
@@ -146,7 +153,11 @@ func Exhaustive(n int, modes string, seed uint64) func(i int) (Case, bool) {
 				i /= len(alphabet)
 			}
 			c := Case{Mode: mode, Sequence: string(b), Seed: seed}
-			c.Base = bases[hash(c.String())%uint64(len(bases))].name
+			draw := rand.New(rand.NewPCG(seed, hash(c.String())))
+			c.Base = bases[draw.IntN(len(bases))].name
+			if mode == 0 {
+				c.Mode = allModes[draw.IntN(len(allModes))]
+			}
 			return c, true
 		}
 		return Case{}, false

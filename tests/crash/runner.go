@@ -22,6 +22,7 @@ type runner struct {
 	acked    int
 	refused  int
 	problem  error // the first thing that must not be
+	bare     bool  // nothing has an identity
 	lenient  bool  // the device fails: operations may end with an error
 	failures int   // operations that did
 }
@@ -68,8 +69,11 @@ func fill(b []byte, values []uint64, g int) {
 	}
 }
 
-// session gives op a pair of the newest session.
+// identify gives op a pair of the newest session.
 func (r *runner) identify(op *store.Op, o *object) {
+	if r.bare {
+		return
+	}
 	s := r.h.sessions[len(r.h.sessions)-1]
 	s.sequence++
 	op.Pair = store.Pair{Session: s.id, Sequence: s.sequence}
@@ -207,19 +211,22 @@ func (r *runner) zero(o *object, from, n int, keep bool) {
 	r.submit(o, op, nil)
 }
 
-// replace makes o what recovery would bring: half of its units hold data.
+// replace makes o what recovery would bring: half of its units hold data; now and then it is a tombstone.
 func (r *runner) replace(o *object, v layout.Version) {
 	op := r.base(store.OpReplace, o)
 	op.Version = v
 	units := r.c.units()
 	values := r.values(units)
 	written, present := make([]bool, units), make([]bool, units)
+	if v != 0 && r.rng.IntN(6) == 0 {
+		op.Flags = store.Tombstone
+	}
 	for u := range values {
-		written[u] = r.rng.IntN(3) > 0
+		written[u] = op.Flags == 0 && r.rng.IntN(3) > 0
 		present[u] = written[u] && r.rng.IntN(3) > 0
 	}
 	op.Bitmap, op.Present = bitmapOf(written), bitmapOf(present)
-	if v != 0 {
+	if v != 0 && !r.bare {
 		for _, p := range o.newest().pairs {
 			if r.rng.IntN(2) == 0 && !r.over(p.Session) {
 				op.Pairs = append(op.Pairs, p)

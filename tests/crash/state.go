@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"time"
 
 	"holdfast/core/loop"
 	"holdfast/core/sim"
@@ -70,8 +71,10 @@ func ParseState(name string) (State, error) {
 
 // Violation is a state that must not be, or a run that went wrong.
 type Violation struct {
-	State string // what replays it
-	Err   error
+	State  string // what replays it
+	Err    error
+	After  time.Duration // since the Run began
+	States int           // looked at before
 }
 
 func (v *Violation) Error() string {
@@ -96,8 +99,8 @@ type worker struct {
 
 // Counts says what was done.
 type Counts struct {
-	Sequences, States, Nested, Killed, Reopened, Filled, Rotten, Operations int
-	Losses                                                                  losses
+	Sequences, States, Nested, Killed, Reopened, Filled, Rotten, Checked, Operations int
+	Losses                                                                           losses
 }
 
 func (c *Counts) add(d Counts) {
@@ -108,6 +111,7 @@ func (c *Counts) add(d Counts) {
 	c.Reopened += d.Reopened
 	c.Filled += d.Filled
 	c.Rotten += d.Rotten
+	c.Checked += d.Checked
 	c.Operations += d.Operations
 	c.Losses.add(d.Losses)
 }
@@ -154,7 +158,7 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 	if err := p.open(); err != nil {
 		return nil, err
 	}
-	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 2))}
+	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 2)), bare: b.bare}
 	before := p.dev.Image()
 	r.rec = p.dev.Record()
 	r.run(c.Sequence, c.Mode)
@@ -233,6 +237,15 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 	rec := p.dev.Record()
 	p.rewrite(volatile)
 	from := len(rec.Log)
+	if rng.IntN(16) == 0 {
+		w.Checked++
+		if err := p.check(); err != nil {
+			return err
+		}
+		if len(rec.Log) != from {
+			return fmt.Errorf("a check writes to the device")
+		}
+	}
 	if err := p.open(); err != nil {
 		return err
 	}
@@ -243,7 +256,7 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 	}
 	w.say("opened; what was acknowledged is there")
 	after := found.fork()
-	r := &runner{process: p, h: after, rng: rng, rec: rec}
+	r := &runner{process: p, h: after, rng: rng, rec: rec, bare: rc.base.bare}
 	if err := w.work(r); err != nil {
 		return fmt.Errorf("after the store was opened again: %w", err)
 	}
@@ -303,7 +316,9 @@ func (w *worker) work(r *runner) error {
 	if r.s.Stats().FreeBlocks > 0 {
 		r.write(r.fresh(), 0, r.c.units(), false)
 	}
-	r.putPG(2, false)
+	if !r.bare {
+		r.putPG(2, false)
+	}
 	r.drain()
 	filled := false
 	switch r.rng.IntN(12) {

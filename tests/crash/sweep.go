@@ -112,7 +112,7 @@ func (w *worker) fail(name, sequence string, mode byte, f Fault) (fired bool, er
 		return false, err
 	}
 	before := p.dev.Image()
-	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 5)), lenient: true}
+	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 5)), lenient: true, bare: b.bare}
 	r.rec = p.dev.Record()
 	if err := p.open(); err != nil {
 		if !d.fired {
