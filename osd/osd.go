@@ -105,10 +105,12 @@ type OSD struct {
 	renewal loop.Timer
 	stray   strayJob
 
-	verifying     *verification
-	declaring     bool
-	reporting     bool
-	restoredRetry loop.Timer
+	verifying       *verification
+	declaring       bool
+	undeclared      string            // why, when the declaration was not written; it is tried again
+	undeclaredAfter *cluster.Restored // unless this is not the last one any more
+	reporting       bool
+	restoredRetry   loop.Timer
 }
 
 // Start begins the OSD's life. The store must be open. An error means that it cannot listen.
@@ -213,7 +215,7 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 			return
 		}
 	}
-	if next.Revision < prev.Revision {
+	if wentBack(prev, next, keys) {
 		s.wentBack(prev, next)
 	}
 	s.applyFences(prev, next)

@@ -53,6 +53,7 @@ type pgRun struct {
 	record     cluster.PGRecord  // as last read or written by us
 	recordMod  registry.Revision // 0 when there is none
 	haveState  bool              // pg/state is ours under the present lease
+	stateRev   registry.Revision // what etcd shows of pg/state from here on counts
 	served     *primary.PG
 	activeRev  registry.Revision // Activated waits until everything up to it is applied
 	activeDone func()
@@ -114,6 +115,8 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 			if !ours || t.Primary != s.o.Num || t.Pause {
 				if r != nil {
 					r.exec(r.m.Unwant())
+				} else {
+					s.dropStray(id)
 				}
 				continue
 			}
@@ -136,6 +139,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 		}
 	}
 	for _, r := range s.sortedPGs() {
+		r.missed(next)
 		if _, ok := next.PGConfig.Target(r.id); !ok {
 			r.exec(r.m.Unwant())
 		} else if st, ok := next.PGStates.Get(r.id); ok && st.Primary != s.o.Num && r.m.Phase == peering.Active {
@@ -362,7 +366,7 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 				r.settle()
 			})
 		case !res.Succeeded:
-			r.adopt(res.Results)
+			r.adopt(res)
 			reason := "the record in etcd has changed"
 			if !r.haveState && len(res.Results[1]) > 0 {
 				reason = "another OSD holds the PG in etcd"
@@ -371,7 +375,7 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 			r.exec(r.m.TakeFailed(round, reason))
 		default:
 			if s.lease == lease {
-				r.haveState, r.published = true, wire.PGStarting
+				r.haveState, r.published, r.stateRev = true, wire.PGStarting, res.Revision
 			}
 			r.record, r.recordMod = rec, res.Revision
 			r.exec(r.m.Taken(round, r.peeringRecord()))
@@ -380,7 +384,9 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 }
 
 // adopt takes over the record and state that a failed transaction found.
-func (r *pgRun) adopt(found [][]registry.KV) {
+func (r *pgRun) adopt(res registry.TxnResult) {
+	found := res.Results
+	r.stateRev = res.Revision
 	r.record, r.recordMod = cluster.PGRecord{}, 0
 	if len(found[0]) > 0 {
 		kv := found[0][0]
@@ -398,7 +404,7 @@ func (r *pgRun) refresh(then func()) {
 	t := registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.PGRecordKey(r.id)}, {Kind: registry.Get, Key: cluster.PGStateKey(r.id)}}}
 	r.s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		if err == nil {
-			r.adopt(res.Results)
+			r.adopt(res)
 		}
 		then()
 	})
@@ -484,6 +490,7 @@ func (r *pgRun) lockAnswered(round uint64, osd layout.OSDNum, interval layout.In
 		r.unlock(osd, interval) // too late: nobody wants it any more
 		return
 	}
+	r.contradicted(osd, a.TookPart)
 	if osd == s.o.Num {
 		r.exec(r.m.Granted(round, osd, a.Store, a.Seen, a.TookPart))
 		return
@@ -670,7 +677,7 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 		case err != nil:
 			r.refresh(func() { done(0, false) })
 		case !res.Succeeded:
-			r.adopt(res.Results)
+			r.adopt(res)
 			done(0, false)
 		default:
 			r.record, r.recordMod = next, res.Revision
@@ -881,10 +888,14 @@ func (r *pgRun) reclaim() {
 				}
 			})
 		case !res.Succeeded:
-			r.adopt(res.Results)
+			r.adopt(res)
+			if !r.haveState && len(res.Results[1]) == 0 && r.recordMod >= 0 && r.mayStay() {
+				r.reclaim()
+				return
+			}
 			r.exec(r.m.Restart())
 		default:
-			r.haveState, r.published = true, bits
+			r.haveState, r.published, r.stateRev = true, bits, res.Revision
 		}
 	})
 }

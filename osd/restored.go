@@ -28,14 +28,32 @@ func (s *OSD) verify(at registry.Revision, known []store.PGRecord, done func()) 
 	s.compareRecords()
 }
 
-// wentBack says that etcd itself has gone back to an earlier revision.
+// wentBack reports whether etcd has gone back to an earlier state: its revision has, or, where that was raised (etcdutl --bump-revision), a record has, which is only ever raised.
+func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
+	for _, key := range keys {
+		k, ok := cluster.ParseKey(key)
+		if !ok || k.Kind != cluster.KindPGRecord {
+			continue
+		}
+		old, was := prev.Records.Get(k.PG)
+		now, is := next.Records.Get(k.PG)
+		if was && is && now.Generation == old.Generation && (now.Interval < old.Interval || now.Activated < old.Activated) {
+			return true
+		}
+	}
+	return next.Revision < prev.Revision
+}
+
+// wentBack says that etcd itself has gone back to an earlier state.
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 	for _, r := range s.sortedPGs() {
+		r.stateRev = 0 // revisions count from there
 		if r.m.Phase != peering.Active {
 			r.exec(r.m.Restart()) // by a record that etcd has no more
 		}
 	}
-	if next.Restored == nil || prev.Restored != nil && next.Restored.ID == prev.Restored.ID {
+	// A declaration that is not later than the one that we knew is one of before, which the copy of etcd held: all may have reported to it, but not what they have learned since.
+	if next.Restored == nil || prev.Restored != nil && (next.Restored.ID == prev.Restored.ID || next.Restored.Time <= prev.Restored.Time) {
 		s.declare(fmt.Sprintf("OSD %d saw etcd go back from revision %d to %d", s.o.Num, prev.Revision, next.Revision))
 	}
 }
@@ -45,13 +63,18 @@ func (s *OSD) declare(reason string) {
 	if s.declaring {
 		return
 	}
-	s.declaring = true
+	s.declaring, s.undeclared = true, ""
+	before := s.Snapshot().Restored
 	s.log.Error("etcd was restored from an older state; every OSD must report what it knows before another PG becomes active", "reason", reason)
 	id := strconv.FormatUint(s.l.Rand().Uint64()|1, 16)
 	s.o.Registry.Txn(cluster.DeclareRestored(s.Snapshot(), cluster.Restored{ID: id, Time: s.l.Wall().Unix(), Reason: reason}), func(res registry.TxnResult, err error) {
 		s.declaring = false
 		switch {
 		case err != nil || !res.Succeeded:
+			if s.Snapshot().Restored == before {
+				s.undeclared = reason // unless the next look finds that somebody else has declared it
+				s.undeclaredAfter = before
+			}
 			s.l.Arm(&s.restoredRetry, s.l.Now().Add(cleanPause))
 		case s.verifying != nil:
 			s.verifying.at = max(s.verifying.at, res.Revision)
@@ -82,6 +105,13 @@ func (s *OSD) fallsShort(known *store.PGRecord) string {
 func (s *OSD) compareRecords() {
 	if s.declaring || s.reporting || s.stopping || s.failed || s.restoredRetry.Armed() {
 		return
+	}
+	if s.undeclared != "" {
+		if s.Snapshot().Restored == s.undeclaredAfter {
+			s.declare(s.undeclared)
+			return
+		}
+		s.undeclared = ""
 	}
 	v := s.verifying
 	own, ok := s.Snapshot().Stores.Get(s.o.Num)
@@ -213,4 +243,47 @@ func describeOSDs(list []layout.OSDNum) string {
 		text += fmt.Sprintf(" and %d more", len(list)-8)
 	}
 	return text
+}
+
+// contradicted has every store report when one took part in a later interval than the last that etcd knows of, although all have reported: etcd was set back, and what would tell it of
+// that interval runs and was not asked.
+func (r *pgRun) contradicted(osd layout.OSDNum, part layout.Interval) {
+	s := r.s
+	snap := s.Snapshot()
+	rec, ok := snap.Records.Get(r.id)
+	if !ok || uint64(rec.Generation) != r.generation || rec.Mod != r.recordMod || part <= rec.Activated || len(snap.Unreported()) > 0 {
+		return
+	}
+	s.declare(fmt.Sprintf("OSD %d took part in interval %d of PG %v; etcd's record ends at %d", osd, part, r.id, rec.Activated))
+}
+
+// missed looks whether the state key of a PG that we serve is still there: an earlier state of etcd may lack it, although our lease is in it, and clients would find nobody.
+func (r *pgRun) missed(next *cluster.Snapshot) {
+	if !r.haveState || r.m.Phase != peering.Active || next.Revision < r.stateRev {
+		return
+	}
+	if _, ok := next.PGStates.Get(r.id); !ok {
+		r.haveState = false
+		r.reclaim()
+	}
+}
+
+// mayStay reports whether etcd's record, as just read, leaves the interval that we serve to us: it is our take of it, or one of before.
+func (r *pgRun) mayStay() bool {
+	rec := &r.record
+	return uint64(rec.Generation) == r.generation && (rec.Interval < r.m.Interval || rec.Interval == r.m.Interval && rec.Primary == r.s.o.Num && rec.Instance == r.s.o.Instance)
+}
+
+// dropStray removes the state key of a PG that we do nothing about and that our lease holds: an earlier state of etcd has brought it back, and nobody else can be the PG's primary while
+// it is there.
+func (s *OSD) dropStray(id layout.PGID) {
+	st, ok := s.Snapshot().PGStates.Get(id)
+	if !ok || s.lease == nil || s.lease.ID() == 0 || st.Lease != s.lease.ID() {
+		return
+	}
+	key := cluster.PGStateKey(id)
+	s.o.Registry.Txn(registry.Txn{
+		If:   []registry.Compare{registry.Unchanged(key, st.Mod), registry.HeldBy(key, s.lease.ID())},
+		Then: []registry.Op{{Kind: registry.Delete, Key: key}},
+	}, func(registry.TxnResult, error) {}) // looked for again with every change that is applied
 }

@@ -1,0 +1,226 @@
+package osd
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/registry"
+	"holdfast/core/registry/memory"
+	"holdfast/core/sim"
+	"holdfast/osd/store"
+)
+
+// bed is a few OSDs on the simulator's loops and disks, around a registry in memory. There is no monitor: the test writes the PG map, so that every sequence can be had exactly.
+type bed struct {
+	t     *testing.T
+	w     *sim.World
+	reg   *memory.Store
+	admin *memory.Handle
+	osds  map[layout.OSDNum]*node
+	log   bytes.Buffer
+}
+
+// node is one OSD.
+type node struct {
+	b    *bed
+	num  layout.OSDNum
+	l    *sim.Loop
+	reg  *memory.Handle
+	st   *store.Store
+	s    *OSD
+	boot uint64
+	err  error
+}
+
+var pg1 = layout.PGID{Pool: 1, Num: 1}
+
+// newBed starts n OSDs and makes pool 1 with one PG and no place for it.
+func newBed(t *testing.T, n int) *bed {
+	b := &bed{t: t, w: sim.NewWorld(1), osds: map[layout.OSDNum]*node{}}
+	t.Cleanup(b.w.Close)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(b.log.String())
+		}
+	})
+	b.w.LogTo(slog.NewTextHandler(&b.log, nil))
+	b.reg = memory.New(b.w.NewLoop("registry"))
+	b.admin = b.reg.Open(b.w.NewLoop("admin"))
+	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: 2, PGMinSize: 1, PGCount: 1, FailureDomain: "osd"}
+	txn, err := cluster.SetPool(nil, 1, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.txn(txn)
+	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool)}})
+	for i := range n {
+		o := &node{b: b, num: layout.OSDNum(i + 1)}
+		b.osds[o.num] = o
+		o.format()
+		o.start()
+	}
+	for i := range n {
+		o := b.osds[layout.OSDNum(i+1)]
+		b.wait("the OSDs to come up", func() bool { return o.s != nil && o.s.leaseUp })
+	}
+	return b
+}
+
+func (o *node) disk() string { return fmt.Sprintf("disk%d", o.num) }
+
+func (o *node) format() {
+	w := o.b.w
+	w.NewDisk(o.disk(), 32<<20, 4096)
+	l := w.NewLoop("format")
+	d, err := l.OpenDisk(o.disk(), loop.DiskOptions{})
+	if err != nil {
+		o.b.t.Fatal(err)
+	}
+	done := false
+	store.Format(l, d, store.Config{JournalSize: 4 << 20}, func(_ store.Superblock, err error) {
+		if err != nil {
+			o.b.t.Fatal(err)
+		}
+		d.Close(func() { done = true })
+	})
+	o.b.wait("the format", func() bool { return done })
+	l.Kill()
+}
+
+// start begins a new process; it runs as the world does.
+func (o *node) start() {
+	b := o.b
+	o.l = b.w.NewLoop(fmt.Sprintf("osd%d", o.num))
+	o.reg, o.st, o.s, o.err = b.reg.Open(o.l), nil, nil, nil
+	o.boot++
+	d, err := o.l.OpenDisk(o.disk(), loop.DiskOptions{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	store.Open(o.l, d, store.Options{OnFailure: func(err error) { o.err = err }}, func(st *store.Store, err error) {
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		o.st = st
+		o.s, err = Start(o.l, Options{
+			Num: o.num, Instance: uint64(o.num)<<32 | o.boot, Host: "h", Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", o.num)}},
+			AllowLegacy: func(loop.Addr) bool { return true }, Registry: o.reg, Store: st, Fatal: func(err error) { o.err = err },
+		})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+	})
+}
+
+func (o *node) kill() {
+	o.reg.Close()
+	o.l.Kill()
+}
+
+// run calls f on the OSD's loop and waits for it.
+func (o *node) run(f func()) {
+	o.b.t.Helper()
+	done := false
+	o.l.Post(&loop.Task{Run: func() { f(); done = true }})
+	o.b.wait("a turn of the OSD's loop", func() bool { return done })
+}
+
+func (b *bed) wait(what string, cond func() bool) {
+	b.t.Helper()
+	if !b.w.RunUntil(cond, 30*time.Second) {
+		text := ""
+		for n := range len(b.osds) {
+			if o := b.osds[layout.OSDNum(n+1)]; o.s != nil && o.l.Alive() {
+				text += fmt.Sprintf("OSD %d (%v):\n%s", o.num, o.err, o.s.Describe())
+			}
+		}
+		b.t.Fatalf("not within 30 s: %s\n%s", what, text)
+	}
+}
+
+// never fails the test if cond holds within d.
+func (b *bed) never(what string, d time.Duration, cond func() bool) {
+	b.t.Helper()
+	if b.w.RunUntil(cond, d) {
+		b.t.Fatal(what)
+	}
+}
+
+// txn runs a transaction from outside; it must succeed.
+func (b *bed) txn(t registry.Txn) registry.TxnResult {
+	b.t.Helper()
+	res, err := b.try(b.admin, t)
+	if err != nil || !res.Succeeded {
+		b.t.Fatalf("transaction: %+v %v", res, err)
+	}
+	return res
+}
+
+func (b *bed) try(h *memory.Handle, t registry.Txn) (res registry.TxnResult, err error) {
+	b.t.Helper()
+	done := false
+	h.Txn(t, func(r registry.TxnResult, e error) { res, err, done = r, e, true })
+	b.wait("a transaction", func() bool { return done })
+	return res, err
+}
+
+// put writes a key, or deletes it when v is nil.
+func (b *bed) put(key string, v any) registry.Revision {
+	b.t.Helper()
+	op := registry.Op{Kind: registry.Put, Key: key}
+	switch v := v.(type) {
+	case nil:
+		op.Kind = registry.Delete
+	case string:
+		op.Value = []byte(v)
+	default:
+		op.Value = cluster.Value(v)
+	}
+	return b.txn(registry.Txn{Then: []registry.Op{op}}).Revision
+}
+
+// get is a key as etcd has it; Key is "" when it does not exist.
+func (b *bed) get(key string) registry.KV {
+	for _, kv := range b.reg.Dump() {
+		if kv.Key == key {
+			return kv
+		}
+	}
+	return registry.KV{}
+}
+
+// place puts the PG on a set with a primary.
+func (b *bed) place(primary layout.OSDNum, set ...layout.OSDNum) {
+	b.t.Helper()
+	b.put(cluster.KeyPGConfig, &cluster.PGConfig{Pools: map[layout.PoolID][]cluster.PGTarget{1: {{OSDSet: set, Primary: primary}}}})
+}
+
+// serves reports whether an OSD serves the PG with so many members, and etcd says so.
+func (b *bed) serves(n layout.OSDNum, members int) bool {
+	o := b.osds[n]
+	if o.s == nil || !o.l.Alive() {
+		return false
+	}
+	r := o.s.pgs[pg1]
+	if r == nil || r.served == nil || len(r.m.Acting) != members {
+		return false
+	}
+	st, ok := o.s.Snapshot().PGStates.Get(pg1)
+	return ok && st.Primary == n && st.State&cluster.StateActive != 0
+}
+
+func (b *bed) record() *cluster.PGRecord {
+	for n := range len(b.osds) {
+		if o := b.osds[layout.OSDNum(n+1)]; o.s != nil && o.l.Alive() {
+			rec, _ := o.s.Snapshot().Records.Get(pg1)
+			return rec
+		}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package osd
+
+import (
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+)
+
+// etcd is set back with its revisions raised, as etcdutl --bump-revision does, so that nobody sees it go back. The OSD whose store alone knows a later interval goes on running; it is the
+// member that the next primary asks. That one must have everybody report instead of waiting for what nobody will do.
+func TestRestoreThatOnlyAMemberContradictsIsDeclared(t *testing.T) {
+	b := newBed(t, 3)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	backup := b.reg.Backup()
+	b.place(2, 2)
+	b.wait("PG on OSD 2 alone", func() bool { return b.serves(2, 1) })
+	later := b.record().Activated
+	b.reg.Restore(backup, 1000)
+	b.place(3, 2, 3)
+	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 2) })
+	if rec := b.record(); rec.Activated <= later {
+		t.Errorf("the PG is active in interval %d; OSD 2 was in %d", rec.Activated, later)
+	}
+	if b.get(cluster.KeyRestored).Key == "" {
+		t.Error("the restore was not declared")
+	}
+}
+
+// etcd is set back to a backup that holds an older declaration, with which every OSD has reported. That says nothing of this time.
+func TestAnOlderDeclarationInABackupIsNotTakenForANewOne(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	declare := func(id string) {
+		at := b.osds[1].s.Snapshot()
+		b.txn(cluster.DeclareRestored(at, cluster.Restored{ID: id, Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
+		b.wait("the reports", func() bool {
+			s := b.osds[1].s.Snapshot()
+			return s.Restored != nil && s.Restored.ID == id && len(s.Unreported()) == 0
+		})
+	}
+	declare("first")
+	b.w.Run(10 * time.Second)
+	backup := b.reg.Backup()
+	declare("second")
+	b.osds[2].kill()
+	b.wait("PG on OSD 1 alone", func() bool { return b.serves(1, 1) })
+	for range 5 {
+		b.put("other", "x") // so that the revision goes back in any case
+	}
+	b.reg.Restore(backup, 0)
+	b.wait("OSD 1 to see it", func() bool { r := b.osds[1].s.Snapshot().Restored; return r != nil && r.ID != "second" })
+	b.wait("a new declaration", func() bool { return b.osds[1].s.Snapshot().Restored.ID != "first" })
+	if list := b.osds[1].s.Snapshot().Unreported(); len(list) == 0 {
+		t.Error("OSD 2 is not waited for")
+	}
+}
+
+// The backup was made while a PG changed its primary: in it, the first one's key is still there, and its lease lives. Nobody but its process can remove it.
+func TestStateKeyThatARestoreBringsBackIsRemoved(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.osds[1].reg.Unreachable(true) // it has not heard of the new PG map
+	b.place(2, 1, 2)
+	backup := b.reg.Backup()
+	b.osds[1].reg.Unreachable(false)
+	b.wait("PG active on OSD 2", func() bool { return b.serves(2, 2) })
+	b.reg.Restore(backup, 0)
+	b.wait("all reports", func() bool {
+		s := b.osds[2].s.Snapshot()
+		return s.Restored != nil && len(s.Unreported()) == 0
+	})
+	b.wait("PG active on OSD 2 again", func() bool { return b.serves(2, 2) })
+}
+
+// The state key of an active PG is not in the backup, although its primary's lease is: clients would find nobody.
+func TestStateKeyThatARestoreTakesAwayIsMadeAgain(t *testing.T) {
+	b := newBed(t, 2)
+	backup := b.reg.Backup()
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.reg.Restore(backup, 0)
+	b.place(1, 1, 2)
+	b.wait("PG active again", func() bool { return b.get(cluster.PGStateKey(pg1)).Key != "" && b.serves(1, 2) })
+}
+
+// The registry does not answer when an OSD has seen that it went back: the OSD declares it later.
+func TestDeclarationIsTriedAgain(t *testing.T) {
+	b := newBed(t, 1)
+	backup := b.reg.Backup()
+	b.place(1, 1)
+	b.wait("PG active", func() bool { return b.serves(1, 1) })
+	o := b.osds[1]
+	high := o.s.Snapshot().Revision
+	b.reg.Restore(backup, 0)
+	b.wait("the OSD to see it", func() bool { return o.s.Snapshot().Revision < high })
+	o.reg.Unreachable(true)
+	b.w.Run(3 * time.Second)
+	o.reg.Unreachable(false)
+	b.wait("the declaration", func() bool { return b.get(cluster.KeyRestored).Key != "" })
+}
+
+// One key that cannot be read must not hold up every PG of the cluster.
+func TestReportIsNotHeldUpByAnUnreadableRecord(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.put(cluster.PGRecordKey(pg1), "{")
+	b.txn(cluster.DeclareRestored(b.osds[1].s.Snapshot(), cluster.Restored{ID: "test", Time: 1, Reason: "by a test"}))
+	b.wait("the reports", func() bool {
+		s := b.osds[1].s.Snapshot()
+		return s.Restored != nil && len(s.Unreported()) == 0
+	})
+}
