@@ -10,7 +10,6 @@ type Pending struct {
 	Objects    int // that something is under way with, or that are not whole
 	Running    int // operations of our own store
 	Recovering int // objects under background recovery
-	Tombstones int // to be forgotten
 	Calls      int // of the connections, those of other parts of the OSD too
 }
 
@@ -20,7 +19,6 @@ func (p *Primary) Pending() Pending {
 	for _, q := range p.pgs { // order: sums
 		n.Objects += q.Table.Len()
 		n.Running += q.running
-		n.Tombstones += len(q.tombs) + len(q.waiting)
 	}
 	return n
 }

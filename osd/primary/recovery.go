@@ -102,7 +102,7 @@ func (q *PG) recover(obj *pg.Object, background bool) {
 // next reads from the next holder, or goes on without reading when there is nothing to read.
 func (j *copyJob) next() {
 	p := j.q.p
-	if j.u.Truth.Version == 0 || j.u.Truth.Tombstone {
+	if len(j.u.Holders) == 0 && (j.u.Truth.Version == 0 || j.u.Truth.Tombstone) {
 		j.write(nil, nil, nil, nil)
 		return
 	}
@@ -196,6 +196,9 @@ func (j *copyJob) write(src *store.Op, bitmap, present []byte, pairs []store.Pai
 			if src != nil {
 				op.Data, op.Bitmap, op.Present, op.Pairs = src.Data, bitmap, present, pairs
 			}
+			if j.u.Truth.Tombstone {
+				op.Data = nil
+			}
 			op.Done = func(op *store.Op) {
 				p.sec.Changed(q.ID)
 				j.written(op.Err)
@@ -211,7 +214,7 @@ func (j *copyJob) write(src *store.Op, bitmap, present []byte, pairs []store.Pai
 		if j.u.Truth.Tombstone {
 			m.Flags = wire.SubTombstone
 		}
-		if src != nil && src.Data != nil {
+		if src != nil && src.Data != nil && !j.u.Truth.Tombstone {
 			m.Data = src.Data.Len()
 			c.Payload = []peer.Piece{{Ref: src.Data, Len: m.Data}}
 		}
@@ -327,6 +330,7 @@ func (q *PG) forgetSome() {
 	p := q.p
 	var batch []wire.SubEntry
 	var objs []*pg.Object
+	var later []wire.SubEntry
 	for len(q.tombs) > 0 && len(batch) < forgetBatch {
 		e := q.tombs[0]
 		q.tombs = q.tombs[1:]
@@ -334,6 +338,10 @@ func (q *PG) forgetSome() {
 		s, _ := p.st.State(e.Object)
 		if obj != nil && obj.Unclean != nil && uint64(s.Version) <= uint64(e.Version) {
 			q.waiting = append(q.waiting, e) // not on every member yet; when it is, SetClean brings it back
+			continue
+		}
+		if s.Version == e.Version && p.st.Remembers(e.Object, e.Version) {
+			later = append(later, e) // the deletion may be asked for again, and a member that joins learns that it was done with the tombstone
 			continue
 		}
 		if obj != nil || s.Version != e.Version || uint64(e.Version)>>layout.VersionCounterBits > uint64(q.Interval) {
@@ -344,6 +352,7 @@ func (q *PG) forgetSome() {
 		q.floor = max(q.floor, e.Version)
 		batch, objs = append(batch, e), append(objs, obj)
 	}
+	q.tombs = append(q.tombs, later...)
 	if len(q.tombs) > 0 {
 		p.armForget()
 	}

@@ -175,12 +175,51 @@ func (a *act) String() string {
 	return fmt.Sprintf("%12.6f to %s client %d %v: %s", a.at.Seconds(), end, a.slot+1, a.what, what)
 }
 
+// around is how many acts are shown before the one that no order explains.
+const around = 24
+
 func describeBlock(k blockKey, acts []*act) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "no order explains what was told of block %d of image %d:", k.n, k.image)
+	bad := firstWrong(acts)
+	fmt.Fprintf(&b, "no order explains what was told of block %d of image %d, first of all:\n  %v\nbefore that:", k.n, k.image, bad)
+	var earlier []*act
 	for _, a := range acts {
+		if a.call < bad.ret && a != bad {
+			earlier = append(earlier, a)
+		}
+	}
+	slices.SortStableFunc(earlier, func(a, b *act) int { return cmp.Compare(a.call, b.call) })
+	for _, a := range earlier[max(0, len(earlier)-around):] {
 		b.WriteString("\n  ")
 		b.WriteString(a.String())
 	}
 	return b.String()
+}
+
+// firstWrong is the first act, in the order in which clients were told, without which everything told before can be explained, and with which not.
+func firstWrong(acts []*act) *act {
+	told := slices.Clone(acts)
+	slices.SortStableFunc(told, func(a, b *act) int { return cmp.Compare(a.ret, b.ret) })
+	lo, hi := 0, len(told)-1 // told[:hi+1] cannot be explained
+	for lo < hi {
+		mid := (lo + hi) / 2
+		end := told[mid].ret
+		var ops []porcupine.Operation
+		for _, a := range told {
+			switch {
+			case a.ret <= end:
+				ops = append(ops, porcupine.Operation{ClientId: a.slot, Input: a, Call: a.call, Return: a.ret})
+			case a.call < end && a.kind == actWrite:
+				pending := *a
+				pending.unknown = true
+				ops = append(ops, porcupine.Operation{ClientId: a.slot, Input: &pending, Call: a.call, Return: never})
+			}
+		}
+		if porcupine.CheckOperationsTimeout(blockModel, ops, checkLimit) == porcupine.Illegal {
+			hi = mid
+		} else {
+			lo = mid + 1
+		}
+	}
+	return told[lo]
 }

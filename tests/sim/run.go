@@ -240,16 +240,25 @@ func (r *run) addPool(id layout.PoolID, size, pgs int) {
 	c := &r.plan.Config
 	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(min(size, c.MinSize)), PGCount: cluster.Number(pgs), FailureDomain: "osd",
 		BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
-	for _, kv := range r.c.Reg.Dump() {
-		if kv.Key == cluster.KeyPools {
-			t, err := cluster.SetPool(&kv, id, pool)
-			if err != nil {
-				r.Fatal(err)
+	var try func()
+	try = func() {
+		var kv *registry.KV
+		for _, k := range r.c.Reg.Dump() {
+			if k.Key == cluster.KeyPools {
+				kv = &k
 			}
-			r.c.admin.Txn(t, func(registry.TxnResult, error) {})
 		}
+		if pools, _, err := cluster.ReadPools(kv.Value); err != nil || pools[id] != nil {
+			r.c.pgs += pgs
+			return
+		}
+		t, err := cluster.SetPool(kv, id, pool)
+		if err != nil {
+			r.Fatal(err)
+		}
+		r.c.admin.Txn(t, func(registry.TxnResult, error) { r.c.W.After(0, try) })
 	}
-	r.c.pgs += pgs
+	try()
 }
 
 // put writes a key from the admin's side; it is there when the world goes on.
