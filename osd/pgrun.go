@@ -873,7 +873,7 @@ func (r *pgRun) reclaim() {
 	t := registry.Txn{
 		If:   []registry.Compare{registry.Absent(stateKey), registry.Unchanged(recordKey, r.recordMod), registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID())},
 		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: r.stateValue(bits), Lease: lease.ID()}},
-		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}, {Kind: registry.Get, Key: cluster.OSDStateKey(s.o.Num)}},
 	}
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		if round != r.m.Round || s.lease != lease {
@@ -890,8 +890,10 @@ func (r *pgRun) reclaim() {
 		case !res.Succeeded:
 			r.adopt(res)
 			if !r.haveState && len(res.Results[1]) == 0 && r.recordMod >= 0 && r.mayStay() {
-				r.reclaim()
-				return
+				if own := res.Results[2]; len(own) > 0 && own[0].Lease == lease.ID() {
+					r.reclaim()
+				}
+				return // the lease is over, or the key is made with the next one
 			}
 			r.exec(r.m.Restart())
 		default:
