@@ -28,7 +28,7 @@ func (s *OSD) verify(at registry.Revision, known []store.PGRecord, done func()) 
 	s.compareRecords()
 }
 
-// wentBack reports whether etcd has gone back to an earlier state: its revision has, or, where that was raised (etcdutl --bump-revision), a record has, which is only ever raised.
+// wentBack reports whether etcd has gone back to an earlier state: it is another copy, or, where that was not noticed, a record has gone back, which is only ever raised.
 func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 	for _, key := range keys {
 		k, ok := cluster.ParseKey(key)
@@ -41,7 +41,7 @@ func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 			return true
 		}
 	}
-	return next.Revision < prev.Revision
+	return next.Copy != prev.Copy
 }
 
 // wentBack says that etcd itself has gone back to an earlier state.

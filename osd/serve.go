@@ -72,7 +72,7 @@ type fences struct {
 }
 
 func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
-	back := next.Revision < prev.Revision
+	back := next.Copy != prev.Copy
 	for name, q := range s.fences.told { // order: each by itself
 		if registry.Revision(q.Revision) <= next.Revision && !back {
 			delete(s.fences.told, name)

@@ -154,9 +154,15 @@ func (f *Follower) loaded(kvs []registry.KV, rev registry.Revision, err error) {
 	}
 	f.loading = false
 	evs := f.difference(kvs, rev)
-	f.fresh = false
 	first := f.snap.Revision == 0
-	f.apply(rev, evs, first)
+	if f.fresh {
+		f.fresh = false
+		other := *f.snap
+		other.Copy++
+		f.apply(&other, rev, evs, true)
+	} else {
+		f.apply(f.snap, rev, evs, first)
+	}
 	if f.stopped {
 		return
 	}
@@ -191,10 +197,10 @@ func (f *Follower) difference(kvs []registry.KV, rev registry.Revision) []regist
 	return evs
 }
 
-// apply makes the snapshot of rev and shows it.
-func (f *Follower) apply(rev registry.Revision, evs []registry.Event, always bool) {
+// apply makes the snapshot of rev out of base and shows it.
+func (f *Follower) apply(base *Snapshot, rev registry.Revision, evs []registry.Event, always bool) {
 	prev := f.snap
-	next := *prev
+	next := *base
 	next.Revision = rev
 	f.snap = &next
 	keys := make([]string, 0, len(evs))
@@ -224,7 +230,7 @@ func (f *Follower) events(rev registry.Revision, evs []registry.Event) {
 	case f.loading:
 		f.waiting = append(f.waiting, batch{rev, evs})
 	case rev > f.snap.Revision:
-		f.apply(rev, evs, false)
+		f.apply(f.snap, rev, evs, false)
 	}
 }
 

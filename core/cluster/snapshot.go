@@ -17,6 +17,9 @@ type Snapshot struct {
 	Revision registry.Revision
 
 	// SectionConfig.
+	// Copy counts how often the registry was found to be another copy, which an operator put in the place of the one before: its revisions, too, are other ones.
+	Copy int
+
 	ClusterID   *ClusterID                 // nil when the cluster has none yet
 	Global      map[string]json.RawMessage // config/global
 	Pools       Map[layout.PoolID, *Pool]
