@@ -16,6 +16,7 @@ import (
 //
 //	cluster osds=N                          N OSDs with empty stores; a new PG
 //	peer primary=P target=(A,B) min=N       P is named primary; runs until the PG serves or waits. A primary before is gone unless stays is given
+//	     until=PHASE only=(A,B)             stops in that phase, when the OSDs named, or none, have done what it asks of them
 //	write object=X on=(A,B)                 the primary's next write of X reaches these members; delete likewise. Reaching all, it is acknowledged.
 //	                                        hot: its version reaches into those of the next interval
 //	crash, start, replace osd=N             the process ends; comes back; comes back on an empty disk
@@ -24,6 +25,7 @@ import (
 //	stores                                  what every store holds
 //	etcd-save, etcd-restore                 set the PG's record back to an earlier state
 //	full osd=N, room osd=N                  N refuses writes for lack of space; it has room again
+//	go-on primary=N                         what an OSD was stopped in goes on, although another is named now
 //	lost osd=N, readmit                     the primary loses N's grant; it tries those again that were left out
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -145,6 +147,9 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 		a := s.mustServe(t, d)
 		s.say("left out as full: %v", a.m.Full())
 		a.m.Room(layout.OSDNum(number(t, d, "osd")))
+	case "go-on":
+		o := s.osd(layout.OSDNum(number(t, d, "primary")))
+		s.settlePeering(o)
 	case "readmit":
 		a := s.mustServe(t, d)
 		s.put(a, a.m.Readmit())
@@ -185,7 +190,45 @@ func (s *story) peer(t *testing.T, d *datadriven.TestData) {
 		p.m = New(p.member())
 	}
 	s.put(p, p.m.Want(s.config()))
+	for _, a := range d.CmdArgs {
+		if a.Key == "until" {
+			s.peerUntil(t, d, p, a.Vals[0], list(t, d, "only"))
+			return
+		}
+	}
 	s.settlePeering(p)
+}
+
+// peerUntil carries out what the primary asks for until it has come to a phase, and there what it asks of some.
+func (s *story) peerUntil(t *testing.T, d *datadriven.TestData, p *modelOSD, phase string, only []layout.OSDNum) {
+	reached := false
+	for range 100 {
+		there := p.m.Phase.String() == phase
+		reached = reached || there
+		if reached && !there {
+			d.Fatalf(t, "the phase has ended: now %v", p.m.Phase)
+		}
+		i := slices.IndexFunc(p.todo, func(e Effect) bool { return !there || slices.Contains(only, e.OSD) })
+		if i < 0 {
+			break
+		}
+		e := p.todo[i]
+		p.todo = slices.Delete(p.todo, i, i+1)
+		s.do(p, e)
+	}
+	if !reached {
+		d.Fatalf(t, "the phase is not reached: %v", p.m.Phase)
+	}
+	s.log = slices.DeleteFunc(s.log, func(l string) bool { return strings.HasPrefix(l, "take") })
+	s.say("stopped while %v; unanswered: %v", p.m.Phase, waitsFor(p.todo))
+}
+
+func waitsFor(todo []Effect) (list []layout.OSDNum) {
+	for _, e := range todo {
+		list = append(list, e.OSD)
+	}
+	slices.Sort(list)
+	return list
 }
 
 // settlePeering carries out what the primary asks for until it serves or can only wait.
