@@ -168,11 +168,11 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 	if p.s.Failure() != nil {
 		return nil, fmt.Errorf("the store stopped: %w", p.s.Failure())
 	}
-	found, err := (&judge{p, r.h, never - 1}).judgeAll()
+	found, err := (&judge{p, r.h, never - 1, true}).judgeAll()
 	if err != nil {
 		return nil, err
 	}
-	if err := (&judge{p, r.h, never - 1}).judgeSpace(found, true); err != nil {
+	if err := (&judge{p, r.h, never - 1, true}).judgeSpace(found, true); err != nil {
 		return nil, err
 	}
 	t, err := newTape(before, r.rec, b.layout.writeThrough)
@@ -250,14 +250,14 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 		return err
 	}
 	opened := len(rec.Log)
-	found, err := (&judge{p, rc.h, moment}).judgeAll()
+	found, err := (&judge{p, rc.h, moment, false}).judgeAll()
 	if err != nil {
 		return err
 	}
 	w.say("opened; what was acknowledged is there")
 	after := found.fork()
 	r := &runner{process: p, h: after, rng: rng, rec: rec, bare: rc.base.bare}
-	if err := w.work(r); err != nil {
+	if err := w.work(r, rc.Case); err != nil {
 		return fmt.Errorf("after the store was opened again: %w", err)
 	}
 	if rng.IntN(3) > 0 {
@@ -280,9 +280,9 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 	if err := q.open(); err != nil {
 		return fmt.Errorf("after a second cut: %w", err)
 	}
-	j := &judge{q, rc.h, moment}
+	j := &judge{q, rc.h, moment, false}
 	if second >= opened {
-		j = &judge{q, after, second}
+		j = &judge{q, after, second, false}
 	}
 	if found, err = j.judgeAll(); err != nil {
 		return fmt.Errorf("after a second cut: %w", err)
@@ -306,8 +306,20 @@ func (p *process) rewrite(writes []*taped) {
 	}
 }
 
-// work does a little of everything on a store and compares it with the model afterwards.
-func (w *worker) work(r *runner) error {
+// work does a little of everything on a store and compares it with the model afterwards. Often it does again what was lost, so that new batches lie where older ones were.
+func (w *worker) work(r *runner, c Case) error {
+	if n := len(c.Sequence); r.rng.IntN(2) == 0 {
+		from := r.rng.IntN(n)
+		for i := from; i < min(n, from+3); i++ {
+			if l := letterOf(c.Sequence[i]); l.id != 'E' && l.id != 'C' {
+				l.do(r)
+			}
+			if c.Mode == 's' {
+				r.drain()
+			}
+		}
+		r.drain()
+	}
 	for _, o := range r.h.objects[:2] {
 		if top := o.newest().top(); top.Flags&(store.Void|store.Unstable) == 0 {
 			r.write(o, r.rng.IntN(r.c.units()-1), 2, false)
@@ -343,7 +355,7 @@ func (w *worker) work(r *runner) error {
 	if settled {
 		r.settle()
 	}
-	j := &judge{r.process, r.h, never - 1}
+	j := &judge{r.process, r.h, never - 1, true}
 	found, err := j.judgeAll()
 	if err == nil && settled {
 		err = j.judgeSpace(found, true)

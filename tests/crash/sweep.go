@@ -165,7 +165,7 @@ func (r *runner) underFault(sequence string, mode byte, d *faulty) error {
 
 // readUnderFault reads every object: it is as the model says, or the reader is told.
 func (r *runner) readUnderFault(d *faulty) error {
-	j := &judge{r.process, r.h, never - 1}
+	j := &judge{r.process, r.h, never - 1, true}
 	for _, o := range r.h.objects {
 		op := &store.Op{Kind: store.OpReadObject, Object: o.id}
 		if err := r.do(op); err != nil {
