@@ -58,6 +58,7 @@ type pgRun struct {
 	activeRev  registry.Revision // Activated waits until everything up to it is applied
 	activeDone func()
 	cleaning   bool
+	cleanAgain uint64 // the round that has become whole meanwhile; 0: none
 
 	warned   bool         // of waiting for so long
 	idleFrom loop.Instant // since when the PG, though ours, has not served
@@ -768,7 +769,11 @@ func (r *pgRun) tryReadmit() {
 // recovered records that the PG needs nobody but its present set.
 func (r *pgRun) recovered() {
 	s := r.s
-	if r.m.Phase != peering.Active || r.cleaning {
+	if r.m.Phase != peering.Active {
+		return
+	}
+	if r.cleaning {
+		r.cleanAgain = r.m.Round // an earlier interval's record is still on its way
 		return
 	}
 	if r.m.Record.IsClean() {
@@ -781,7 +786,12 @@ func (r *pgRun) recovered() {
 	clean := r.m.Record.Clean()
 	r.putRecord(fromPeering(clean), nil, func(_ registry.Revision, ok bool) {
 		r.cleaning = false
+		again := r.cleanAgain == r.m.Round && r.served != nil
+		r.cleanAgain = 0
 		if round != r.m.Round || r.served == nil {
+			if again {
+				r.recovered()
+			}
 			return
 		}
 		if !ok && r.record.Interval == r.m.Interval {
