@@ -92,7 +92,7 @@ func TestEverySequenceOfThreeOperations(t *testing.T) {
 	if !long() {
 		t.Skip("make test-long PART=crash runs this")
 	}
-	run(t, Exhaustive(3, "", 2), Options{Variants: 1})
+	run(t, Exhaustive(3, "", 2), Options{Variants: 1, Progress: func(r *Report) { fmt.Println(r) }})
 }
 
 // TestEveryDeviceCallThatFails fails the n-th read, write or flush of a run, for n = 1, 2, ... until a run has none left.

@@ -10,11 +10,15 @@ import (
 // Options say how many states of each case are looked at.
 type Options struct {
 	Workers  int
-	Variants int // per moment at which something may be lost; at others there is one
-	Moments  int // per case, drawn; 0: every one
-	States   int // stop after the case that reaches so many; 0: when the cases are over
-	Enough   int // violations that end it; 0: 5
+	Variants int           // per moment at which something may be lost; at others there is one
+	Moments  int           // per case, drawn; 0: every one
+	States   int           // stop after the case that reaches so many; 0: when the cases are over
+	Enough   int           // violations that end it; 0: 5
+	Progress func(*Report) // called now and then, never twice at once; may be nil
 }
+
+// progressStates is how many states lie between two calls of Progress.
+const progressStates = 100000
 
 // Report is what a Run did.
 type Report struct {
@@ -37,7 +41,7 @@ func Run(next func(i int) (Case, bool), o Options) *Report {
 		o.Enough = 5
 	}
 	var mu sync.Mutex
-	taken := 0
+	taken, shown := 0, 0
 	take := func() (c Case, ok bool) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -63,6 +67,11 @@ func Run(next func(i int) (Case, bool), o Options) *Report {
 				mu.Lock()
 				report.add(w.Counts)
 				report.Cases++
+				if k := report.States / progressStates; o.Progress != nil && k > shown {
+					shown = k
+					report.Elapsed = time.Since(start)
+					o.Progress(report)
+				}
 				for _, v := range bad {
 					v.After, v.States = time.Since(start), report.States
 					report.Violations = append(report.Violations, v)
