@@ -55,6 +55,7 @@ type Daemons struct {
 	Gate             *Process
 	ports            []int
 	rooms            map[int]string
+	fios             int // runs of fio so far
 }
 
 // StartDaemons starts a cluster on the loopback with one pool in as many copies as there are OSDs.
@@ -93,8 +94,16 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 	for n := 1; n <= plan.OSDs; n++ {
 		d.OSDs[n].Await(UpTime, `the line "up"`, HasLine("up"))
 	}
-	d.CLI(append([]string{"create-pool", "pool", "--pg_size", strconv.Itoa(plan.Copies), "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
-		"--failure_domain", "osd"}, plan.Pool...)...)
+	var out string
+	d.await(10*time.Second, "a pool is made", func() (ok bool) {
+		if out != "" {
+			d.t.Logf("create-pool: %s", out)
+		}
+		var err error
+		out, err = d.TryCLI(append([]string{"create-pool", "pool", "--pg_size", strconv.Itoa(plan.Copies), "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
+			"--failure_domain", "osd"}, plan.Pool...)...)
+		return err == nil
+	})
 	d.AwaitActive(30 * time.Second)
 	if !plan.NoGate {
 		d.StartGateway()

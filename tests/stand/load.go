@@ -118,6 +118,21 @@ func (l *Load) Stop() {
 	l.wg.Wait()
 }
 
+// StopWithin is Stop, and fails the test when a request is not answered within limit.
+func (l *Load) StopWithin(limit time.Duration) {
+	l.t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		l.Stop()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(limit):
+		l.t.Fatalf("a request is not answered within %v of the end of the load", limit)
+	}
+}
+
 func (l *Load) stopped() bool {
 	select {
 	case <-l.stop:
