@@ -54,3 +54,32 @@ func TestCloseEndsAfterAFailureBetweenTwoBatches(t *testing.T) {
 		})
 	}
 }
+
+// A rollback finds nothing to do where a replacement has removed the unstable version, also when both are still on their way to the journal: the requests of the versions before stay known.
+func TestRollbackOverARemovedVersionKeepsRequests(t *testing.T) {
+	r := newRig(t, 1, 8<<20, smallConfig)
+	pair := Pair{100, 1}
+	r.must(&Op{Kind: OpWrite, Object: obj(1), Version: 1, Interval: 7, Len: 4096, Data: r.data(fill(4096, 'a')), Pair: pair})
+	running := 0
+	for _, op := range []*Op{
+		{Kind: OpWrite, Base: 1, Version: 2, Len: 4096, Data: r.data(fill(4096, 'b')), Unstable: true},
+		{Kind: OpReplace, Base: 2, Version: 3, Bitmap: []byte{0}, Present: []byte{0}},
+		{Kind: OpDelete, Base: 3, Version: 4},
+		{Kind: OpForget, Base: 4},
+		{Kind: OpRollback, Version: 0},
+	} {
+		op.Object, op.Interval, op.BaseInterval = obj(1), 7, 7
+		op.Done = func(op *Op) {
+			running--
+			if op.Err != nil {
+				t.Errorf("op %d: %v", op.Kind, op.Err)
+			}
+		}
+		running++
+		r.s.Submit(op)
+	}
+	r.until("the ops", func() bool { return running == 0 })
+	if _, v, ok := r.s.FindPair(pair); !ok || v != 1 {
+		t.Errorf("the request of version 1 is known: %v, as version %x", ok, v)
+	}
+}

@@ -279,13 +279,18 @@ func presentRange(present []byte, granularity uint32) (off, length uint32) {
 	return first * granularity, (last + 1 - first) * granularity
 }
 
+// anyUnstable reports whether a version that matches waits for a commit. One that a replacement or a forget has removed, or that a void has ended, does so no more.
 func (s *Store) anyUnstable(o *dirtyObject, match func(uint64) bool) bool {
+	any := false
 	for i := o.first; i != 0; i = s.changes[i].next {
-		if c := &s.changes[i]; c.flags&(entryUnstable|doomed) == entryUnstable && match(c.version) {
-			return true
+		switch c := &s.changes[i]; {
+		case c.kind == entryReplace || c.kind == entryForget || c.kind == entryVoid:
+			any = false
+		case c.flags&(entryUnstable|doomed) == entryUnstable && match(c.version):
+			any = true
 		}
 	}
-	return false
+	return any
 }
 
 // newestStable is the newest version that is stable, or will be by what was submitted.
