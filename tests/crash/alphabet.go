@@ -163,12 +163,20 @@ func (r *runner) run(sequence string, mode byte) {
 	r.settle()
 }
 
-// randomSequence draws a long sequence: mostly writes, so that the journal goes round and the disk fills up.
+// styles are the letters that long sequences are mostly made of: writes, versions that wait for long while the journal goes round, objects that come and go, replacements.
+var styles = []string{
+	"wwssssoooobb2222mmnfFzzZtuuUYkkjrdgpphlex",
+	"uuuuUYY2222222mmmmmmmmffDppkjr",
+	"nnnfffFwsddddDDggggxtZ22mphE",
+	"hhhlllleeexvssww22mmuUkrdgq",
+}
+
+// randomSequence draws a long sequence in one of the styles, so that the journal goes round and the disk fills up.
 func randomSequence(rng *rand.Rand, n int) string {
-	const often = "wwssssoooobb2222mmnfFzzZtuuUYkkjrdgpphlex"
+	often := styles[rng.IntN(len(styles))]
 	b := make([]byte, n)
 	for i := range b {
-		if b[i] = often[rng.IntN(len(often))]; rng.IntN(5) == 0 {
+		if b[i] = often[rng.IntN(len(often))]; rng.IntN(8) == 0 {
 			b[i] = alphabet[rng.IntN(len(alphabet))].id
 		}
 	}
