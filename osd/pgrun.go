@@ -12,6 +12,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
@@ -643,6 +644,9 @@ func (r *pgRun) activate(round uint64, rec peering.Record) {
 	if old, ok := s.Snapshot().Histories.Get(r.id); ok {
 		history.NextScrub = old.NextScrub
 	}
+	if planted.ActiveEarly {
+		r.exec(r.m.Activated(round, true))
+	}
 	r.putRecord(next, &history, func(rev registry.Revision, ok bool) {
 		if round != r.m.Round {
 			return
@@ -669,6 +673,9 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
 		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+	}
+	if planted.ActivateUncompared {
+		t.If = nil
 	}
 	if history != nil {
 		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(history)})

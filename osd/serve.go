@@ -8,6 +8,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
@@ -120,7 +121,9 @@ func (s *OSD) endFenced() {
 }
 
 // behind reports whether a primary that has applied only so much must not renew: it would carry out what we have promised to refuse.
-func (s *OSD) behind(applied int64) bool { return registry.Revision(applied) < s.fences.revision }
+func (s *OSD) behind(applied int64) bool {
+	return registry.Revision(applied) < s.fences.revision && !planted.FenceRenewed
+}
 
 // Fenced reports whether a session's requests on a pool are refused.
 func (s *OSD) Fenced(session uint64, pool layout.PoolID) bool {

@@ -13,6 +13,7 @@ import (
 	"slices"
 
 	"holdfast/core/layout"
+	"holdfast/core/planted"
 )
 
 // Member is an OSD together with the store it runs on. Only that store satisfies a record that names it.
@@ -28,7 +29,12 @@ type Set struct {
 }
 
 // contains reports whether a is a member.
-func contains(list []Member, a Member) bool { return slices.Contains(list, a) }
+func contains(list []Member, a Member) bool {
+	if planted.EmptyDiskCounts {
+		return slices.ContainsFunc(list, func(b Member) bool { return b.OSD == a.OSD })
+	}
+	return slices.Contains(list, a)
+}
 
 // subset reports whether every member of a is in b.
 func subset(a, b []Member) bool {
@@ -212,14 +218,14 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 	judges := 0
 	for _, l := range lists {
 		// A PG that was never activated has no participants, and nothing it holds was ever acknowledged.
-		judge := contains(r.Participants, l.Member)
+		judge := contains(r.Participants, l.Member) || planted.StrangerJudges
 		if judge {
 			judges++
 		}
 		for _, e := range l.Entries {
 			v.Floor = max(v.Floor, e.Version)
 			t := at(e.Object)
-			if !judge || e.Void {
+			if !judge || e.Void && !planted.VoidJudges {
 				continue
 			}
 			if !t.known || e.newer(t.entry) {
@@ -247,7 +253,7 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 			held[i][e.Object] = e
 			// An outdated copy need not be voided if every participant has a newer one: then it can't be mistaken for the truth however many of them are lost before recovery.
 			outdated := t.judges == judges && t.oldest.newer(e) || contains(r.Participants, l.Member) && t.entry.newer(e)
-			if !e.Void && !outdated {
+			if !e.Void && !outdated && !planted.VoidSkipped {
 				v.Voids[l.Member.OSD] = append(v.Voids[l.Member.OSD], e)
 			}
 		}

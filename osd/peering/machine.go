@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"holdfast/core/layout"
+	"holdfast/core/planted"
 )
 
 // Phase is where a PG is in its life on the OSD that should be its primary.
@@ -319,7 +320,7 @@ func (m *Machine) lock(effects []Effect) []Effect {
 	}
 	others := func(list []Member) {
 		for _, a := range list {
-			if store, up := m.cfg.Up[a.OSD]; (up && store == a.Store || a == m.Self) && len(m.asked) < MaxHeard {
+			if store, up := m.cfg.Up[a.OSD]; (up && (store == a.Store || planted.EmptyDiskCounts) || a == m.Self) && len(m.asked) < MaxHeard {
 				ask(a)
 			}
 		}

@@ -3,6 +3,7 @@ package primary
 import (
 	"holdfast/core/layout"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
@@ -10,7 +11,7 @@ import (
 // change gives a write, zero or delete its version and sends it to every member.
 func (o *op) change() {
 	p, q := o.p, o.q
-	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) {
+	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) && !planted.FencedWrite {
 		p.Events.Fenced++
 		p.refuse(o, wire.ESTALE)
 		return
@@ -24,7 +25,7 @@ func (o *op) change() {
 			o.joined, first.joined = first.joined, o
 			return
 		}
-		if id, version, ok := p.st.FindPair(store.Pair{Session: o.trail.Session, Sequence: o.trail.Sequence}); ok {
+		if id, version, ok := p.st.FindPair(store.Pair{Session: o.trail.Session, Sequence: o.trail.Sequence}); ok && !planted.RetryTwice {
 			// Done before: the object is whole, so every member has that version.
 			q.Table.Close(obj)
 			if id != o.id {
@@ -37,13 +38,13 @@ func (o *op) change() {
 			return
 		}
 	}
-	if o.trail.Deadline != 0 && int64(p.l.Now()) > int64(o.trail.Deadline) {
+	if o.trail.Deadline != 0 && int64(p.l.Now()) > int64(o.trail.Deadline) && !planted.DeadlineUnchecked {
 		q.Table.Close(obj)
 		p.Events.Late++
 		p.refuse(o, wire.ETIMEDOUT)
 		return
 	}
-	if current := visible(obj.Last, obj.Gone); o.cas != 0 && o.cas != uint64(current)+1 {
+	if current := visible(obj.Last, obj.Gone); o.cas != 0 && o.cas != uint64(current)+1 && !planted.CASIgnored {
 		if obj.Changing() {
 			// What the client will be told must be true: wait until it is on every member.
 			obj.Await(&o.waiter, obj.Last)
@@ -169,7 +170,11 @@ func (c *call) answered() {
 
 // member counts one member's answer; after the last the change is committed, or the operation is over.
 func (o *op) member() {
-	if o.left--; o.left > 0 {
+	if o.left--; o.left > 0 && !(planted.ReplyEarly && o.left == 1) {
+		return
+	}
+	if planted.ReplyEarly && o.left == 0 && o.r == nil {
+		o.p.put(o)
 		return
 	}
 	switch {
@@ -205,7 +210,7 @@ func (o *op) committed() {
 	}
 	if o.ch.Tombstone {
 		e := wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}
-		if q.clean {
+		if q.clean || planted.TombstoneEarly {
 			q.tombs = append(q.tombs, e)
 			p.armForget()
 		} else {

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
@@ -179,6 +180,9 @@ func (j *copyJob) fetched() {
 // write replaces what each lacking member has by the truth.
 func (j *copyJob) write(src *store.Op, bitmap, present []byte, pairs []store.PairVersion) {
 	p, q := j.q.p, j.q
+	if planted.PairsNotRecovered {
+		pairs = nil
+	}
 	var meta []byte
 	if src != nil {
 		meta = wire.AppendObjectMeta(nil, bitmap, present, len(pairs), func(i int) wire.SubPair {

@@ -5,6 +5,7 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/pg"
 	"holdfast/osd/secondary"
@@ -66,6 +67,10 @@ func (p *Primary) get() *op {
 }
 
 func (p *Primary) put(o *op) {
+	if planted.ReplyEarly && o.left > 0 {
+		o.r = nil
+		return
+	}
 	if o.data != nil {
 		o.data.Release()
 		o.data = nil
@@ -196,7 +201,7 @@ func (o *op) admit() {
 		p.refuse(o, errno)
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) {
+	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.UncleanServed && o.code == wire.OpRead) {
 		p.Events.Blocked++
 		obj.Block(&o.waiter)
 		q.recoverNow(obj)
@@ -257,7 +262,7 @@ func (o *op) stored() {
 func (o *op) readDone() {
 	p, q := o.p, o.q
 	switch {
-	case q.stopped || !q.valid():
+	case (q.stopped || !q.valid()) && !planted.GrantNotRechecked:
 		o.dropData()
 		p.refuse(o, wire.EPIPE)
 		return
@@ -266,7 +271,7 @@ func (o *op) readDone() {
 		o.readFailed()
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.sop.State.Version > obj.Committed() {
+	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.sop.State.Version > obj.Committed() && !planted.ReadUncommitted {
 		p.Events.ReadWaits++
 		obj.Await(&o.waiter, o.sop.State.Version)
 		o.waiter.Wake = o.readDoneAgain

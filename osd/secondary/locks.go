@@ -11,6 +11,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
@@ -164,7 +165,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 		answer(wire.EBUSY, "granted to another primary")
 		return
 	}
-	if !t.given[q.PG] && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) {
+	if !t.given[q.PG] && known && rec.Primary != 0 && t.l.Now() < t.started.Add(t.ttl) && !planted.RestartGrants {
 		// Before our start we may have granted it for up to ttl.
 		was := Holder{OSD: rec.Primary, Instance: rec.Instance, Store: rec.PrimaryStore}
 		if was.OSD != t.self.OSD && was != q.Holder && !t.succeeds(q.Holder, was) && !t.isDead(was) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"holdfast/core/layout"
+	"holdfast/core/planted"
 )
 
 // change is one change of one object between Submit and the moment it is durable in a metadata page. It holds no pointers.
@@ -251,6 +252,9 @@ func (s *Store) apply(v *view, c *change) {
 		} else {
 			setBits(v.written, u0, u1)
 		}
+		if planted.BitmapWithoutData {
+			setBits(v.written, u0, min(u1+1, uint32(cfg.units())))
+		}
 	case entryZero:
 		clearBits(v.present, u0, u1)
 		if c.flags&entryKeepWritten != 0 {
@@ -396,7 +400,9 @@ func (s *Store) fold(d, last uint32) {
 		o.lastVisible = 0
 	}
 	if old != noBlock && old != v.block {
-		s.freeBlock(old)
+		if !planted.BlockFreedEarly || s.blocks.has(old) {
+			s.freeBlock(old)
+		}
 		s.addSpace(oid.Inode, -int64(s.sb.Config.BlockSize))
 	}
 	if v.block != noBlock && old != v.block {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 )
 
 // Limits of the journal.
@@ -128,6 +129,9 @@ func (j *journal) room(n int, keep uint64) (gap uint64, ok bool) {
 	if left := j.size - j.head%j.size; uint64(n) > left {
 		gap = left
 	}
+	if planted.RingReused {
+		return gap, j.head+gap+uint64(n)+keep <= j.start()+j.size
+	}
 	return gap, j.head+gap+uint64(n)+keep <= j.freeFrom+j.size
 }
 
@@ -231,6 +235,10 @@ func (j *journal) send(force bool) bool {
 	j.build(f, gap, header, data, ops, records, chains)
 	j.flying++
 	s.sendWrite(&f.op)
+	if planted.JournalLate {
+		j.settle(f)
+		f.busy, j.flying = true, j.flying+1
+	}
 	return true
 }
 
@@ -293,6 +301,9 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 	j.head += uint64(size)
 	f.seq, f.lastEntry, f.tail, f.tailPos = j.seq, j.entry, tail, j.at(tail).pos
 	f.op.Kind, f.op.Off, f.op.Data = loop.DiskSync, s.sb.Journal.Off+int64(pos), mem
+	if planted.FlushMissing {
+		f.op.Kind = loop.DiskWrite
+	}
 }
 
 // landed takes a batch that the device has finished; changes are acknowledged in the order of the batches.
@@ -302,10 +313,13 @@ func (j *journal) landed(f *flight) {
 		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), f.op.Off, f.op.Err))
 	}
 	f.done = true
+	if planted.JournalLate && f.seq <= j.durable {
+		f.busy, j.flying = false, j.flying-1
+	}
 	for {
 		var next *flight
 		for i := range j.flights {
-			if g := &j.flights[i]; g.busy && g.seq == j.durable+1 {
+			if g := &j.flights[i]; g.busy && (g.seq == j.durable+1 || planted.AckOutOfOrder && g.done) {
 				next = g
 			}
 		}

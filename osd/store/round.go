@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 )
 
 // round writes a set of metadata pages:
@@ -183,7 +184,7 @@ func (s *Store) writePages() {
 				if op.Err != nil {
 					s.fail(fmt.Errorf("write %d bytes of metadata at device offset %d: %w", len(op.Data), op.Off, op.Err))
 				}
-				if s.round.waits == 1 && s.failure == nil {
+				if s.round.waits == 1 && s.failure == nil && !planted.PagesUnflushed {
 					s.round.waits++
 					s.flushDevice()
 				}

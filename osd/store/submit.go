@@ -7,6 +7,7 @@ import (
 
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
+	"holdfast/core/planted"
 )
 
 // refHolder is a reference that may be empty.
@@ -67,6 +68,10 @@ func (s *Store) change(op *Op) error {
 				return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 			}
 			c.version, c.interval = uint64(newest.Version), uint64(newest.Interval)
+		} else if planted.ReplaceKeepsNewer && op.Version < op.Base {
+			op.State = newest
+			s.finishOp(op, nil)
+			return nil
 		} else if op.Flags&Unstable != 0 {
 			return fmt.Errorf("%w: replacing object %v by an unstable version", ErrUnsupported, op.Object)
 		} else {
@@ -108,7 +113,7 @@ func (s *Store) change(op *Op) error {
 		c.flags |= inJournal
 	}
 	if !ok && s.t.slotFree.free <= s.slotReserve(op) || c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
-		if c.block != noBlock {
+		if c.block != noBlock && !planted.NoSpaceHalf {
 			s.blocks.give(c.block)
 		}
 		return ErrNoSpace
@@ -120,6 +125,9 @@ func (s *Store) change(op *Op) error {
 	o := &s.dirty[d]
 	if op.Kind == OpZero && hasBlock && o.shown == o.submitted && s.emptyWithout(d, c.off, c.length) {
 		c.flags |= entryDropBlock
+	}
+	if planted.BlockFreedEarly && direct && op.Kind == OpWrite && o.first == 0 && slotView(s.t.slot(o.slot)).block() != noBlock {
+		s.blocks.give(slotView(s.t.slot(o.slot)).block())
 	}
 	i := s.newChange()
 	c.dirty = d

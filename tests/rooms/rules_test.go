@@ -31,6 +31,7 @@ func with(lists ...[]string) (out []string) {
 
 // rules is the plan of the house. Imports only go down.
 var rules = []rule{
+	{"core/planted", nil, nil, "it names bugs for tests: everything may ask it, and it is nothing without its build tag"},
 	{"core/layout", nil, nil, "layout is pure arithmetic that everybody shares"},
 	{"core/config", nil, nil, "the table of parameters must be readable without the rest"},
 	{"core/loop", nil, unix, "the loop is below everything: what runs on it must not be known to it"},
@@ -48,15 +49,15 @@ var rules = []rule{
 	{"core/images", core("layout", "loop", "registry", "cluster", "client"), nil, "administration of images is built on image I/O"},
 	{"core/admin", core("layout", "loop", "registry", "cluster", "config", "client", "images"), nil, "what operators see does not depend on how it is shown"},
 
-	{"osd/store", core("layout", "loop"), unix, "the store is one disk: it knows no network and no cluster"},
-	{"osd/peering", core("layout"), nil, "the state machine is pure, so that a thousand failures run in a second"},
-	{"osd/pg", with(core("layout", "loop"), []string{"osd/store", "osd/peering"}), nil, "a PG in memory asks nobody"},
-	{"osd/secondary", with(core("layout", "loop", "wire", "peer"), []string{"osd/store", "osd/peering", "osd/pg"}), nil, "a secondary executes what a primary orders, and knows no primary"},
-	{"osd/primary", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "ec"), []string{"osd/store", "osd/peering", "osd/pg", "osd/secondary"}), nil, "a primary is driven by the daemon"},
+	{"osd/store", core("layout", "loop", "planted"), unix, "the store is one disk: it knows no network and no cluster"},
+	{"osd/peering", core("layout", "planted"), nil, "the state machine is pure, so that a thousand failures run in a second"},
+	{"osd/pg", with(core("layout", "loop", "planted"), []string{"osd/store", "osd/peering"}), nil, "a PG in memory asks nobody"},
+	{"osd/secondary", with(core("layout", "loop", "wire", "peer", "planted"), []string{"osd/store", "osd/peering", "osd/pg"}), nil, "a secondary executes what a primary orders, and knows no primary"},
+	{"osd/primary", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "ec", "planted"), []string{"osd/store", "osd/peering", "osd/pg", "osd/secondary"}), nil, "a primary is driven by the daemon"},
 	{"osd/recovery", with(core("layout", "loop"), []string{"osd/primary", "osd/pg"}), nil, "recovery produces operations for the primary, nothing else"},
 	{"osd/scrub", with(core("layout", "loop"), []string{"osd/primary", "osd/pg"}), nil, "scrub produces operations for the primary, nothing else"},
 	{"osd/disk", with(core("layout", "loop", "config"), []string{"osd/store"}), unix, "partitions and superblocks need no running OSD"},
-	{"osd", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "config", "ec"), []string{"osd"}), nil, "the OSD is a server: clients, images and front ends are above it"},
+	{"osd", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "config", "ec", "planted"), []string{"osd"}), nil, "the OSD is a server: clients, images and front ends are above it"},
 
 	{"monitor/placement", core("layout"), nil, "the optimizer is pure"},
 	{"monitor", with(core("layout", "loop", "registry", "cluster", "config"), []string{"monitor/placement"}), nil, "the monitor speaks through the registry alone"},

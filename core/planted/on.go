@@ -1,0 +1,63 @@
+//go:build planted
+
+package planted
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+// On says whether this build can have bugs planted.
+const On = true
+
+// The bugs. They are set once, before anything runs.
+var (
+	FlushMissing       = is("flush-missing")
+	JournalLate        = is("journal-late")
+	TornTail           = is("torn-tail")
+	AckOutOfOrder      = is("ack-out-of-order")
+	RingReused         = is("ring-reused")
+	PagesUnflushed     = is("pages-unflushed")
+	BlockFreedEarly    = is("block-freed-early")
+	PGRecordEarly      = is("pg-record-early")
+	ReplaceKeepsNewer  = is("replace-keeps-newer")
+	ChecksumUnverified = is("checksum-unverified")
+	BitmapWithoutData  = is("bitmap-without-data")
+	NoSpaceHalf        = is("no-space-half")
+	ReplyEarly         = is("reply-early")
+	ReadUncommitted    = is("read-uncommitted")
+	GrantNotRechecked  = is("grant-not-rechecked")
+	LockRunOut         = is("lock-run-out")
+	RenewalByArrival   = is("renewal-by-arrival")
+	IntervalUnchecked  = is("interval-unchecked")
+	RestartGrants      = is("restart-grants")
+	ActiveEarly        = is("active-early")
+	ActivateUncompared = is("activate-uncompared")
+	EmptyDiskCounts    = is("empty-disk-counts")
+	StrangerJudges     = is("stranger-judges")
+	VoidJudges         = is("void-judges")
+	VoidSkipped        = is("void-skipped")
+	UncleanServed      = is("unclean-served")
+	TombstoneEarly     = is("tombstone-early")
+	PairsNotRecovered  = is("pairs-not-recovered")
+	CASIgnored         = is("cas-ignored")
+	RetryTwice         = is("retry-twice")
+	DeadlineUnchecked  = is("deadline-unchecked")
+	FencedWrite        = is("fenced-write")
+	FenceRenewed       = is("fence-renewed")
+	RestoreNotAwaited  = is("restore-not-awaited")
+)
+
+// is reports whether a bug is the one to be planted.
+func is(name string) bool {
+	want := os.Getenv("HOLDFAST_TEST_PLANTED")
+	var names []string
+	for _, b := range Bugs {
+		names = append(names, b.Name)
+	}
+	if all := " " + strings.Join(names, " ") + " "; want != "" && !strings.Contains(all, " "+want+" ") || !strings.Contains(all, " "+name+" ") {
+		panic(fmt.Sprintf("HOLDFAST_TEST_PLANTED=%q, %q: the bugs that can be planted are%s", want, name, all))
+	}
+	return want == name
+}
