@@ -217,13 +217,13 @@ func both(ends ...func()) func() {
 
 // member is one OSD of the run, whose process comes and goes.
 type member struct {
-	r     *run
-	i     int
-	n     *Node
-	holds int // faults that keep it down
-	down  bool
-	hurt  bool // its disk has had errors that it may not start with
-	again bool // a start is due
+	r      *run
+	i      int
+	n      *Node
+	holds  int // faults that keep it down
+	down   bool
+	hurt   bool           // its disk has had errors that it may not start with
+	opened layout.StoreID // see store
 }
 
 // fall ends an OSD's process, with its host's power or not.
@@ -240,12 +240,14 @@ func (r *run) fall(i int, power bool, policy sim.CrashPolicy) func() {
 func (m *member) end(power bool, policy sim.CrashPolicy) {
 	if power {
 		if !m.down {
+			m.store()
 			m.collect()
 			m.n.reg.Close()
 			m.n.Loop.PowerOff()
 		}
 		m.r.disk(m.i).Crash(policy)
 	} else if !m.down {
+		m.store()
 		m.collect()
 		m.n.Kill()
 	}
@@ -294,6 +296,7 @@ func (r *run) down(n *Node, err error) {
 // newDisk puts an empty disk in the place of a dead OSD's.
 func (m *member) newDisk(done func()) {
 	m.r.c.W.RemoveDisk(m.n.disk())
+	m.n.Store, m.opened = nil, layout.StoreID{}
 	m.n.format(done)
 }
 
@@ -491,8 +494,21 @@ func (r *run) everythingTwice(osd int) bool {
 		if !rec.Active() || len(rec.Sets) != 1 || len(rec.Sets[0].Members) < 2 {
 			return false
 		}
+		for _, mem := range rec.Sets[0].Members {
+			if m := r.nodes[int(mem.OSD)-1]; m.i != osd && m.store() != mem.Store {
+				return false // its disk was replaced, too, and nobody has noticed yet
+			}
+		}
 	}
 	return true
+}
+
+// store is the id of the store on an OSD's disk as it was opened last; zero when that disk has been replaced since.
+func (m *member) store() layout.StoreID {
+	if m.n.Store != nil {
+		m.opened = m.n.Store.Superblock().StoreID
+	}
+	return m.opened
 }
 
 // records are the PGs' records as the registry holds them.
