@@ -400,7 +400,7 @@ func (s *Store) fold(d, last uint32) {
 		o.lastVisible = 0
 	}
 	if old != noBlock && old != v.block {
-		if !planted.BlockFreedEarly || s.blocks.has(old) {
+		if !planted.BlockFreedEarly || s.replaying || s.blocks.has(old) {
 			s.freeBlock(old)
 		}
 		s.addSpace(oid.Inode, -int64(s.sb.Config.BlockSize))
