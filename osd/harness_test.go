@@ -13,6 +13,7 @@ import (
 	"holdfast/core/registry"
 	"holdfast/core/registry/memory"
 	"holdfast/core/sim"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -223,4 +224,42 @@ func (b *bed) record() *cluster.PGRecord {
 		}
 	}
 	return nil
+}
+
+// write puts a copy of an object straight into an OSD's store, as a change of an interval would that reached only this one.
+func (o *node) write(object layout.ObjectID, base, version layout.Version, baseInterval, interval layout.Interval) {
+	o.b.t.Helper()
+	data := o.l.Alloc(4096)
+	op := &store.Op{Kind: store.OpWrite, Object: object, Len: 4096, Base: base, BaseInterval: baseInterval, Version: version, Interval: interval, Data: data}
+	done := false
+	op.Done = func(*store.Op) { done = true }
+	o.run(func() { o.st.Submit(op) })
+	o.b.wait("a write", func() bool { return done })
+	data.Release()
+	if op.Err != nil {
+		o.b.t.Fatal(op.Err)
+	}
+	o.run(func() { o.s.sec.Changed(pg1) })
+}
+
+// has is what an OSD's store has of an object of pg1; its Version is 0 when it has none.
+func (o *node) has(object layout.ObjectID) store.ListEntry {
+	list, _, _ := o.st.List(nil, pg1, 0, 100)
+	for _, e := range list {
+		if e.Object == object {
+			return e
+		}
+	}
+	return store.ListEntry{}
+}
+
+// grant has an OSD grant the PG to a stranger.
+func (b *bed) grant(n layout.OSDNum, interval layout.Interval) {
+	b.t.Helper()
+	o := b.osds[n]
+	gen := uint64(o.s.Snapshot().Generation(1))
+	q := secondary.LockRequest{Holder: secondary.Holder{OSD: 99, Instance: 99, Store: layout.StoreID{99}}, PG: pg1, Generation: gen, Interval: interval}
+	retval := int64(-1)
+	o.run(func() { o.s.locks.Lock(q, func(r int64, _ secondary.LockReply) { retval = r }) })
+	b.wait("a grant", func() bool { return retval == 0 })
 }

@@ -322,6 +322,11 @@ func (s *OSD) register() {
 		if old.Store == sb.StoreID {
 			id.Reported = old.Reported
 		}
+		if r := s.Snapshot().Restored; r != nil && old.Reported != r.ID && old.Store != sb.StoreID && !old.Store.IsZero() {
+			s.log.Error("the store of this number has not reported since etcd was restored, and another one would take its place: start the OSD on that disk, or give it up (`holdfast etcd lost`)", "store", old.Store.String())
+			s.l.Arm(&s.retry, s.l.Now().Add(5*time.Second))
+			return
+		}
 		if old.Store != sb.StoreID && !old.Store.IsZero() {
 			id.Retired = append(append([]layout.StoreID(nil), old.Retired...), old.Store)
 		}

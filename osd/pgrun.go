@@ -221,7 +221,7 @@ func (r *pgRun) do(e peering.Effect) {
 	case peering.List:
 		r.list(round, e.OSD, nil, 0)
 	case peering.Void:
-		r.void(round, e.OSD, e.Entries)
+		r.judgeBy(round, e.OSD, e.Entries)
 	case peering.Activate:
 		r.activate(round, e.Record)
 	case peering.Announce:
@@ -592,6 +592,23 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 	s.hub.Call(osd, c)
 }
 
+// judgeBy has a store write down the record by which its copies are false, then void them: if etcd forgets that record, a store with void copies must not stand for an older set.
+func (r *pgRun) judgeBy(round uint64, osd layout.OSDNum, entries []peering.Entry) {
+	if r.m.Record.Activated == 0 {
+		r.void(round, osd, entries)
+		return
+	}
+	r.tell(osd, r.m.Interval, r.m.Record, func(ok bool) {
+		switch {
+		case round != r.m.Round:
+		case !ok:
+			r.exec(r.m.Restart())
+		default:
+			r.void(round, osd, entries)
+		}
+	})
+}
+
 // void has a store void false copies.
 func (r *pgRun) void(round uint64, osd layout.OSDNum, entries []peering.Entry) {
 	s := r.s
@@ -720,7 +737,7 @@ func (r *pgRun) announce(round uint64, osd layout.OSDNum, interval layout.Interv
 // tell has a store write down the PG's record.
 func (r *pgRun) tell(osd layout.OSDNum, interval layout.Interval, rec peering.Record, done func(ok bool)) {
 	s := r.s
-	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Instance: s.o.Instance, Floor: rec.Floor, Participants: toStore(rec.Participants)}
+	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Activated: rec.Activated, Instance: s.o.Instance, Floor: rec.Floor, Participants: toStore(rec.Participants)}
 	for _, set := range rec.Sets {
 		q.Sets = append(q.Sets, store.PGSet{Interval: set.Interval, Members: toStore(set.Members)})
 	}

@@ -122,10 +122,17 @@ type strayJob struct {
 const strayBatch = 64
 
 // unneeded reports whether a PG needs nothing of this store: its record is clean and active, does not name the store, and is newer than anything the store was locked for. Our
-// view of the registry may be old; the last condition holds back a removal that a later record, which we have not seen, would forbid.
+// view of the registry may be old; the last condition holds back a removal that a later record, which we have not seen, would forbid. The PG must be served, too: then its members know
+// the record, so that it is not forgotten if etcd is set back. And what is to be a member again soon would only be copied back.
 func (s *OSD) unneeded(rec store.PGRecord) bool {
 	now, ok := s.Snapshot().Records.Get(rec.PG)
 	if !ok || uint64(now.Generation) != rec.Generation || !now.Active() || len(now.Sets) != 1 || now.Activated < rec.Interval || s.pgs[rec.PG] != nil || s.locks.Granted(rec.PG) {
+		return false
+	}
+	if st, ok := s.Snapshot().PGStates.Get(rec.PG); !ok || st.State&cluster.StateActive == 0 {
+		return false
+	}
+	if t, ok := s.Snapshot().PGConfig.Target(rec.PG); ok && slices.Contains(t.OSDSet, s.o.Num) {
 		return false
 	}
 	for _, m := range slices.Concat(now.Sets[0].Members, now.Participants) {

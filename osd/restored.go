@@ -95,7 +95,7 @@ func (s *OSD) fallsShort(known *store.PGRecord) string {
 	case !ok || uint64(rec.Generation) != known.Generation:
 		return fmt.Sprintf("PG %v has no record in etcd; the store of OSD %d was locked for its interval %d", known.PG, s.o.Num, known.Interval)
 	case rec.Activated < known.TookPart:
-		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d took part in %d", known.PG, rec.Activated, s.o.Num, known.TookPart)
+		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d knows of %d", known.PG, rec.Activated, s.o.Num, known.TookPart)
 	case rec.Interval < known.Interval:
 		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d was locked for %d", known.PG, rec.Interval, s.o.Num, known.Interval)
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/osd/store"
 )
 
 // etcd is set back with its revisions raised, as etcdutl --bump-revision does, so that nobody sees it go back. The OSD whose store alone knows a later interval goes on running; it is the
@@ -114,4 +116,49 @@ func TestReportIsNotHeldUpByAnUnreadableRecord(t *testing.T) {
 		s := b.osds[1].s.Snapshot()
 		return s.Restored != nil && len(s.Unreported()) == 0
 	})
+}
+
+// A copy is voided by a record that its store does not know yet. Should etcd forget the record, the store must not stand for an older set with what is left: so it knows the record first.
+func TestStoreKnowsTheRecordBeforeItsCopiesAreVoided(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.place(2, 1, 2)
+	b.wait("PG active on OSD 2", func() bool { return b.serves(2, 2) })
+	object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+	now := b.record().Interval
+	b.osds[2].write(object, 0, layout.Version(now)<<layout.VersionCounterBits+1, 0, now)
+	b.osds[2].kill()
+	b.place(1, 1, 2)
+	b.wait("PG on OSD 1 alone", func() bool { return b.serves(1, 1) })
+	without := b.record().Activated
+	b.osds[2].start()
+	b.wait("the copy to be void", func() bool {
+		return b.osds[2].st != nil && b.osds[2].st.Sharded(1) && b.osds[2].has(object).Flags&store.Void != 0
+	})
+	if rec, _ := b.osds[2].st.PG(pg1); rec.TookPart < without || len(rec.Sets) == 0 || rec.Sets[len(rec.Sets)-1].Interval != without {
+		t.Errorf("the copy is void, and the store knows of interval %d and sets %v; it was judged by %d", rec.TookPart, rec.Sets, without)
+	}
+	b.wait("PG whole again", func() bool { return b.serves(1, 2) && b.osds[2].has(object).Version == 0 })
+}
+
+// An empty disk under the number of a store that has not reported would have the others go on without it, and nobody has said that it is lost.
+func TestAnotherStoreDoesNotTakeThePlaceOfOneThatHasNotReported(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.osds[2].kill()
+	b.wait("OSD 2 to be gone", func() bool { return b.get(cluster.OSDStateKey(2)).Key == "" })
+	b.txn(cluster.DeclareRestored(b.osds[1].s.Snapshot(), cluster.Restored{ID: "test", Time: 1, Reason: "by a test"}))
+	b.wait("the report of OSD 1", func() bool { s := b.osds[1].s.Snapshot(); return s.Restored != nil && len(s.Unreported()) == 1 })
+	b.w.RemoveDisk("disk2")
+	b.osds[2].format()
+	b.osds[2].start()
+	b.never("the new disk has taken the place of the old one", 15*time.Second, func() bool { return len(b.osds[1].s.Snapshot().Unreported()) == 0 })
+	lost, ok := cluster.DeclareLost(b.osds[1].s.Snapshot(), 2)
+	if !ok {
+		t.Fatal("there is no store to give up")
+	}
+	b.txn(lost)
+	b.wait("PG active with the new disk", func() bool { return b.serves(1, 2) })
 }

@@ -35,7 +35,7 @@ type LockRequest struct {
 type LockReply struct {
 	Store    layout.StoreID  `json:"store"`
 	Seen     layout.Interval `json:"seen"`      // the highest interval the store was ever locked for
-	TookPart layout.Interval `json:"took_part"` // the last activated interval it takes part in
+	TookPart layout.Interval `json:"took_part"` // the last activated interval it knows of
 	Reason   string          `json:"reason,omitempty"`
 }
 
@@ -59,10 +59,12 @@ type HeldGrant struct {
 	Interval layout.Interval `json:"interval"`
 }
 
-// AnnounceRequest is the payload of SUB_ANNOUNCE: the PG's record as etcd has it, whose interval is activated on its last set. It is sent again when the record has become clean.
+// AnnounceRequest is the payload of SUB_ANNOUNCE: the PG's record as etcd has it. It is sent when the interval is activated, again when the record has become clean, and before copies are
+// voided: what is done to a store's copies by a record must not be forgotten with etcd.
 type AnnounceRequest struct {
 	PG           layout.PGID     `json:"pg"`
-	Interval     layout.Interval `json:"interval"`
+	Interval     layout.Interval `json:"interval"` // of the grant
+	Activated    layout.Interval `json:"activated"`
 	Instance     uint64          `json:"instance"`
 	Floor        layout.Version  `json:"floor"`
 	Participants []store.Member  `json:"participants"`
@@ -271,14 +273,18 @@ func (t *Locks) GiveBack(pg layout.PGID) {
 	}
 }
 
-// Announce writes down that this store takes part in an activated interval, and who else does.
+// Announce writes down the last activated interval, and who takes part in it.
 func (t *Locks) Announce(q AnnounceRequest, done func(int64)) {
 	if !t.Holds(wire.Grant{PG: q.PG, Interval: q.Interval, Instance: q.Instance}) {
 		done(wire.ESTALE)
 		return
 	}
 	rec, _ := t.st.PG(q.PG)
-	rec.TookPart, rec.Floor, rec.Participants, rec.Sets = q.Interval, max(rec.Floor, q.Floor), q.Participants, q.Sets
+	if q.Activated < rec.TookPart {
+		done(wire.ESTALE)
+		return
+	}
+	rec.TookPart, rec.Floor, rec.Participants, rec.Sets = q.Activated, max(rec.Floor, q.Floor), q.Participants, q.Sets
 	t.st.PutPG(rec, func(err error) {
 		if err != nil {
 			done(wire.EIO)

@@ -161,7 +161,7 @@ type PGRecord struct {
 	Primary      layout.OSDNum   // that primary,
 	Instance     uint64          // its running instance,
 	PrimaryStore layout.StoreID  // and its store
-	TookPart     layout.Interval // the last activated interval this store is a participant of
+	TookPart     layout.Interval // the last activated interval this store knows of: it takes part in it, or copies here were judged by it
 	Floor        layout.Version  // versions assigned in this PG are above
 
 	// The record that activated TookPart, as etcd had it: should etcd be set back to an older state, the members know better.
