@@ -271,9 +271,9 @@ func (o *op) readDone() {
 		o.readFailed()
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.sop.State.Version > obj.Committed() && !planted.ReadUncommitted {
+	if obj := q.Table.Get(o.id); obj != nil && obj.Changing() && o.seen(obj) > obj.Committed() && !planted.ReadUncommitted {
 		p.Events.ReadWaits++
-		obj.Await(&o.waiter, o.sop.State.Version)
+		obj.Await(&o.waiter, o.seen(obj))
 		o.waiter.Wake = o.readDoneAgain
 		return
 	}
@@ -331,6 +331,17 @@ func (o *op) confirmed(ok bool) {
 	default:
 		o.admit()
 	}
+}
+
+// seen is a version that the data read may be of, and is not older than it: a deletion reads as version 0, whichever it is.
+func (o *op) seen(obj *pg.Object) layout.Version {
+	if o.sop.State.Flags&store.Tombstone == 0 {
+		return o.sop.State.Version
+	}
+	if v, ok := o.p.st.State(o.id); ok {
+		return min(v.Version, obj.Last)
+	}
+	return obj.Last
 }
 
 func (o *op) readDoneAgain() {

@@ -8,13 +8,8 @@ import (
 	"holdfast/core/client"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
-	"holdfast/core/registry"
 	"holdfast/frontends/volume"
 	"holdfast/osd/store"
-)
-
-type (
-	registryRevision = registry.Revision
 )
 
 // required is what every 500 seeds must have come across; a count of 0 means that the faults or the operations do not reach it any more.

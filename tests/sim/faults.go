@@ -10,6 +10,7 @@ import (
 	"holdfast/core/images"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/registry"
 	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
@@ -223,6 +224,7 @@ type member struct {
 	holds  int // faults that keep it down
 	down   bool
 	hurt   bool           // its disk has had errors that it may not start with
+	spoilt bool           // what it holds was changed behind its back
 	opened layout.StoreID // see store
 }
 
@@ -446,7 +448,7 @@ func (r *run) damage(f *PlannedFault) func() {
 	if m.down || st == nil {
 		return nil
 	}
-	m.hurt = true
+	m.hurt, m.spoilt = true, true
 	d, sb := r.disk(m.i), st.Superblock()
 	for range 1 + f.N%3 {
 		area := sb.Data
@@ -597,11 +599,22 @@ func (r *run) fillDisks(f *PlannedFault) func() {
 // that the client had under way takes effect after that.
 func (r *run) fence(p *process) {
 	key := cluster.FenceKey(cluster.FenceGatewayName(p.instance))
-	r.put(key, cluster.Value(&cluster.Fence{Gateway: p.instance, Reason: "its process is dead"}))
-	rev := r.c.Reg.Revision()
+	value := cluster.Value(&cluster.Fence{Gateway: p.instance, Reason: "its process is dead"})
+	rev := registry.Revision(0)
+	var write func()
+	write = func() {
+		r.c.admin.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: value}}}, func(res registry.TxnResult, err error) {
+			if err != nil {
+				r.c.W.After(200*time.Millisecond, write)
+				return
+			}
+			rev = res.Revision
+		})
+	}
+	write()
 	var look func()
 	look = func() {
-		if !r.heard(rev) {
+		if rev == 0 || !r.heard(rev) {
 			r.c.W.After(50*time.Millisecond, look)
 			return
 		}
@@ -621,7 +634,7 @@ func (r *run) fence(p *process) {
 }
 
 // heard reports whether in each PG a living member of the last recorded set has applied a revision.
-func (r *run) heard(rev registryRevision) bool {
+func (r *run) heard(rev registry.Revision) bool {
 	for _, rec := range r.records() {
 		ok := false
 		for _, set := range rec.Sets {

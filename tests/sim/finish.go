@@ -96,6 +96,16 @@ func (r *run) calm() {
 		r.disk(i).Stall(false)
 		usualLatency(r.disk(i))
 	}
+	// An operator replaces a disk that has spoilt data: what only it has was never acknowledged, but while it is here it is the truth about an object, and may be what cannot be read.
+	if m := r.nodes[r.damaged()]; m.spoilt {
+		r.cover("spoilt disk replaced")
+		m.holds++
+		m.end(false, sim.CrashPolicy{})
+		m.newDisk(func() {
+			m.holds--
+			m.rise()
+		})
+	}
 }
 
 // judge looks for an order that explains what clients were told.

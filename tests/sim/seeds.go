@@ -8,6 +8,7 @@ var Found = []struct {
 }{
 	{1, "requests of instances that ended while an OSD was down were remembered by it for ever (osd: endStrangers)"},
 	{77, "a change that hung on a slow disk took effect after its session's fence was complete (osd: endFenced)"},
+	{1745, "a read saw a deletion before every member had it, and a later one the data again when the primary was gone (osd/primary: seen)"},
 	{318, "a tombstone was recovered without the request that made it, so a delete that was sent again took effect twice and undid a newer write (osd/primary: recovery of tombstones)"},
 	{119, "a grant of an interval that was over was renewed for ever, and kept what the store no longer needs (osd: compare)"},
 }
