@@ -23,6 +23,7 @@ type reign struct {
 	osd      layout.OSDNum
 	boots    uint64
 	members  []layout.OSDNum
+	stores   []layout.StoreID // of members, as long as they are known
 }
 
 // Serving checks that the interval is in the registry as activated, with these members, and is above every other that served.
@@ -51,7 +52,7 @@ func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layo
 			r.cover("primary changed")
 		}
 	}
-	r.probes[pg] = &reign{interval, b.n.Num, b.boots, members}
+	r.probes[pg] = &reign{interval, b.n.Num, b.boots, members, r.storesOf(members)}
 	r.cover("interval served")
 }
 
@@ -82,6 +83,7 @@ func (b *probe) allowed(pg layout.PGID, interval layout.Interval, what string) {
 // Read is the answer to a read.
 func (b *probe) Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version) {
 	b.allowed(pg, interval, "read")
+	b.r.everywhere(pg, object, version, "read")
 }
 
 // Changed is the acknowledgement of a change. A primary that was stopped may acknowledge what it had finished when another has begun to serve: every member has the change, so each later
@@ -104,6 +106,7 @@ func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.
 		r.fail("OSD %d acknowledges version %x of object %v after version %x was acknowledged", b.n.Num, version, object, last)
 	}
 	r.versions[object] = version
+	r.everywhere(pg, object, version, "change")
 	r.acks++
 	if r.durableDue() {
 		r.checkDurable(pg, object, version)
