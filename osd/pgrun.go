@@ -905,7 +905,7 @@ func (r *pgRun) reclaim() {
 	stateKey, recordKey := cluster.PGStateKey(r.id), cluster.PGRecordKey(r.id)
 	bits := r.bits()
 	t := registry.Txn{
-		If:   []registry.Compare{registry.Absent(stateKey), registry.Unchanged(recordKey, r.recordMod), registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID())},
+		If:   []registry.Compare{registry.Unchanged(recordKey, r.recordMod), registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID())},
 		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: r.stateValue(bits), Lease: lease.ID()}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}, {Kind: registry.Get, Key: cluster.OSDStateKey(s.o.Num)}},
 	}

@@ -87,7 +87,7 @@ var faults = []fault{
 		time.Sleep(6 * time.Second)
 		d.StartEtcd(n)
 	}},
-	{"two of three etcd members killed for 8 s", expire, 10 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+	{"two of three etcd members killed for 8 s", expire, 3 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
 		a, b := pick(round), pick(round+1)
 		d.Etcds[a].Kill()
 		d.Etcds[b].Kill()
