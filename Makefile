@@ -54,12 +54,14 @@ test-cluster: test-setup build
 test: test-setup lint build test-unit sim-test test-cluster
 	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -v '^holdfast/tests/cluster$$')
 
+# What runs in the simulator does not depend on the loop.
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
 
 test-loop: test-setup build
 	for loop in $(LOOPS); do \
 		echo "event loop: $$loop"; \
-		HOLDFAST_LOOP=$$loop HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... $(TESTS); \
+		HOLDFAST_LOOP=$$loop HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... \
+			$$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(sim|crash|planted|rooms)'); \
 	done
 
 # Simulated clusters (tests/sim). The first SEEDS from FROM on, or one SEED with a readable event log (FAULTS and OPS leave only those in, LOG is the level of what its processes log).
