@@ -187,9 +187,8 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 		case cluster.KindOSDState, cluster.KindPools, cluster.KindPGSkip:
 			delay = 0
 		case cluster.KindGlobal, cluster.KindPlacement, cluster.KindOSDConfig, cluster.KindPGConfig:
-			delay = max(delay, m.o.ChangeDelay)
-			if len(keys) == 1 && delay == m.o.ChangeDelay {
-				continue
+			if delay < 0 { // what cannot wait may be among the same changes
+				delay = m.o.ChangeDelay
 			}
 		case cluster.KindOSDStats:
 			if _, known := prev.OSDStats.Get(k.OSD); !known {

@@ -72,9 +72,9 @@ func (m *Monitor) sumUp() {
 	if len(t.Then) == 0 {
 		return
 	}
-	m.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
-		if err != nil {
-			m.sums.last = nil // unknown what was written: write it again
+	m.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if err != nil || !res.Succeeded {
+			m.sums.last = nil // unknown what was written, or nothing because another one leads: write it again
 		}
 	})
 }

@@ -20,7 +20,9 @@ import (
 type scene struct {
 	t   *testing.T
 	w   *sim.World
+	st  *memory.Store
 	reg *memory.Handle
+	l   *sim.Loop
 	m   *Monitor
 	log bytes.Buffer
 }
@@ -30,7 +32,7 @@ func newScene(t *testing.T) *scene {
 	x.w.LogTo(slog.NewTextHandler(&x.log, nil))
 	l := x.w.NewLoop("monitor")
 	st := memory.New(x.w.NewLoop("registry"))
-	x.reg = st.Open(l)
+	x.st, x.l, x.reg = st, l, st.Open(l)
 	x.put(cluster.KeyPools, `{"1":{"name":"data","scheme":"replicated","pg_size":3,"pg_minsize":2,"pg_count":8,"failure_domain":"osd"}}`)
 	now := l.Wall().Unix()
 	for n := 1; n <= 4; n++ {
