@@ -96,14 +96,17 @@ func (r *run) calm() {
 		r.disk(i).Stall(false)
 		usualLatency(r.disk(i))
 	}
-	// An operator replaces a disk that has spoilt data: what only it has was never acknowledged, but while it is here it is the truth about an object, and may be what cannot be read.
-	if m := r.nodes[r.damaged()]; m.spoilt {
-		r.cover("spoilt disk replaced")
-		m.holds++
-		m.end(false, sim.CrashPolicy{})
-		m.newDisk(func() {
-			m.holds--
-			m.rise()
+	// Where a disk has spoilt data, what only it has may be the truth about an object and unreadable, although another store that has it came back later: a PG that serves does not ask
+	// such a store. Until it does, an operator has to have the PGs peer again.
+	if r.nodes[r.damaged()].spoilt {
+		r.c.W.After(5*time.Second, func() {
+			r.cover("OSDs started again over spoilt data")
+			for _, m := range r.nodes {
+				m.holds++
+				m.end(false, sim.CrashPolicy{})
+				m.holds--
+				m.rise()
+			}
 		})
 	}
 }
