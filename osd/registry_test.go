@@ -1,0 +1,249 @@
+package osd
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+	"holdfast/osd/peering"
+	"holdfast/osd/store"
+)
+
+func TestCheckIdentity(t *testing.T) {
+	ours, other := layout.StoreID{1}, layout.StoreID{2}
+	for _, c := range []struct {
+		name           string
+		id             cluster.OSDIdentity
+		boot, sequence uint64
+		want           string // part of the error
+	}{
+		{"the same", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 3, 10, ""},
+		{"later", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 4, 20, ""},
+		{"fewer boots", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 2, 20, "set back"},
+		{"a lower sequence", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 4, 9, "set back"},
+		{"another store", cluster.OSDIdentity{Store: other, Boot: 30, Sequence: 100}, 1, 1, ""},
+		{"retired", cluster.OSDIdentity{Store: other, Retired: []layout.StoreID{ours}}, 9, 99, "retired"},
+		{"given up", cluster.OSDIdentity{Retired: []layout.StoreID{ours}}, 9, 99, "retired"},
+	} {
+		err := checkIdentity(&c.id, store.Superblock{StoreID: ours, Boot: c.boot}, c.sequence)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.want)
+		}
+	}
+}
+
+// Another OSD of this number is up: ours waits until it is gone, and says so.
+func TestRegisterWaitsForAForeignStateKey(t *testing.T) {
+	b := newBed(t, 1)
+	o := b.osds[1]
+	o.kill()
+	b.wait("the key to be gone", func() bool { return b.get(cluster.OSDStateKey(1)).Key == "" })
+	b.put(cluster.OSDStateKey(1), &cluster.OSDState{State: "up", Addresses: []string{"10.9.9.9"}, Port: 1, Store: layout.StoreID{77}})
+	o.start()
+	b.never("it takes the other one's place", 10*time.Second, func() bool {
+		return o.s != nil && o.s.leaseUp || !strings.Contains(string(b.get(cluster.OSDStateKey(1)).Value), "10.9.9.9")
+	})
+	b.put(cluster.OSDStateKey(1), nil)
+	b.wait("it to come up", func() bool { return o.s.leaseUp })
+}
+
+// The key of an earlier process on the same store does not hold the next one up.
+func TestRegisterReplacesItsOwnStateKey(t *testing.T) {
+	b := newBed(t, 1)
+	o := b.osds[1]
+	old := b.get(cluster.OSDStateKey(1))
+	o.kill()
+	o.start()
+	b.wait("it to come up", func() bool { return o.s != nil && o.s.leaseUp })
+	if now := b.get(cluster.OSDStateKey(1)); now.Lease == old.Lease || now.Lease != o.s.lease.ID() {
+		t.Errorf("the state key's lease is %x, want %x", now.Lease, o.s.lease.ID())
+	}
+}
+
+// conditions has each condition of the next transaction that puts a PG's record fail alone; none may then change the record.
+func TestTakeComparesEverything(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(b *bed)
+	}{
+		{"the OSD's state key", func(b *bed) { b.put(cluster.OSDStateKey(1), nil) }},
+		{"the PG's state key", func(b *bed) {
+			b.put(cluster.PGStateKey(pg1), &cluster.PGState{Primary: 2, State: cluster.StateStarting})
+		}},
+		{"the record", func(b *bed) { b.put(cluster.PGRecordKey(pg1), &cluster.PGRecord{Generation: 1, Interval: 7}) }},
+		{"a declared restore", func(b *bed) { b.put(cluster.KeyRestored, &cluster.Restored{ID: "x", Time: 1}) }},
+		{"", func(*bed) {}},
+	} {
+		b := newBed(t, 1)
+		o := b.osds[1]
+		// The OSD sees nothing of what is spoilt: it acts by its old snapshot.
+		r := &pgRun{}
+		o.run(func() {
+			o.s.follower.Stop()
+			r = o.s.newPG(pg1)
+			r.generation = uint64(o.s.Snapshot().Generation(1))
+		})
+		c.spoil(b)
+		before := b.get(cluster.PGRecordKey(pg1)).Mod
+		o.run(func() {
+			r.m.Phase = peering.Taking
+			r.take(r.m.Round, 0)
+		})
+		b.w.Run(50 * time.Millisecond)
+		changed := b.get(cluster.PGRecordKey(pg1)).Mod != before
+		if changed != (c.name == "") {
+			t.Errorf("with %q spoilt the take has changed the record: %v", c.name, changed)
+		}
+	}
+}
+
+func TestActivateComparesEverything(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(b *bed)
+	}{
+		{"the PG's state key", func(b *bed) { b.put(cluster.PGStateKey(pg1), &cluster.PGState{Primary: 1, State: cluster.StateActive}) }}, // without our lease
+		{"the record", func(b *bed) {
+			b.put(cluster.PGRecordKey(pg1), string(b.get(cluster.PGRecordKey(pg1)).Value)) // the same again
+		}},
+		{"a declared restore", func(b *bed) { b.put(cluster.KeyRestored, &cluster.Restored{ID: "x", Time: 1}) }},
+		{"", func(*bed) {}},
+	} {
+		b := newBed(t, 1)
+		b.place(1, 1)
+		b.wait("PG active", func() bool { return b.serves(1, 1) })
+		b.w.Run(time.Second)
+		o := b.osds[1]
+		r := o.s.pgs[pg1]
+		o.run(func() { o.s.follower.Stop() })
+		c.spoil(b)
+		before := b.get(cluster.PGRecordKey(pg1)).Mod
+		var ok, answered bool
+		o.run(func() {
+			next := r.record
+			next.Floor = 1 << 30
+			r.putRecord(next, nil, func(_ registry.Revision, succeeded bool) { ok, answered = succeeded, true })
+		})
+		b.wait("an answer", func() bool { return answered })
+		changed := b.get(cluster.PGRecordKey(pg1)).Mod != before
+		if want := c.name == ""; ok != want || changed != want {
+			t.Errorf("with %q spoilt the record is written: %v, it has changed: %v", c.name, ok, changed)
+		}
+	}
+}
+
+// A primary gives the PG back only when it has waited, cannot reach a member that is up, and another OSD of the set is up.
+func TestGivingBackNeedsEveryReason(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		spoil func(b *bed, r *pgRun)
+		want  bool
+	}{
+		{"all reasons", func(*bed, *pgRun) {}, true},
+		{"not yet", func(b *bed, r *pgRun) { r.idleFrom = b.osds[1].l.Now().Add(-giveBackAfter + time.Millisecond) }, false},
+		{"just begun", func(_ *bed, r *pgRun) { r.idleFrom = 0 }, false},
+		{"the state key is not ours", func(_ *bed, r *pgRun) { r.haveState = false }, false},
+		{"nobody else is up", func(b *bed, r *pgRun) {
+			b.place(1, 1)
+			b.w.Run(50 * time.Millisecond)
+		}, false},
+	} {
+		b := newBed(t, 2)
+		b.place(1, 1, 2)
+		b.wait("PG active", func() bool { return b.serves(1, 2) })
+		o := b.osds[1]
+		b.w.Net.Cut(o.l, b.osds[2].l)
+		b.put(cluster.KeyPools, `{"1":{"name":"p","scheme":"replicated","pg_size":2,"pg_minsize":2,"pg_count":1,"failure_domain":"osd"}}`)
+		b.wait("the PG to wait", func() bool {
+			return o.s.pgs[pg1].m.Phase != peering.Active && len(o.s.pgs[pg1].m.Failed()) > 0 && !o.s.hub.Connected(2)
+		})
+		b.put(cluster.PGSkipKey(pg1), nil)
+		r := o.s.pgs[pg1]
+		o.run(func() { r.idleFrom = o.l.Now().Add(-giveBackAfter) })
+		c.spoil(b, r)
+		if len(r.m.Failed()) == 0 && c.want {
+			t.Fatal("nobody has failed")
+		}
+		o.run(func() { r.considerGivingBack() })
+		b.w.Run(20 * time.Millisecond)
+		if gave := b.get(cluster.PGSkipKey(pg1)).Key != ""; gave != c.want {
+			t.Errorf("%s: given back %v, want %v", c.name, gave, c.want)
+		}
+	}
+}
+
+func TestFences(t *testing.T) {
+	b := newBed(t, 1)
+	o := b.osds[1]
+	const gateway = 5
+	session := func(n uint64) uint64 { return gateway<<cluster.SessionBits | n }
+	fenced := func(n uint64, pool layout.PoolID) bool { return o.s.Fenced(session(n), pool) }
+	backup := b.reg.Backup()
+	key := cluster.FenceKey(cluster.FenceSessionName(session(1)))
+	rev := b.put(key, &cluster.Fence{Session: session(1), Pools: []layout.PoolID{1}})
+	b.wait("the fence", func() bool { return fenced(1, 1) })
+	if fenced(1, 2) || fenced(2, 1) {
+		t.Error("a fence of one session on one pool refuses another session, or on another pool")
+	}
+	if !o.s.behind(int64(rev)-1) || o.s.behind(int64(rev)) {
+		t.Error("whoever has not applied a fence may renew, or whoever has may not")
+	}
+	b.put(cluster.FenceKey(cluster.FenceGatewayName(gateway)), &cluster.Fence{Gateway: gateway})
+	b.wait("the gateway's fence", func() bool { return fenced(2, 2) })
+	if o.s.Fenced(session(1)+1<<cluster.SessionBits, 1) || o.s.Fenced(0, 1) {
+		t.Error("another gateway, or a stock client, is fenced")
+	}
+	b.put(key, nil)
+	b.put(cluster.FenceKey(cluster.FenceGatewayName(gateway)), nil)
+	b.wait("the end of the fences", func() bool { return !fenced(1, 1) })
+	b.put(key, &cluster.Fence{Session: session(1)})
+	b.wait("the fence", func() bool { return fenced(1, 1) })
+	b.reg.Restore(backup, 0)
+	b.wait("etcd to have gone back", func() bool { return b.get(key).Key == "" && o.s.Snapshot().Fences.Len() == 0 })
+	b.w.Run(time.Second)
+	if !fenced(1, 1) {
+		t.Error("a fence that etcd has forgotten is forgotten by an OSD that runs")
+	}
+	b.put(cluster.FenceKey("x"), &cluster.Fence{Session: session(3)})
+	b.wait("a new fence", func() bool { return fenced(3, 1) })
+	t.Logf("after a restore and a new fence the old one is kept: %v", fenced(1, 1))
+}
+
+// The pairs of a gateway that has ended are dropped a minute later; one that lost its lease and came back keeps them.
+func TestPairsEndWithTheirGateway(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		b := newBed(t, 1)
+		o := b.osds[1]
+		const instance = 77
+		g := &cluster.Gateway{Instance: instance, Host: "h"}
+		b.put(cluster.GatewayKey("a"), g)
+		b.w.Run(100 * time.Millisecond)
+		pair := store.Pair{Session: instance<<cluster.SessionBits | 1, Sequence: 4}
+		data := o.l.Alloc(4096)
+		op := &store.Op{Kind: store.OpWrite, Object: layout.ObjectID{Inode: layout.MakeInode(1, 1)}, Len: 4096, Version: 1 << layout.VersionCounterBits, Interval: 1, Data: data, Pair: pair}
+		done := false
+		op.Done = func(*store.Op) { done = true }
+		o.run(func() { o.st.Submit(op) })
+		b.wait("a write", func() bool { return done })
+		data.Release()
+		known := func() bool { _, _, ok := o.st.FindPair(pair); return ok }
+		if !known() {
+			t.Fatal("the pair is not kept")
+		}
+		b.put(cluster.GatewayKey("a"), nil)
+		b.w.Run(endPause - time.Second)
+		if !known() {
+			t.Error("the pair is dropped while a retry may be on its way")
+		}
+		if back {
+			b.put(cluster.GatewayKey("a"), g)
+		}
+		b.w.Run(3 * time.Second)
+		if known() != back {
+			t.Errorf("the gateway is back: %v; its pair is kept: %v", back, known())
+		}
+	}
+}
