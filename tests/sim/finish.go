@@ -188,7 +188,7 @@ func (r *run) quiet() {
 			r.fail("left %v after everything has ended: %s", quietWithin, left)
 			return
 		}
-		r.c.W.Run(2 * time.Second)
+		r.c.W.Run(1913 * time.Millisecond) // not in step with anything that comes again and again
 	}
 }
 
@@ -341,6 +341,18 @@ func (r *run) copiesAgree() {
 		damaged := m.hurt
 		m.n.Store.SpaceByInode(func(inode layout.Inode, n int64) {
 			if have := blocks[m.n.Num][inode]; have != n && !damaged {
+				// An object that became empty by several holes, none of which was all of it, keeps its block: that is decided when a hole is submitted, so that a replay decides the same.
+				empty := int64(0)
+				for _, id := range ids {
+					for _, c := range copies[id] {
+						if id.Inode == inode && c.osd == m.n.Num && allZero(c.op.Present) {
+							empty += int64(r.plan.Config.Store.BlockSize)
+						}
+					}
+				}
+				if n > have && n <= have+empty {
+					return
+				}
 				r.fail("OSD %d counts %d bytes for inode %v, its objects take %d", m.n.Num, n, inode, have)
 			}
 		})

@@ -49,6 +49,11 @@ func run(out *bufio.Writer, n int, from uint64, drawn, workers int, quiet bool) 
 		list = append(list, from+uint64(i))
 	}
 	if drawn > 0 {
+		for _, f := range sim.Found {
+			if f.Seed < from || f.Seed >= from+uint64(n) {
+				list = append(list, f.Seed)
+			}
+		}
 		base, how := sim.DrawnFrom()
 		fmt.Fprintf(out, "%d seeds drawn from %s: from %d on\n", drawn, how, base)
 		for i := range drawn {
