@@ -48,11 +48,11 @@ test-unit: | go
 
 # Every fault on real processes once; prints the longest time without I/O of each.
 test-cluster: test-setup build
-	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m -v ./tests/cluster
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m -v ./tests/cluster
 
 # The tests of real processes come last and print Go's own closing lines.
 test: test-setup lint build test-unit sim-test test-cluster
-	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -v '^holdfast/tests/cluster$$')
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -v '^holdfast/tests/cluster$$')
 
 # What runs in the simulator does not depend on the loop.
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
@@ -60,7 +60,7 @@ LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
 test-loop: test-setup build
 	for loop in $(LOOPS); do \
 		echo "event loop: $$loop"; \
-		HOLDFAST_LOOP=$$loop HOLDFAST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... \
+		HOLDFAST_LOOP=$$loop HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... \
 			$$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(sim|crash|planted|rooms)'); \
 	done
 
@@ -90,7 +90,7 @@ sim-test: | go
 STATES ?= 5000
 
 crash: | go
-	@HOLDFAST_CRASH_STATES=$(STATES) HOLDFAST_CRASH_SEED=$(or $(SEED),1) HOLDFAST_CRASH_STATE='$(STATE)' $(GO) test -count=1 -timeout 10h -run '^TestStates$$' -v ./tests/crash
+	@HOLDFAST_TEST_CRASH_STATES=$(STATES) HOLDFAST_TEST_CRASH_SEED=$(or $(SEED),1) HOLDFAST_TEST_CRASH_STATE='$(STATE)' $(GO) test -count=1 -timeout 10h -run '^TestStates$$' -v ./tests/crash
 
 # Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
 # kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
@@ -99,10 +99,10 @@ PART ?= all
 FUZZTIME ?= 30s
 
 test-long: test-setup build
-	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast FUZZTIME=$(FUZZTIME) tests/long.sh $(PART)
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast FUZZTIME=$(FUZZTIME) tests/long.sh $(PART)
 
 bench: test-setup build
-	HOLDFAST_BINARY=$(CURDIR)/bin/holdfast HOLDFAST_TEST_BENCH=1 $(GO) test -count=1 -timeout 30m -run 'Bench|^TestReport' -v ./tests/bench/...
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast HOLDFAST_TEST_BENCH=1 $(GO) test -count=1 -timeout 30m -run 'Bench|^TestReport' -v ./tests/bench/...
 
 clean:
 	rm -rf bin

@@ -59,11 +59,11 @@ func TestLongSequencesThatGoRoundTheJournal(t *testing.T) {
 	run(t, First(n, Drawn(60, 200, seed)), Options{Variants: 1, Moments: 20})
 }
 
-func long() bool { return os.Getenv("HOLDFAST_CRASH_LONG") != "" }
+func long() bool { return os.Getenv("HOLDFAST_TEST_CRASH_LONG") != "" }
 
 // TestStates is `make crash`: as many states as asked for of short and long sequences, or one by its name.
 func TestStates(t *testing.T) {
-	if name := os.Getenv("HOLDFAST_CRASH_STATE"); name != "" {
+	if name := os.Getenv("HOLDFAST_TEST_CRASH_STATE"); name != "" {
 		s, err := ParseState(name)
 		if err != nil {
 			t.Fatal(err)
@@ -78,13 +78,13 @@ func TestStates(t *testing.T) {
 		fmt.Println("crash: nothing is wrong in this state")
 		return
 	}
-	states := number(t, "HOLDFAST_CRASH_STATES", 0)
+	states := number(t, "HOLDFAST_TEST_CRASH_STATES", 0)
 	if states == 0 {
 		t.Skip("make crash runs this")
 	}
-	seed := uint64(number(t, "HOLDFAST_CRASH_SEED", 1))
+	seed := uint64(number(t, "HOLDFAST_TEST_CRASH_SEED", 1))
 	fmt.Printf("crash: seed %d\n", seed)
-	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states, Enough: number(t, "HOLDFAST_CRASH_ENOUGH", 0)})
+	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states, Enough: number(t, "HOLDFAST_TEST_CRASH_ENOUGH", 0)})
 }
 
 // TestEverySequenceOfThreeOperations is for make test-long.

@@ -33,10 +33,10 @@ func Root(t testing.TB) string {
 	return ""
 }
 
-// Binary is the path of the holdfast program: HOLDFAST_BINARY, or else one that is built once for all tests of the process. Main removes it.
+// Binary is the path of the holdfast program: HOLDFAST_TEST_BINARY, or else one that is built once for all tests of the process. Main removes it.
 func Binary(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv("HOLDFAST_BINARY"); path != "" {
+	if path := os.Getenv("HOLDFAST_TEST_BINARY"); path != "" {
 		abs, err := filepath.Abs(path)
 		if err != nil {
 			t.Fatal(err)
