@@ -217,7 +217,6 @@ func TestFences(t *testing.T) {
 	}
 	b.put(cluster.FenceKey("x"), &cluster.Fence{Session: session(3)})
 	b.wait("a new fence", func() bool { return fenced(3, 1) })
-	t.Logf("after a restore and a new fence the old one is kept: %v", fenced(1, 1))
 }
 
 // The pairs of a gateway that has ended are dropped a minute later; one that lost its lease and came back keeps them.
