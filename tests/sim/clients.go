@@ -55,8 +55,6 @@ type running struct {
 	refs  []*buf.Ref
 	cop   client.Op
 	vop   volume.Op
-	phase int
-	saw   []block // of opCAS: what was read
 	image *sharedImage
 }
 

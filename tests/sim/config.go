@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -151,4 +150,4 @@ func draw(rng *rand.Rand, n int, weight func(int) int) int {
 	panic("unreachable")
 }
 
-func (c *Config) String() string { return fmt.Sprintf("%s", strings.Join(c.Name, ", ")) }
+func (c *Config) String() string { return strings.Join(c.Name, ", ") }

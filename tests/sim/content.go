@@ -16,8 +16,6 @@ type block [perBlock]uint32
 // mask says which sectors of a block are meant.
 type mask uint8
 
-const wholeBlock = mask(1<<perBlock - 1)
-
 // over is b with id in the sectors of m.
 func (b block) over(id uint32, m mask) block {
 	for i := range b {
