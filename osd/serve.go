@@ -69,35 +69,45 @@ type fences struct {
 	sessions map[uint64]*cluster.Fence
 	gateways map[uint64]*cluster.Fence
 	told     map[string]*cluster.FenceRequest // that came from who wrote them, before our watch has brought them
+	kept     []*cluster.Fence                 // that etcd had forgotten when another copy took its place
 	due      loop.Timer                       // when no change of theirs may be under way any more
 }
 
 func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
-	back := next.Copy != prev.Copy
-	for name, q := range s.fences.told { // order: each by itself
-		if registry.Revision(q.Revision) <= next.Revision && !back {
-			delete(s.fences.told, name)
+	f := &s.fences
+	same := prev.Fences.Len() == next.Fences.Len()
+	for name, now := range next.Fences.All() {
+		old, ok := prev.Fences.Get(name)
+		same = same && ok && old == now
+	}
+	if next.Copy != prev.Copy {
+		// Fences that this copy of etcd does not have were in force all the same. Its revisions count anew.
+		same = false
+		for _, old := range prev.Fences.All() {
+			f.kept = append(f.kept, old)
+		}
+		for _, q := range f.told { // order: any
+			f.kept = append(f.kept, &q.Fence)
+		}
+		f.told, f.revision = nil, 0
+	}
+	for name, q := range f.told { // order: each by itself
+		if registry.Revision(q.Revision) <= next.Revision {
+			delete(f.told, name)
 		}
 	}
-	same := prev.Fences.Len() == next.Fences.Len() && !back
-	for name, f := range next.Fences.All() {
-		old, ok := prev.Fences.Get(name)
-		same = same && ok && old == f
-	}
-	if same && s.fences.sessions != nil {
+	if same && f.sessions != nil {
 		return
 	}
-	if s.fences.sessions == nil || !back {
-		s.fences.sessions, s.fences.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
+	f.sessions, f.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
+	for _, old := range f.kept {
+		f.add(old, 0)
 	}
-	if back {
-		s.fences.revision = 0 // etcd was set back: revisions count from there, and the fences that it has forgotten stay
+	for _, now := range next.Fences.All() {
+		f.add(now, now.Mod)
 	}
-	for _, f := range next.Fences.All() {
-		s.fences.add(f, f.Mod)
-	}
-	for _, q := range s.fences.told { // order: each by itself
-		s.fences.add(&q.Fence, registry.Revision(q.Revision))
+	for _, q := range f.told { // order: each by itself
+		f.add(&q.Fence, registry.Revision(q.Revision))
 	}
 	s.watchFenced()
 }

@@ -51,7 +51,7 @@ func TestRecoveryIsHeldBackAndLetGoWhileRunning(t *testing.T) {
 		k.Write(image, uint64(i)*128<<10, pattern(8192, byte(i)))
 	}
 	c.Nodes[3].Start()
-	c.Wait("OSD 3 to be up", 30*time.Second, func() bool { st, ok := c.Snapshot().OSDStates.Get(3); return ok && st != nil })
+	c.Wait("OSD 3 to be opened", 30*time.Second, func() bool { return c.Nodes[3].OSD != nil })
 	c.Nodes[3].followGlobal(&log)
 	c.Wait("the PGs to be degraded", 30*time.Second, func() bool { return c.Serving() && !c.States(cluster.StateActive) })
 	c.W.Run(30 * time.Second)

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/wire"
 )
 
 // pair is a cluster of two OSDs in which OSD 2 has gone on alone since etcd was backed up: only its disk has the newest content. Both OSDs are down, and etcd is as in the backup.
@@ -156,5 +157,40 @@ func TestEtcdRestoredUnderRunningOSDs(t *testing.T) {
 			}
 		}
 		c.W.Close()
+	}
+}
+
+// A fence that a restored etcd has forgotten stays in force with the OSDs that run, also when another one is written afterwards.
+func TestFencesOutliveARestoreOfEtcd(t *testing.T) {
+	c := start(t, Options{Seed: 95, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	backup := c.Reg.Backup()
+	put := func(session uint64) {
+		f := cluster.Fence{Session: session, Reason: "a test"}
+		c.put(cluster.FenceKey(cluster.FenceSessionName(session)), cluster.Value(&f))
+	}
+	refused := func(session uint64) bool {
+		r := k.do(t, write(0, 4096, session, 50), pattern(4096, 2))
+		return r.Retval == wire.ESTALE
+	}
+	put(7)
+	c.W.Run(time.Second)
+	if !refused(7) {
+		t.Fatal("the fence is not in force")
+	}
+	c.Reg.Restore(backup, 0)
+	c.W.Run(time.Second)
+	c.Wait("the reports", time.Minute, func() bool { return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 })
+	if c.Snapshot().Fences.Len() != 0 {
+		t.Fatal("the backup holds the fence")
+	}
+	for session := range uint64(3) {
+		put(20 + session)
+		c.W.Run(time.Second)
+		if !refused(7) || !refused(20+session) {
+			t.Fatal("a fence is not in force after the restore")
+		}
 	}
 }
