@@ -134,6 +134,9 @@ func TestDeletedObjectsStayDeleted(t *testing.T) {
 				t.Fatalf("delete: %+v", r)
 			}
 		}
+		for i := range 4 {
+			k.Write(image, at(objects+i), pattern(4096, byte(i))) // says that the answers to the deletions have come
+		}
 		if round%2 == 0 {
 			c.W.Run(3 * time.Second)
 		}
