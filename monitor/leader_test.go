@@ -213,7 +213,7 @@ func TestPoolsComeChangeAndGo(t *testing.T) {
 func TestBadKeysLeaveTheRestWorking(t *testing.T) {
 	x := newScene(t)
 	x.w.Run(5 * time.Second)
-	mod, identity := x.key(cluster.KeyPGConfig).Mod, x.key(cluster.PoolIdentityKey(1)).Mod
+	identity := x.key(cluster.PoolIdentityKey(1)).Mod
 	for _, bad := range []string{`{`, ``, `null`, `[]`, `"x"`, `{"1":{"name":5}}`} {
 		for _, key := range []string{cluster.KeyPools, cluster.KeyPlacement, cluster.KeyGlobal, cluster.OSDConfigKey(2), cluster.OSDStatsKey(3), cluster.OSDStateKey(2), cluster.OSDSpaceKey(1), cluster.PGSkipKey(layout.PGID{Pool: 1, Num: 1}),
 			cluster.PGRecordKey(layout.PGID{Pool: 1, Num: 1}), cluster.PGStatsKey(layout.PGID{Pool: 1, Num: 1}), cluster.PoolIdentityKey(1), cluster.PrefixOSDStats + "x", cluster.PrefixPGState + "1/x"} {
@@ -230,7 +230,13 @@ func TestBadKeysLeaveTheRestWorking(t *testing.T) {
 	if len(x.pgs(1)) != 8 {
 		t.Fatal("the PG map is gone")
 	}
-	_ = mod
+	for _, bad := range []string{`{`, `{"items":7}`, `null`} {
+		x.put(cluster.KeyPGConfig, bad)
+		x.wait("the PG map to be written anew", func() bool { return string(x.key(cluster.KeyPGConfig).Value) != bad })
+	}
+	if len(x.pgs(1)) != 8 || !x.leads(1) {
+		t.Fatal("the PG map is another one")
+	}
 	x.delete(cluster.OSDStateKey(1))
 	x.wait("a lost primary to be replaced", func() bool { return !x.leads(1) })
 	if !strings.Contains(x.log.String(), "a key cannot be used") {

@@ -453,7 +453,10 @@ func (m *Monitor) write(s *cluster.Snapshot, next *cluster.PGConfig, ops []regis
 	var mod registry.Revision
 	if s.PGConfig != nil {
 		mod = s.PGConfig.Mod
-		if len(ops) == 0 && samePGs(s.PGConfig, next) {
+		if fault, bad := s.Faults.Get(cluster.KeyPGConfig); bad {
+			m.log.Error("the PG map in etcd cannot be used; writing it anew", "err", fault)
+			mod = fault.Mod
+		} else if len(ops) == 0 && samePGs(s.PGConfig, next) {
 			return
 		}
 	} else if len(next.Pools) == 0 {

@@ -27,7 +27,8 @@ func (m *Meta) setMeta(kv registry.KV) { *m = metaOf(kv) }
 type KeyError struct {
 	Key    string
 	Reason error
-	Action string // what the operator can do
+	Action string            // what the operator can do
+	Mod    registry.Revision // of the value that cannot be used
 }
 
 func (e *KeyError) Error() string { return fmt.Sprintf("key %s: %v; %s", e.Key, e.Reason, e.Action) }

@@ -66,7 +66,7 @@ func CreateImage(n NewImage) (registry.Txn, layout.Inode, error) {
 	if n.MaxID != nil {
 		known, err := ReadMaxID(n.MaxID.Value)
 		if err != nil {
-			return registry.Txn{}, 0, &KeyError{MaxIDKey(n.Pool), err, "set it to the largest inode number of the pool"}
+			return registry.Txn{}, 0, &KeyError{Key: MaxIDKey(n.Pool), Reason: err, Action: "set it to the largest inode number of the pool"}
 		}
 		last, mod = max(last, known), n.MaxID.Mod
 	}

@@ -271,6 +271,7 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 	}
 	if err != nil {
 		fault := badKey(ev.KV.Key, err)
+		fault.Mod = ev.KV.Mod
 		s.Faults = s.Faults.With(ev.KV.Key, fault)
 		return fault
 	}
