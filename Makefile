@@ -7,12 +7,13 @@
 # make sim        simulated clusters under faults: make sim SEEDS=100 [FROM=1]; make sim SEED=7 replays one with its event log
 # make sim-shrink a shorter schedule of a seed that still fails: make sim-shrink SEED=7
 # make crash      what loss of power leaves of a store: STATES crashed disks (5000) drawn from SEED (1), or the one that STATE names
+# make planted    bugs put into the data path on purpose (core/planted): each must be caught in a minute; PLANTED=-update writes them to docs/proof.md
 # make bench      measurements, beside fio on the same file
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink crash bench clean
+.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink crash planted bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
@@ -92,8 +93,14 @@ STATES ?= 5000
 crash: | go
 	@HOLDFAST_TEST_CRASH_STATES=$(STATES) HOLDFAST_TEST_CRASH_SEED=$(or $(SEED),1) HOLDFAST_TEST_CRASH_STATE='$(STATE)' $(GO) test -count=1 -timeout 10h -run '^TestStates$$' -v ./tests/crash
 
+# Bugs planted one after the other (tests/planted); PLANTED are its flags.
+PLANTED ?=
+
+planted: | go
+	$(GO) run ./tests/planted $(PLANTED)
+
 # Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
-# kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
+# planted (every planted bug), kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
 # real processes), model (400 random sequences on real clusters); ROUNDS changes these numbers.
 PART ?= all
 FUZZTIME ?= 30s

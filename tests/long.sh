@@ -1,5 +1,5 @@
 #!/bin/bash
-# The long tests, by part: sim, fuzz, kill, race, cluster, model, or all of them one after the other.
+# The long tests, by part: sim, crash, planted, fuzz, kill, race, cluster, model, or all of them one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
@@ -46,17 +46,22 @@ crash() {
 	HOLDFAST_TEST_CRASH_LONG=1 go test -count=1 -timeout 60m -v -run 'Three|Long' ./tests/crash
 }
 
+planted() {
+	go run ./tests/planted
+}
+
 case $part in
 sim) sim ;;
 crash) crash ;;
+planted) planted ;;
 fuzz) fuzz ;;
 kill) kill_rounds ;;
 race) race ;;
 cluster) cluster ;;
 model) model ;;
-all) sim; crash; fuzz; kill_rounds; race; cluster; model ;;
+all) sim; crash; planted; fuzz; kill_rounds; race; cluster; model ;;
 *)
-	echo "there is no part $part: give sim, crash, fuzz, kill, race, cluster, model or all" >&2
+	echo "there is no part $part: give sim, crash, planted, fuzz, kill, race, cluster, model or all" >&2
 	exit 2
 	;;
 esac

@@ -1,0 +1,62 @@
+package main
+
+// tester is who should catch a bug.
+type tester int
+
+const (
+	crash    tester = iota // the crash tester of the store: make crash
+	sim                    // seeds of the simulator: make sim
+	scenario               // a scripted cluster in the simulator: a test of tests/sim
+	model                  // random histories of a PG's peering: a test of osd/peering
+)
+
+func (t tester) String() string {
+	return [...]string{"crash states", "simulated seeds", "a scenario", "random histories of peering"}[t]
+}
+
+// hunt is how a bug is looked for.
+type hunt struct {
+	Bug  string
+	By   tester
+	Test string // of a scenario
+	From int    // the first seed [1]
+	Most int    // seeds or states, and no more [as many as there is time for]
+}
+
+// hunts has each bug once.
+var hunts = []hunt{
+	{Bug: "flush-missing", By: crash},
+	{Bug: "journal-late", By: crash},
+	{Bug: "torn-tail", By: crash},
+	{Bug: "ack-out-of-order", By: crash},
+	{Bug: "ring-reused", By: crash},
+	{Bug: "pages-unflushed", By: crash},
+	{Bug: "block-freed-early", By: crash},
+	{Bug: "pg-record-early", By: crash},
+	{Bug: "replace-keeps-newer", By: crash},
+	{Bug: "checksum-unverified", By: crash},
+	{Bug: "bitmap-without-data", By: crash},
+	{Bug: "no-space-half", By: crash},
+	{Bug: "reply-early", By: sim},
+	{Bug: "read-uncommitted", By: sim},
+	{Bug: "grant-not-rechecked", By: sim},
+	{Bug: "lock-run-out", By: sim},
+	{Bug: "renewal-by-arrival", By: scenario, Test: "TestGrantsAreCountedFromTheSending"},
+	{Bug: "interval-unchecked", By: scenario, Test: "TestChangeThatComesLateIsNotCarriedOut"},
+	{Bug: "restart-grants", By: scenario, Test: "TestRestartedMembersHonourTheirGrants"},
+	{Bug: "active-early", By: sim},
+	{Bug: "activate-uncompared", By: scenario, Test: "TestActivationThatComesLateChangesNothing"},
+	{Bug: "empty-disk-counts", By: model},
+	{Bug: "stranger-judges", By: model},
+	{Bug: "void-judges", By: model},
+	{Bug: "void-skipped", By: model},
+	{Bug: "unclean-served", By: sim},
+	{Bug: "tombstone-early", By: scenario, Test: "TestDeletionIsRememberedWhileOlderCopiesCount"},
+	{Bug: "pairs-not-recovered", By: scenario, Test: "TestRecoveredObjectsKnowTheirRequests"},
+	{Bug: "cas-ignored", By: sim},
+	{Bug: "retry-twice", By: sim},
+	{Bug: "deadline-unchecked", By: scenario, Test: "TestLateChangeIsNotBegun"},
+	{Bug: "fenced-write", By: scenario, Test: "TestFenceReachesOSDsWithoutEtcd"},
+	{Bug: "fence-renewed", By: scenario, Test: "TestFenceEndsThePrimaryThatItDoesNotReach"},
+	{Bug: "restore-not-awaited", By: scenario, Test: "TestRestoredEtcdWaitsForEveryStore"},
+}
