@@ -760,6 +760,9 @@ func (r *pgRun) serve(e peering.Effect) {
 	r.servedAt, r.idleFrom, r.warned = s.l.Now(), 0, false
 	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
+	if !r.haveState && s.leaseUp {
+		r.reclaim() // the lease was lost and another one is here since the take: whoever made keys again then passed us by
+	}
 	if r.m.Record.IsClean() {
 		r.served.SetClean()
 		r.unlockOthers()

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -214,6 +215,12 @@ func (p *process) close(done func()) {
 func (r *run) leftOver() string {
 	if !r.clean() {
 		return "not every PG is clean: " + r.c.describe()
+	}
+	for _, pg := range slices.SortedFunc(maps.Keys(r.probes), func(a, b layout.PGID) int { return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Num, b.Num)) }) {
+		last := r.probes[pg]
+		if n := r.c.Nodes[last.osd]; n.boots != last.boots {
+			return fmt.Sprintf("OSD %d has not served PG %v since it was started again", last.osd, pg) // its key is there until its lease has run out
+		}
 	}
 	for _, m := range r.nodes {
 		n := m.n
