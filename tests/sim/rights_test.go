@@ -124,6 +124,29 @@ func TestReadIsRefusedWhenGrantsRunOutMeanwhile(t *testing.T) {
 	}
 }
 
+// A primary serves no more when its grants have run out, although its connections have not ended yet.
+func TestPrimaryWhoseGrantsRanOutServesNoMore(t *testing.T) {
+	c := start(t, Options{Seed: 310, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1, LockTime: 600 * time.Millisecond})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	p, others := c.seat()
+	d := c.connect(p)
+	p.CutRegistry(true)
+	c.Wait("the lease to end", time.Minute, func() bool { _, up := c.Snapshot().OSDStates.Get(p.Num); return !up })
+	if now := d.read(); !c.W.RunUntil(func() bool { return now.came }, time.Second) || !now.ok() {
+		t.Fatalf("without etcd it serves no more: %v", now)
+	}
+	c.cutFromAll(p, others)
+	c.replaced(p)
+	k.Write(image, 0, pattern(4096, 2))
+	late := d.read()
+	c.Wait("an answer", time.Minute, func() bool { return late.came })
+	if late.ok() {
+		t.Errorf("two primaries serve: the one of before answers %v, what was true before: %v", late, bytes.Equal(late.data(), pattern(4096, 1)))
+	}
+}
+
 // What a primary has sent before it gave the PG up, and what comes late, is not carried out by a member that has granted the PG to another one.
 func TestChangeThatComesLateIsNotCarriedOut(t *testing.T) {
 	c := start(t, Options{Seed: 302, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1, LockTime: 600 * time.Millisecond})
