@@ -53,6 +53,7 @@ type run struct {
 	nodes    []*member
 	regDown  int
 	probes   map[layout.PGID]*reign
+	recorded map[layout.PGID]*cluster.PGRecord // as last seen in the registry
 	versions map[layout.ObjectID]layout.Version
 	fenced   map[uint64]bool // instances whose fence is complete
 	rates    map[int]int64
@@ -121,7 +122,7 @@ func (r *run) cover(what string) { r.report.Coverage[what]++ }
 func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 	rep = &Report{Plan: p, Faults: map[string]int{}, Coverage: map[string]uint64{}}
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(p.Seed, 0x66617574)), history: newHistory(), out: out, report: rep,
-		probes: map[layout.PGID]*reign{}, versions: map[layout.ObjectID]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}}
+		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}}
 	start := time.Now()
 	defer func() {
 		if x := recover(); x != nil {
@@ -175,6 +176,7 @@ func (r *run) setUp(level slog.Level) {
 	}
 	r.c.onChange = func(keys []string) {
 		for _, key := range keys {
+			r.raised(key)
 			if strings.HasPrefix(key, cluster.PrefixPGSkip) {
 				r.cover("PG given back")
 			}
