@@ -205,14 +205,6 @@ func (c *catch) note(line string) bool {
 	return false
 }
 
-func cmpOr[T comparable](a, b T) T {
-	var zero T
-	if a != zero {
-		return a
-	}
-	return b
-}
-
 // after is the line of text that begins with a word.
 func after(text, word string) string {
 	if _, rest, ok := strings.Cut(text, word); ok {
