@@ -85,7 +85,7 @@ sim-shrink: | go
 
 # What make test runs: the same 800 seeds always, those that have found something, and 800 drawn from the commit.
 sim-test: | go
-	$(SIMULATE) -seeds 800 -drawn 800
+	$(SIMULATE) -seeds 400 -drawn 400
 
 # The crash tester of the store (tests/crash).
 STATES ?= 5000
