@@ -83,7 +83,7 @@ sim-shrink: | go
 	@test -n "$(SEED)" || { echo "which seed? make sim-shrink SEED=7" >&2; exit 2; }
 	$(SIMULATE) -shrink $(SEED)
 
-# What make test runs: the same 800 seeds always, those that have found something, and 800 drawn from the commit.
+# What make test runs: the same 400 seeds always, those that have found something, and 400 drawn from the commit.
 sim-test: | go
 	$(SIMULATE) -seeds 400 -drawn 400
 
