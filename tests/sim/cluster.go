@@ -224,6 +224,9 @@ func (c *Cluster) startMonitor(i int) {
 	m.mon = monitor.Start(m.loop, monitor.Options{Hostname: name, Registry: m.reg, OSDOutTime: c.O.OutTime})
 }
 
+// instance is that of the present process.
+func (n *Node) instance() uint64 { return uint64(n.Num)<<32 | n.boots }
+
 func (n *Node) name() string { return fmt.Sprintf("osd%d", n.Num) }
 func (n *Node) disk() string { return fmt.Sprintf("disk%d", n.Num) }
 
@@ -239,7 +242,7 @@ func (n *Node) Start() {
 	}
 	n.reg = c.open(l)
 	reg := n.reg
-	instance := uint64(n.Num)<<32 | n.boots
+	instance := n.instance()
 	storeFailed := func(err error) {
 		n.Err = err
 		if n.OSD != nil && c.O.Down != nil {

@@ -19,11 +19,13 @@ var _ primary.Probe = (*probe)(nil)
 
 // reign is who serves a PG: the last that began to.
 type reign struct {
-	interval layout.Interval
-	osd      layout.OSDNum
-	boots    uint64
-	members  []layout.OSDNum
-	stores   []layout.StoreID // of members, as long as they are known
+	interval  layout.Interval
+	osd       layout.OSDNum
+	boots     uint64
+	members   []layout.OSDNum
+	stores    []layout.StoreID // of members, as long as they are known
+	processes []uint64         // of members, counted
+	over      bool
 }
 
 // Serving checks that the interval is in the registry as activated, with these members, and is above every other that served.
@@ -57,13 +59,16 @@ func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layo
 			r.cover("primary changed")
 		}
 	}
-	r.probes[pg] = &reign{interval, b.n.Num, b.boots, members, r.storesOf(members)}
+	r.probes[pg] = &reign{interval: interval, osd: b.n.Num, boots: b.boots, members: members, stores: r.storesOf(members), processes: r.processesOf(members)}
 	r.cover("interval served")
 }
 
 // Stopped is the end of a reign.
 func (b *probe) Stopped(pg layout.PGID, interval layout.Interval) {
 	b.r.logf("osd%d serves pg %v no more in interval %d", b.n.Num, pg, interval)
+	if last := b.r.probes[pg]; last != nil && last.interval == interval {
+		last.over = true
+	}
 }
 
 // allowed checks that nobody else has begun to serve, by true time, and that no member has given its grant to a later interval.
@@ -89,6 +94,7 @@ func (b *probe) allowed(pg layout.PGID, interval layout.Interval, what string) {
 func (b *probe) Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version) {
 	b.allowed(pg, interval, "read")
 	b.r.everywhere(pg, object, version, "read")
+	b.r.honoured(pg, interval, b.n.Num, b.n.instance(), "answers a read")
 }
 
 // Changed is the acknowledgement of a change. A primary that was stopped may acknowledge what it had finished when another has begun to serve: every member has the change, so each later

@@ -182,6 +182,7 @@ func (r *run) setUp(level slog.Level) {
 			}
 		}
 	}
+	r.watchRights()
 	r.c.onOpen = func(h *memory.Handle) {
 		if r.regDown > 0 {
 			h.Unreachable(true)
