@@ -50,7 +50,13 @@ func (r *run) honoured(pg layout.PGID, interval layout.Interval, osd layout.OSDN
 	}
 	for i, other := range last.members {
 		m := r.nodes[int(other)-1]
-		if other == osd || m.down || m.n.OSD == nil || m.n.boots != last.processes[i] {
+		if other == osd || m.down || m.n.OSD == nil {
+			continue
+		}
+		if m.n.boots != last.processes[i] {
+			if rec, ok := m.n.Store.PG(pg); ok && rec.Interval > interval && m.n.Store.Superblock().StoreID == last.stores[i] {
+				r.fail("OSD %d %s of PG %v in interval %d, but its member OSD %d has started again and granted interval %d", osd, what, pg, interval, other, rec.Interval)
+			}
 			continue
 		}
 		if !m.n.OSD.Honours(wire.Grant{PG: pg, Interval: interval, Instance: instance}) {
