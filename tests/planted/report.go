@@ -39,7 +39,6 @@ func table(found []catch, same result) string {
 	for _, c := range found {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %.1f |\n", c.Bug, says(c.Bug), by(c), tried(c), c.Elapsed.Seconds())
 	}
-	b.WriteString("\n")
 	return b.String()
 }
 
