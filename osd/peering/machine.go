@@ -77,6 +77,7 @@ type heard struct {
 	entries []Entry
 	voided  bool
 	told    bool
+	part    layout.Interval // the last activated interval that the store knows; for Reason
 }
 
 // Machine is the peering of one PG on the OSD that the PG map names as its primary. The driver calls its methods with what happened and does what the returned effects say, in
@@ -354,13 +355,13 @@ func (m *Machine) Granted(round uint64, osd layout.OSDNum, store layout.StoreID,
 	}
 	if part > m.Record.Activated {
 		// The store took part in an interval that etcd does not know: etcd was set back. Nobody can say who else took part.
-		return m.wait(fmt.Sprintf("OSD %d took part in interval %d, but etcd's record ends at %d: etcd was restored from an older state", osd, part, m.Record.Activated))
+		return m.wait(fmt.Sprintf("OSD %d took part in interval %d, but etcd's record ends at %d: etcd was restored from an older state; start every OSD, each has to report what it knows", osd, part, m.Record.Activated))
 	}
 	if seen > m.Interval {
 		m.above = max(m.above, seen)
 		return m.restart(nil)
 	}
-	h.granted, h.failed = true, false
+	h.granted, h.failed, h.part = true, false, part
 	if m.Phase == Waiting {
 		return nil
 	}
@@ -409,16 +410,16 @@ func (m *Machine) locked() []Effect {
 		}
 	}
 	if !contains(m.candidates(), m.Self) {
-		return m.wait("the PG map names this OSD as the primary, but not as a member")
+		return m.wait(fmt.Sprintf("the PG map names OSD %d as the primary, but not as a member; the monitor corrects it: look whether one leads", m.Self.OSD))
 	}
 	if !contains(granted, m.Self) {
-		return m.wait("our own store still honours another primary's lock")
+		return m.wait(fmt.Sprintf("the store of OSD %d is still bound to another primary; that ends by itself within seconds", m.Self.OSD))
 	}
 	if missing := m.Record.Unheard(granted); len(missing) > 0 {
-		return m.wait("one of " + describe(missing[0].Members) + " must come back: interval " + fmt.Sprint(missing[0].Interval) + " was theirs")
+		return m.wait(m.whyUnheard(missing))
 	}
 	if len(acting) < max(1, m.cfg.MinSize) {
-		return m.wait(fmt.Sprintf("%d of the %d OSDs that the pool needs are here", len(acting), m.cfg.MinSize))
+		return m.wait(m.whyTooFew(acting))
 	}
 	if failedMember && m.grace < graceRounds {
 		m.grace++
@@ -432,18 +433,6 @@ func (m *Machine) locked() []Effect {
 		effects = append(effects, Effect{Do: List, OSD: g.OSD, Interval: m.Interval})
 	}
 	return append(effects, Effect{Do: Report})
-}
-
-// describe names members for people.
-func describe(list []Member) string {
-	var b strings.Builder
-	for i, m := range list {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprintf(&b, "OSD %d (store %.8s)", m.OSD, m.Store.String())
-	}
-	return b.String()
 }
 
 // Listed brings the objects of one heard store, sorted or not; the machine keeps entries.

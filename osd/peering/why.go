@@ -1,0 +1,158 @@
+package peering
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"holdfast/core/layout"
+)
+
+// The reasons of a PG that waits, in words for people: what it waits for; what would help.
+
+// maxReasons bounds the sets that a reason explains.
+const maxReasons = 3
+
+// names lists OSDs: "OSD 2" or "OSDs 2,3".
+func names(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return fmt.Sprintf("OSD %d", list[0])
+	}
+	return "OSDs " + numbers(list, ",")
+}
+
+// anyOf lists OSDs one of which is enough: "OSD 2 or 3".
+func anyOf(list []layout.OSDNum) string {
+	last := len(list) - 1
+	if last == 0 {
+		return names(list)
+	}
+	return "OSD " + numbers(list[:last], ", ") + " or " + fmt.Sprint(list[last])
+}
+
+func numbers(list []layout.OSDNum, between string) string {
+	var b strings.Builder
+	for i, n := range list {
+		if i > 0 {
+			b.WriteString(between)
+		}
+		fmt.Fprint(&b, uint64(n))
+	}
+	return b.String()
+}
+
+// whyUnheard explains recorded sets of which nobody was heard.
+func (m *Machine) whyUnheard(missing []Set) string {
+	var list []string
+	for i, s := range missing {
+		if i == maxReasons {
+			list = append(list, fmt.Sprintf("so were %d more intervals", len(missing)-i))
+			break
+		}
+		list = append(list, m.whySet(s))
+	}
+	return strings.Join(list, "; also ")
+}
+
+func (m *Machine) whySet(s Set) string {
+	var members, away, down, another, silent []layout.OSDNum
+	for _, a := range s.Members {
+		members = append(members, a.OSD)
+		if !contains(m.Record.Participants, a) {
+			continue // what it holds may be older or false: hearing it does not help
+		}
+		store, up := m.cfg.Up[a.OSD]
+		if a.OSD == m.Self.OSD {
+			store, up = m.Self.Store, true
+		}
+		switch {
+		case !up:
+			down = append(down, a.OSD)
+		case store != a.Store:
+			another = append(another, a.OSD)
+		default:
+			silent = append(silent, a.OSD)
+		}
+	}
+	for _, osd := range m.cfg.Target {
+		if h := m.peers[osd]; h != nil && h.granted && h.part != 0 && h.part < s.Interval && !slices.Contains(members, osd) && !slices.Contains(away, osd) {
+			away = append(away, osd)
+		}
+	}
+	slices.Sort(members)
+	slices.Sort(away)
+	text := fmt.Sprintf("written in interval %d by %s", s.Interval, names(members))
+	switch len(away) {
+	case 0:
+	case 1:
+		text += fmt.Sprintf(" while %d was away", away[0])
+	default:
+		text += fmt.Sprintf(" while %s were away", numbers(away, ","))
+	}
+	var help []string
+	if len(down) > 0 {
+		slices.Sort(down)
+		help = append(help, "start "+anyOf(down))
+	}
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		help = append(help, m.whySilent(silent))
+	}
+	for _, osd := range another {
+		i := slices.IndexFunc(s.Members, func(a Member) bool { return a.OSD == osd })
+		help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s", osd, s.Members[i].Store.String()))
+	}
+	if len(help) == 0 {
+		help = append(help, "none of them took part in the last interval, "+fmt.Sprint(m.Record.Activated))
+	}
+	return text + "; " + strings.Join(help, ", or ")
+}
+
+// whySilent explains OSDs that are up and did not grant their locks.
+func (m *Machine) whySilent(list []layout.OSDNum) string {
+	verb := "does"
+	if len(list) > 1 {
+		verb = "do"
+	}
+	return fmt.Sprintf("%s, up, %s not give OSD %d the lock: unreachable from there (look at the network), or still bound to another primary for a moment", names(list), verb, m.Self.OSD)
+}
+
+// whyTooFew explains why only these can take part, when that is not enough.
+func (m *Machine) whyTooFew(acting []Member) string {
+	need := max(1, m.cfg.MinSize)
+	text := fmt.Sprintf("only %d of the %d OSDs that pg_minsize asks for can take part", len(acting), need)
+	if len(acting) == 0 {
+		text = fmt.Sprintf("none of the %d OSDs that pg_minsize asks for can take part", need)
+	}
+	var down, silent []layout.OSDNum
+	for _, osd := range m.cfg.Target {
+		_, up := m.cfg.Up[osd]
+		switch {
+		case slices.ContainsFunc(acting, func(a Member) bool { return a.OSD == osd }):
+		case up || osd == m.Self.OSD:
+			silent = append(silent, osd)
+		default:
+			down = append(down, osd)
+		}
+	}
+	var help []string
+	if len(down) > 0 {
+		slices.Sort(down)
+		switch missing := need - len(acting); {
+		case missing < len(down) && missing == 1:
+			help = append(help, "start "+anyOf(down))
+		case missing < len(down):
+			help = append(help, fmt.Sprintf("start %d of %s", missing, names(down)))
+		default:
+			help = append(help, "start "+names(down))
+		}
+	}
+	if len(silent) > 0 {
+		slices.Sort(silent)
+		help = append(help, m.whySilent(silent))
+	}
+	if len(m.cfg.Target) < need {
+		help = append(help, "the PG has places on too few: add OSDs or hosts")
+	}
+	return text + "; " + strings.Join(help, "; ")
+}
