@@ -105,14 +105,16 @@ type PG struct {
 	running int // local store operations under way
 	drained func()
 
-	unclean  []layout.ObjectID // in order, those still to be recovered from next on
-	next     int
-	left     int // objects that are not whole
-	total    int
-	clean    bool // the record says so: tombstones may go
-	tombs    []wire.SubEntry
-	waiting  []wire.SubEntry // tombstones made while not clean
-	reported bool
+	unclean   []layout.ObjectID // in order, those still to be recovered from next on
+	next      int
+	left      int // objects that are not whole
+	total     int
+	misplaced int                      // of left
+	unfound   map[layout.ObjectID]bool // of left; nil as a rule
+	clean     bool                     // the record says so: tombstones may go
+	tombs     []wire.SubEntry
+	waiting   []wire.SubEntry // tombstones made while not clean
+	reported  bool
 }
 
 // Serve begins to serve a PG in an interval.
@@ -130,6 +132,9 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 		o := q.Table.Open(u.Object, u.Truth.Version, u.Truth.Version == 0 || u.Truth.Tombstone)
 		o.Unclean = u
 		q.unclean = append(q.unclean, u.Object)
+		if q.misplacedBy(u) {
+			q.misplaced++
+		}
 	}
 	q.left, q.total = len(q.unclean), len(q.unclean)
 	for _, e := range v.Tombstones {

@@ -263,7 +263,7 @@ func (j *copyJob) written(err error) {
 		p.Recovery.Objects++
 		p.Recovery.Bytes += uint64(n * len(j.u.Lacks))
 		p.Recovery.Usec += uint64((time.Duration(p.l.Now()) - j.start).Microseconds())
-		q.left--
+		q.madeWhole(&j.u)
 		j.over()
 		q.Table.Whole(j.obj, j.u.Truth.Version, j.u.Truth.Version == 0 || j.u.Truth.Tombstone)
 		if q.left == 0 {
@@ -287,6 +287,9 @@ func (j *copyJob) fail() {
 	p := q.p
 	p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders, "err", j.err)
 	j.obj.Recovering = false
+	if j.err == nil {
+		q.notFound(j.u.Object)
+	}
 	var base *store.BaseError
 	if errors.As(j.err, &base) {
 		// Our copy is not what peering saw. Only peering again can say what is true.
