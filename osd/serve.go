@@ -122,6 +122,9 @@ func (s *OSD) watchFenced() {
 // effect any more (appliance/gateway): a primary without locks has none by then, and this is for those that hold theirs, which may take as long as a disk or a member does not answer. The
 // next interval serves only when our store is done with the change, and decides about it.
 func (s *OSD) endFenced() {
+	if planted.FenceLeavesChanges {
+		return
+	}
 	for _, id := range s.prim.Overdue() {
 		if r := s.pgs[id]; r != nil && r.m.Phase == peering.Active {
 			s.log.Info("a change of a fenced session is still under way; the interval ends", "pg", id.String())

@@ -40,5 +40,6 @@ const (
 	DeadlineUnchecked  = false
 	FencedWrite        = false
 	FenceRenewed       = false
+	FenceLeavesChanges = false
 	RestoreNotAwaited  = false
 )

@@ -46,6 +46,7 @@ var (
 	DeadlineUnchecked  = is("deadline-unchecked")
 	FencedWrite        = is("fenced-write")
 	FenceRenewed       = is("fence-renewed")
+	FenceLeavesChanges = is("fence-leaves-changes")
 	RestoreNotAwaited  = is("restore-not-awaited")
 )
 

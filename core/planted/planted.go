@@ -42,5 +42,6 @@ var Bugs = []Bug{
 	{"deadline-unchecked", "a change is begun after its deadline (op_ttl) has passed"},
 	{"fenced-write", "a change of a fenced session is carried out"},
 	{"fence-renewed", "a member that has acknowledged a fence renews the grants of a primary that has not applied it"},
+	{"fence-leaves-changes", "a change that hangs on a disk when its session is fenced stays under way, and takes effect later"},
 	{"restore-not-awaited", "after a restore of etcd a PG activates although a store has not reported"},
 }

@@ -114,25 +114,32 @@ func (r result) String() string {
 // control runs what caught the bugs without any: it must find nothing.
 func (b *binaries) control(found []catch, jobs int) (same result, err error) {
 	var list []hunt
+	first := 0 // seeds from 1 on
 	for _, c := range found {
 		switch c.By {
 		case crash:
 			same.States = max(same.States, c.Tried)
 		case sim:
-			same.Seeds = max(same.Seeds, c.Tried)
+			if c.From == 0 {
+				first = max(first, c.Tried)
+				continue
+			}
+			list = append(list, hunt{By: sim, From: c.From, Most: c.Tried})
+			same.Seeds += c.Tried
 		case model:
 			same.Histories = max(same.Histories, c.Tried)
 		case scenario:
 			if h := (hunt{By: scenario, Test: c.Test}); !slices.Contains(list, h) {
 				list = append(list, h)
+				same.Scenarios++
 			}
 		}
 	}
-	same.Scenarios = len(list)
+	same.Seeds += first
 	for _, h := range []struct {
 		by tester
 		n  int
-	}{{crash, same.States}, {sim, same.Seeds}, {model, same.Histories}} {
+	}{{crash, same.States}, {sim, first}, {model, same.Histories}} {
 		if h.n > 0 {
 			list = append(list, hunt{By: h.by, Most: h.n})
 		}

@@ -51,6 +51,9 @@ func by(c catch) string {
 		}
 		return "crash, state `" + c.Where + "`"
 	case sim:
+		if c.From > 0 {
+			return fmt.Sprintf("sim, %s (from %d on)", c.Where, c.From)
+		}
 		return "sim, " + c.Where
 	case model:
 		return "peering model, " + c.Where
