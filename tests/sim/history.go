@@ -61,7 +61,7 @@ func (h *History) add(a *act) {
 }
 
 // checkLimit is how long the check of one block may take.
-const checkLimit = 20 * time.Second
+const checkLimit = 60 * time.Second
 
 // blockModel is a block as porcupine sees it: its state is a block, an operation's input its act.
 var blockModel = porcupine.Model{
