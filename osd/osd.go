@@ -100,10 +100,11 @@ type OSD struct {
 	stopped   func()
 	failed    bool
 
-	retry   loop.Timer
-	stats   loop.Timer
-	renewal loop.Timer
-	stray   strayJob
+	retry    loop.Timer
+	stats    loop.Timer
+	progress progress
+	renewal  loop.Timer
+	stray    strayJob
 
 	verifying       *verification
 	declaring       bool

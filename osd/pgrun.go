@@ -70,6 +70,7 @@ type pgRun struct {
 
 	busy      int // transactions that may give us the state key, or take it away, under way
 	published wire.PGState
+	said      string // the reason that etcd has
 	putting   bool
 	report    loop.Task
 	retry     loop.Timer
@@ -957,8 +958,12 @@ func (r *pgRun) bits() wire.PGState {
 			b |= wire.PGDegraded
 		}
 		if r.served != nil {
-			if left, _ := r.served.Left(); left > 0 {
+			c := r.served.Counts()
+			if c.Left > c.Misplaced {
 				b |= wire.PGHasDegraded
+			}
+			if c.Misplaced > 0 {
+				b |= wire.PGHasMisplaced
 			}
 		}
 		return b
@@ -966,23 +971,30 @@ func (r *pgRun) bits() wire.PGState {
 	return wire.PGPeering
 }
 
-// publish writes the state key when what it says has changed.
+// publish writes the state key, and what is known of the PG, when what they say has changed.
 func (r *pgRun) publish() {
 	s := r.s
-	bits := r.bits()
-	if !r.haveState || r.putting || bits == r.published || s.lease == nil || r.m.Phase == peering.Offline {
+	bits, why := r.bits(), r.reason()
+	if !r.haveState || r.putting || bits == r.published && why == r.said || s.lease == nil || r.m.Phase == peering.Offline {
 		return
 	}
 	r.putting = true
+	s.hurryStats()
 	key := cluster.PGStateKey(r.id)
 	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{
-		{Kind: registry.Put, Key: key, Value: r.stateValue(bits), Lease: s.lease.ID()},
 		{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(r.statsValue())},
 	}}
+	state := bits != r.published
+	if state {
+		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: key, Value: r.stateValue(bits), Lease: s.lease.ID()})
+	}
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		r.putting = false
 		if err == nil && res.Succeeded {
-			r.published = bits
+			r.said = why
+			if state {
+				r.published = bits
+			}
 		}
 		if r.bits() != r.published && r.haveState {
 			s.l.Defer(&r.report)

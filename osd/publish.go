@@ -10,6 +10,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
+	"holdfast/osd/peering"
 	"holdfast/osd/store"
 )
 
@@ -37,25 +38,8 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 		}
 	}
 	if r := s.prim.Recovery; r.Objects > 0 {
-		v.RecoveryStats["degraded"] = cluster.OpStats{Count: cluster.Number(r.Objects), Usec: cluster.Number(r.Usec), Bytes: cluster.Number(r.Bytes)}
+		v.RecoveryStats["degraded"] = s.progress.rate(s.l.Now(), r)
 	}
-	return v
-}
-
-// statsValue is pgstats.
-func (r *pgRun) statsValue() *cluster.PGStats {
-	v := &cluster.PGStats{}
-	for _, a := range r.m.Acting {
-		v.WriteOSDSet = append(v.WriteOSDSet, cluster.Number(a.OSD))
-	}
-	n := uint64(r.s.o.Store.CountPG(r.id))
-	left := 0
-	if r.served != nil {
-		left, _ = r.served.Left()
-	}
-	v.ObjectCount = cluster.Number(n)
-	v.DegradedCount = cluster.Number(left)
-	v.CleanCount = cluster.Number(n - min(n, uint64(left)))
 	return v
 }
 
@@ -64,7 +48,7 @@ func (s *OSD) publishStats() {
 	if s.stopping || s.failed {
 		return
 	}
-	s.l.Arm(&s.stats, s.l.Now().Add(s.o.StatsInterval))
+	s.l.Arm(&s.stats, s.l.Now().Add(s.statsPause()))
 	if !s.leaseUp {
 		return
 	}
@@ -80,14 +64,21 @@ func (s *OSD) publishStats() {
 		{Kind: registry.Put, Key: cluster.OSDStatsKey(s.o.Num), Value: cluster.Value(s.statsValue())},
 		{Kind: registry.Put, Key: cluster.OSDSpaceKey(s.o.Num), Value: cluster.Value(space)},
 	}}
+	told := map[*pgRun]string{}
 	for _, r := range s.sortedPGs() {
-		if r.served != nil {
-			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(r.statsValue())})
+		if r.served != nil || r.haveState && r.m.Phase == peering.Waiting {
+			v := r.statsValue()
+			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(v)})
+			told[r] = v.Reason
 		}
 	}
 	s.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
 		if err != nil {
 			s.log.Debug("statistics not written", "err", err)
+			return
+		}
+		for r, why := range told { // order: each by itself
+			r.said = why
 		}
 	})
 	s.recordSequence(func() {})

@@ -7,6 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"holdfast/core/layout"
 )
@@ -236,4 +239,29 @@ type PGStats struct {
 	IncompleteCount Number   `json:"incomplete_count"`
 	CorruptedCount  Number   `json:"corrupted_count,omitempty"`
 	WriteOSDSet     []Number `json:"write_osd_set"`
+
+	// Ours.
+	Reason        string `json:"reason,omitempty"`         // for people: why the PG waits or is not whole, and what would help; see ClipReason
+	RecoveryLeft  Number `json:"recovery_left,omitempty"`  // objects that are not whole on the acting set
+	RecoveryTotal Number `json:"recovery_total,omitempty"` // as many as there were when the PG began to serve
+	UnfoundCount  Number `json:"unfound_count,omitempty"`  // of RecoveryLeft, those that no OSD could give at the last try
+}
+
+// MaxReason bounds a reason, in bytes.
+const MaxReason = 600
+
+// ClipReason makes text fit for a reason: one line, bounded, without what a terminal might obey.
+func ClipReason(text string) string {
+	const more = "..."
+	var b strings.Builder
+	for _, c := range text {
+		if !unicode.IsPrint(c) {
+			c = ' '
+		}
+		if b.Len()+utf8.RuneLen(c) > MaxReason-len(more) {
+			return b.String() + more
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
 }

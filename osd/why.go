@@ -1,0 +1,139 @@
+package osd
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/osd/peering"
+	"holdfast/osd/primary"
+)
+
+// What is published of a PG for people, in pgstats: why it waits or is not whole, and how far recovery is; and in osd/stats how fast it goes. Nothing here is asked by the data path.
+
+// progressInterval is the longest time between statistics while objects are being recovered.
+const progressInterval = 5 * time.Second
+
+// reason says why the PG waits, or why it is not whole although it serves and only we know. Empty when there is nothing to say.
+func (r *pgRun) reason() string {
+	if r.m.Phase != peering.Active {
+		return cluster.ClipReason(r.m.Reason)
+	}
+	if len(r.m.Acting) >= r.size && (r.served == nil || r.served.Counts().Left == 0) {
+		return ""
+	}
+	var list []string
+	if full := r.m.Full(); len(full) > 0 {
+		list = append(list, osds(full)+" refused writes for lack of space and takes no part: add OSDs or remove images")
+	}
+	var away, back []layout.OSDNum
+	for _, osd := range r.m.LeftOut() {
+		if r.s.hub.Connected(osd) {
+			back = append(back, osd)
+		} else {
+			away = append(away, osd)
+		}
+	}
+	if len(away) > 0 {
+		list = append(list, fmt.Sprintf("OSD %d cannot reach %s, though up: look at the network between them", r.s.o.Num, osds(away)))
+	}
+	if len(back) > 0 {
+		list = append(list, osds(back)+" did not give its lock in time and is tried again soon")
+	}
+	if r.served != nil && r.served.Counts().Left > 0 && r.s.prim.Tuning().NoRecovery {
+		list = append(list, "no_recovery holds recovery back: set it to false")
+	}
+	return cluster.ClipReason(strings.Join(list, "; "))
+}
+
+// osds lists OSDs for people.
+func osds(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return fmt.Sprintf("OSD %d", list[0])
+	}
+	return "OSDs " + strings.ReplaceAll(strings.Trim(fmt.Sprint(list), "[]"), " ", ",")
+}
+
+// statsValue is pgstats.
+func (r *pgRun) statsValue() *cluster.PGStats {
+	v := &cluster.PGStats{WriteOSDSet: []cluster.Number{}, Reason: r.reason()}
+	for _, a := range r.m.Acting {
+		v.WriteOSDSet = append(v.WriteOSDSet, cluster.Number(a.OSD))
+	}
+	n := r.s.o.Store.CountPG(r.id)
+	var c primary.Counts
+	if r.served != nil {
+		c = r.served.Counts()
+	}
+	n = max(n, c.Left)
+	bad := 0
+	switch {
+	case r.m.Phase == peering.Waiting:
+		bad = n
+		v.IncompleteCount = cluster.Number(n)
+	case r.served != nil && len(r.m.Acting) < r.size:
+		bad = n
+		v.DegradedCount = cluster.Number(n)
+	default:
+		bad = c.Left
+		v.DegradedCount, v.MisplacedCount = cluster.Number(c.Left-c.Misplaced), cluster.Number(c.Misplaced)
+	}
+	v.ObjectCount, v.CleanCount = cluster.Number(n), cluster.Number(n-bad)
+	v.RecoveryLeft, v.UnfoundCount = cluster.Number(c.Left), cluster.Number(c.Unfound)
+	if c.Left > 0 {
+		v.RecoveryTotal = cluster.Number(c.Total)
+	}
+	return v
+}
+
+// progress remembers what recovery had done when its rate was published last.
+type progress struct {
+	at   loop.Instant
+	done primary.RecoveryStat
+}
+
+// rate is osd/stats's recovery_stats: sums since the start, and what they grew per second since it was asked last.
+func (p *progress) rate(now loop.Instant, r primary.RecoveryStat) cluster.OpStats {
+	v := cluster.OpStats{Count: cluster.Number(r.Objects), Usec: cluster.Number(r.Usec), Bytes: cluster.Number(r.Bytes)}
+	if dt := now.Sub(p.at).Seconds(); p.at != 0 && dt > 0 {
+		n := r.Objects - p.done.Objects
+		v.Iops = cluster.Number(float64(n)/dt + 0.5)
+		v.Bps = cluster.Number(float64(r.Bytes-p.done.Bytes) / dt)
+		if n > 0 {
+			v.Lat = cluster.Number((r.Usec - p.done.Usec) / n)
+		}
+	}
+	p.at, p.done = now, r
+	return v
+}
+
+// recovering reports whether a PG of ours has objects left to recover.
+func (s *OSD) recovering() bool {
+	for _, r := range s.pgs { // order: any
+		if r.served != nil && r.served.Counts().Left > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// statsPause is how long until the next statistics.
+func (s *OSD) statsPause() time.Duration {
+	if s.recovering() {
+		return min(s.o.StatsInterval, progressInterval)
+	}
+	return s.o.StatsInterval
+}
+
+// hurryStats has the next statistics come sooner when there is progress to show. Recovery that begins only now is measured from now on.
+func (s *OSD) hurryStats() {
+	if s.progress.done == s.prim.Recovery {
+		s.progress.at = s.l.Now()
+	}
+	if next := s.l.Now().Add(s.statsPause()); s.stats.Armed() && s.stats.At > next {
+		s.l.Arm(&s.stats, next)
+	}
+}
