@@ -255,6 +255,13 @@ type PG struct {
 	Interval uint64   `json:"interval"`
 	Objects  uint64   `json:"object_count"`
 	Degraded uint64   `json:"degraded_count"`
+
+	Misplaced     uint64 `json:"misplaced_count"`
+	Incomplete    uint64 `json:"incomplete_count"`
+	Unfound       uint64 `json:"unfound_count"`
+	RecoveryLeft  uint64 `json:"recovery_left"`  // objects to be copied
+	RecoveryTotal uint64 `json:"recovery_total"` // as many as there were when the PG began to be served
+	Reason        string `json:"reason"`         // why it waits or is not whole, and what would help; empty when it is active and whole
 }
 
 // PGFilter narrows a list of PGs.
@@ -276,12 +283,13 @@ func PGs(s *cluster.Snapshot, f PGFilter) ([]PG, error) {
 		}
 	}
 	out := []PG{}
+	w := newReasoner(s)
 	for id, p := range s.Pools.All() {
 		if f.Pool != "" && p.Name != f.Pool {
 			continue
 		}
 		for num := uint32(1); num <= s.PGConfig.Count(id); num++ {
-			v := pgOf(s, p, layout.PGID{Pool: id, Num: num})
+			v := pgOf(w, p, layout.PGID{Pool: id, Num: num})
 			if f.OSD != 0 && !slices.Contains(v.OSDSet, f.OSD) || !matchStates(v.State, f.States) {
 				continue
 			}
@@ -291,7 +299,8 @@ func PGs(s *cluster.Snapshot, f PGFilter) ([]PG, error) {
 	return out, nil
 }
 
-func pgOf(s *cluster.Snapshot, p *cluster.Pool, id layout.PGID) PG {
+func pgOf(w *reasoner, p *cluster.Pool, id layout.PGID) PG {
+	s := w.s
 	v := PG{Pool: p.Name, PoolID: uint64(id.Pool), Num: uint64(id.Num), State: []string{"offline"}, OSDSet: []uint64{}, Peers: []uint64{}}
 	if t, ok := s.PGConfig.Target(id); ok {
 		v.Primary = uint64(t.Primary)
@@ -310,7 +319,10 @@ func pgOf(s *cluster.Snapshot, p *cluster.Pool, id layout.PGID) PG {
 	}
 	if st, ok := s.PGStats.Get(id); ok {
 		v.Objects, v.Degraded = uint64(st.ObjectCount), uint64(st.DegradedCount)
+		v.Misplaced, v.Incomplete, v.Unfound = uint64(st.MisplacedCount), uint64(st.IncompleteCount), uint64(st.UnfoundCount)
+		v.RecoveryLeft, v.RecoveryTotal = uint64(st.RecoveryLeft), uint64(max(st.RecoveryLeft, st.RecoveryTotal))
 	}
+	v.Reason = w.why(p, id)
 	return v
 }
 

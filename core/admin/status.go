@@ -32,8 +32,11 @@ type Status struct {
 	Incomplete uint64       `json:"incomplete_bytes"`
 	Client     []Rate       `json:"client"`
 	Recovery   []Rate       `json:"recovery"`
-	Flags      []string     `json:"flags"`    // that hold something back, such as no_recovery
-	Warnings   []string     `json:"warnings"` // what an operator should look at
+	Progress   Progress     `json:"recovery_progress"`
+	Reasons    []Waits      `json:"reasons"`      // why PGs wait or are not whole: the first MaxReasons
+	MoreWait   int          `json:"reasons_more"` // and how many more there are
+	Flags      []string     `json:"flags"`        // that hold something back, such as no_recovery
+	Warnings   []string     `json:"warnings"`     // what an operator should look at
 }
 
 // StateCount is how many PGs have a state.
@@ -49,12 +52,15 @@ type Rate struct {
 	Iops uint64 `json:"iops"`
 }
 
+// MaxReasons is how many PGs' reasons Report tells.
+const MaxReasons = 8
+
 // nearfull is osd_nearfull_ratio where config/global does not say otherwise.
 const nearfull = 0.95
 
 // Report sums the cluster up.
 func Report(s *cluster.Snapshot) Status {
-	v := Status{Health: "ok", Monitors: s.Monitors.Len(), Gateways: s.Gateways.Len(), Pools: s.Pools.Len(), Images: s.Inodes.Len(), PGs: []StateCount{}, Client: []Rate{}, Recovery: []Rate{}, Flags: []string{}, Warnings: []string{}}
+	v := Status{Health: "ok", Monitors: s.Monitors.Len(), Gateways: s.Gateways.Len(), Pools: s.Pools.Len(), Images: s.Inodes.Len(), PGs: []StateCount{}, Client: []Rate{}, Recovery: []Rate{}, Flags: []string{}, Reasons: []Waits{}, Warnings: []string{}}
 	warn := func(format string, args ...any) { v.Warnings = append(v.Warnings, fmt.Sprintf(format, args...)) }
 	worse := func(h string) {
 		if v.Health != "down" {
@@ -74,7 +80,11 @@ func Report(s *cluster.Snapshot) Status {
 	for _, o := range OSDs(s) {
 		v.OSDs++
 		if !o.Up {
-			warn("OSD %d (host %s) is down", o.Num, cmp.Or(o.Host, "unknown"))
+			since := ""
+			if t := lastHeard(s, layout.OSDNum(o.Num)); !t.IsZero() {
+				since = ", last heard of " + stamp(t)
+			}
+			warn("OSD %d (host %s) is down%s", o.Num, cmp.Or(o.Host, "unknown"), since)
 			worse("degraded")
 			continue
 		}
@@ -96,22 +106,24 @@ func Report(s *cluster.Snapshot) Status {
 		worse("degraded")
 	}
 	v.pgs(s, warn, worse)
-	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub"} {
-		if t := s.GlobalString(name, ""); t == "true" || t == "1" || strings.TrimSpace(string(s.Global[name])) == "true" {
+	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub", "noout"} {
+		if flag(s, name) {
 			v.Flags = append(v.Flags, name)
 		}
 	}
+	for n, c := range s.OSDConfigs.All() {
+		if bool(c.NoOut) {
+			v.Flags = append(v.Flags, fmt.Sprintf("noout of OSD %d", n))
+		}
+	}
+	v.Progress = recovery(s)
+	v.Recovery = append(v.Recovery, recoveryRates(s)...)
 	if st := s.Stats; st != nil {
 		v.Degraded, v.Misplaced, v.Incomplete = uint64(st.ObjectBytes.Degraded), uint64(st.ObjectBytes.Misplaced), uint64(st.ObjectBytes.Incomplete)
 		v.Clean = uint64(st.ObjectBytes.Clean)
 		for _, op := range []string{"read", "write", "delete", "zero"} {
 			if r, ok := st.OpStats["primary_"+op]; ok { // what clients asked of primaries
 				v.Client = append(v.Client, Rate{op, uint64(r.Bps), uint64(r.Iops)})
-			}
-		}
-		for _, op := range []string{"degraded", "misplaced"} {
-			if r, ok := st.RecoveryStats[op]; ok {
-				v.Recovery = append(v.Recovery, Rate{op, uint64(r.Bps), uint64(r.Iops)})
 			}
 		}
 	}
@@ -124,9 +136,11 @@ func Report(s *cluster.Snapshot) Status {
 // pgs counts PGs by state, and says which pools are not served.
 func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(string)) {
 	counts := map[string]int{}
+	var all []PG
 	for id, p := range s.Pools.All() {
 		n, active := s.PGConfig.Count(id), uint32(0)
 		pgs, _ := PGs(s, PGFilter{Pool: p.Name})
+		all = append(all, pgs...)
 		for _, pg := range pgs {
 			state := strings.Join(pg.State, "+")
 			counts[state]++
@@ -145,11 +159,15 @@ func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(
 			warn("pool %q has no PGs yet: the monitor makes them when there are enough OSDs", p.Name)
 			worse("down")
 		case active < n:
-			warn("pool %q: %d of %d PGs are not active and serve nothing; `holdfast pg-list '!active'` lists them", p.Name, n-active, n)
+			warn("pool %q: %d of %d PGs are not active and serve nothing; `holdfast pg-list '!active'` says why", p.Name, n-active, n)
 			v.Health = "down"
 		default:
 			v.PoolsUp++
 		}
+	}
+	v.Reasons = append(v.Reasons, Reasons(all)...)
+	if n := len(v.Reasons); n > MaxReasons {
+		v.Reasons, v.MoreWait = v.Reasons[:MaxReasons], n-MaxReasons
 	}
 	for state, n := range counts { // order: sorted below
 		v.PGs = append(v.PGs, StateCount{state, n})

@@ -1,0 +1,345 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+)
+
+// Why a PG waits or is not whole. The OSD that has taken it knows best and publishes a reason; where nobody has taken it the words come from its record.
+
+// reasoner explains the PGs of one snapshot.
+type reasoner struct {
+	s      *cluster.Snapshot
+	noout  bool
+	held   bool // no_recovery
+	unsaid []layout.OSDNum
+}
+
+func newReasoner(s *cluster.Snapshot) *reasoner {
+	return &reasoner{s: s, noout: flag(s, "noout"), held: flag(s, "no_recovery"), unsaid: s.Unreported()}
+}
+
+// flag reports whether config/global sets a switch.
+func flag(s *cluster.Snapshot, name string) bool {
+	var f cluster.Flag
+	raw, ok := s.Global[name]
+	return ok && f.UnmarshalJSON(raw) == nil && bool(f)
+}
+
+// lastHeard is when an OSD last wrote its statistics; zero when it never did.
+func lastHeard(s *cluster.Snapshot, n layout.OSDNum) time.Time {
+	st, ok := s.OSDStats.Get(n)
+	if !ok {
+		return time.Time{}
+	}
+	sec, err := strconv.ParseFloat(st.Time, 64)
+	if err != nil || sec <= 0 || sec > math.MaxInt32*100 {
+		return time.Time{}
+	}
+	return time.Unix(int64(sec), 0).UTC()
+}
+
+// stamp writes a moment for people.
+func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05") + " UTC" }
+
+// downText names an OSD that is down, and since when at most.
+func downText(s *cluster.Snapshot, n layout.OSDNum) string {
+	if t := lastHeard(s, n); !t.IsZero() {
+		return fmt.Sprintf("OSD %d is down (last heard of %s)", n, stamp(t))
+	}
+	return fmt.Sprintf("OSD %d is down", n)
+}
+
+func (w *reasoner) up(n layout.OSDNum) bool {
+	_, ok := w.s.OSDStates.Get(n)
+	return ok
+}
+
+// published is the reason that the PG's primary wrote, if it still is its primary.
+func (w *reasoner) published(id layout.PGID) string {
+	st, ok := w.s.PGStates.Get(id)
+	if !ok {
+		return ""
+	}
+	v, ok := w.s.PGStats.Get(id)
+	if !ok || v.Mod < st.Create {
+		return "" // by whoever had the PG before
+	}
+	return cluster.ClipReason(v.Reason)
+}
+
+// why says why a PG waits or is not whole, and what would help; empty when it is active and whole.
+func (w *reasoner) why(p *cluster.Pool, id layout.PGID) string {
+	st, taken := w.s.PGStates.Get(id)
+	if taken && st.State&cluster.StateActive != 0 {
+		return w.whyUnclean(p, id, st)
+	}
+	if len(w.unsaid) > 0 {
+		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid))
+	}
+	if taken {
+		if text := w.published(id); text != "" {
+			return text
+		}
+		return fmt.Sprintf("OSD %d is taking it over and asks the others what they hold; that takes a moment", st.Primary)
+	}
+	return w.whyUntaken(p, id)
+}
+
+// whyUntaken explains a PG that no OSD has taken.
+func (w *reasoner) whyUntaken(p *cluster.Pool, id layout.PGID) string {
+	t, ok := w.s.PGConfig.Target(id)
+	if ok && t.Pause {
+		return "it is paused while the monitor changes the pool's pg_count; that ends by itself"
+	}
+	var missing []string
+	rec, known := w.s.Records.Get(id)
+	if known = known && rec.Generation == w.s.Generation(id.Pool) && rec.Activated != 0; known {
+		for _, set := range rec.Sets {
+			if text := w.whySet(rec, set); text != "" {
+				missing = append(missing, text)
+			}
+		}
+	}
+	if len(missing) > 3 {
+		missing = append(missing[:3], fmt.Sprintf("so were %d more intervals", len(missing)-3))
+	}
+	if len(missing) > 0 {
+		return strings.Join(missing, "; also ")
+	}
+	if text := w.whyTooFew(p, t); text != "" {
+		return text
+	}
+	leader := "the monitor names one"
+	if w.s.Master == nil {
+		leader = "no monitor leads that could name one; start `holdfast mon`"
+	}
+	if t.Primary == 0 {
+		return "it has no primary yet; " + leader
+	}
+	if !w.up(t.Primary) {
+		return downText(w.s, t.Primary) + ", which is to be its primary; " + strings.Replace(leader, "names one", "names another", 1)
+	}
+	return fmt.Sprintf("OSD %d is to take it and has not yet; if that lasts look at its log", t.Primary)
+}
+
+// whySet explains a recorded set of which no store is up; empty when one is.
+func (w *reasoner) whySet(rec *cluster.PGRecord, set cluster.PGSet) string {
+	var members, down []layout.OSDNum
+	var help []string
+	for _, m := range set.Members {
+		members = append(members, m.OSD)
+		if !slices.Contains(rec.Participants, m) {
+			continue // what it holds may be older: hearing it does not help
+		}
+		switch st, ok := w.s.OSDStates.Get(m.OSD); {
+		case !ok:
+			down = append(down, m.OSD)
+		case !st.Store.IsZero() && st.Store != m.Store:
+			help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s", m.OSD, m.Store.String()))
+		default:
+			return ""
+		}
+	}
+	slices.Sort(members)
+	if len(down) > 0 {
+		slices.Sort(down)
+		help = append([]string{"start " + anyOf(down)}, help...)
+	}
+	text := fmt.Sprintf("written in interval %d by %s", set.Interval, osdList(members))
+	for _, n := range down {
+		text += ", " + downText(w.s, n)
+	}
+	return text + "; " + strings.Join(help, ", or ")
+}
+
+// whyTooFew explains a PG too few of whose OSDs are up; empty when enough are.
+func (w *reasoner) whyTooFew(p *cluster.Pool, t cluster.PGTarget) string {
+	var up, places int
+	var down []layout.OSDNum
+	for _, n := range t.OSDSet {
+		switch {
+		case n == 0:
+		case w.up(n):
+			up, places = up+1, places+1
+		default:
+			places++
+			down = append(down, n)
+		}
+	}
+	need := max(1, int(p.PGMinSize))
+	if up >= need {
+		return ""
+	}
+	text := fmt.Sprintf("%d of the %d OSDs that pg_minsize asks for are up", up, need)
+	slices.Sort(down)
+	for _, n := range down {
+		text += ", " + downText(w.s, n)
+	}
+	var help []string
+	if len(down) > 0 {
+		if need-up == 1 {
+			help = append(help, "start "+anyOf(down))
+		} else {
+			help = append(help, "start "+osdList(down))
+		}
+	}
+	if places < need {
+		help = append(help, fmt.Sprintf("only %d of its %d places are filled: add OSDs or hosts", places, max(len(t.OSDSet), int(p.PGSize))))
+	}
+	return text + "; " + strings.Join(help, "; ")
+}
+
+// whyUnclean explains a PG that is served and not whole.
+func (w *reasoner) whyUnclean(p *cluster.Pool, id layout.PGID, st *cluster.PGState) string {
+	t, _ := w.s.PGConfig.Target(id)
+	v, ok := w.s.PGStats.Get(id)
+	if !ok || v.Mod < st.Create {
+		v = &cluster.PGStats{}
+	}
+	var list []string
+	if text := countsText(v); text != "" {
+		list = append(list, text)
+	}
+	empty, joining := 0, []layout.OSDNum{}
+	for _, n := range t.OSDSet {
+		switch {
+		case n == 0:
+			empty++
+		case slices.Contains(st.Peers, n):
+		case w.up(n):
+			joining = append(joining, n)
+		default:
+			text := downText(w.s, n) + ": start it"
+			cfg, _ := w.s.OSDConfigs.Get(n)
+			if w.noout || cfg != nil && bool(cfg.NoOut) {
+				text += " (noout keeps its place)"
+			} else {
+				text += ", or its copies are made elsewhere after osd_out_time"
+			}
+			list = append(list, text)
+		}
+	}
+	said := w.published(id)
+	if said != "" {
+		list = append(list, said)
+	} else if len(joining) > 0 {
+		list = append(list, "joining next, as up: "+osdList(joining))
+	}
+	if empty > 0 {
+		list = append(list, fmt.Sprintf("%d of %d places are empty: add OSDs or hosts", empty, len(t.OSDSet)))
+	}
+	if v.UnfoundCount > 0 {
+		list = append(list, "what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second")
+	}
+	if v.RecoveryLeft > 0 {
+		switch {
+		case !w.held:
+			list = append(list, fmt.Sprintf("%d are being copied", v.RecoveryLeft))
+		case !strings.Contains(said, "no_recovery"):
+			list = append(list, "no_recovery holds recovery back: set it to false")
+		}
+	}
+	if len(list) == 0 && st.State != cluster.StateActive {
+		return "its state is about to be written anew"
+	}
+	return strings.Join(list, "; ")
+}
+
+// countsText is what is not whole of a PG.
+func countsText(v *cluster.PGStats) string {
+	var list []string
+	for _, c := range []struct {
+		n    cluster.Number
+		word string
+	}{{v.DegradedCount, "degraded"}, {v.MisplacedCount, "misplaced"}, {v.IncompleteCount, "incomplete"}, {v.UnfoundCount, "unfound"}, {v.CorruptedCount, "corrupted"}} {
+		if c.n > 0 {
+			list = append(list, fmt.Sprintf("%d %s", c.n, c.word))
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("of %d objects %s", v.ObjectCount, strings.Join(list, ", "))
+}
+
+// osdList is "OSD 2" or "OSDs 2,3".
+func osdList(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return fmt.Sprintf("OSD %d", list[0])
+	}
+	return "OSDs " + joined(list, ",")
+}
+
+// anyOf is "OSD 2 or 3".
+func anyOf(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return osdList(list)
+	}
+	last := len(list) - 1
+	return "OSD " + joined(list[:last], ", ") + fmt.Sprintf(" or %d", list[last])
+}
+
+func joined(list []layout.OSDNum, between string) string {
+	out := make([]string, len(list))
+	for i, n := range list {
+		out[i] = strconv.FormatUint(uint64(n), 10)
+	}
+	return strings.Join(out, between)
+}
+
+func have(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return osdList(list) + " has"
+	}
+	return osdList(list) + " have"
+}
+
+func them(list []layout.OSDNum) string {
+	if len(list) == 1 {
+		return "it"
+	}
+	return "them"
+}
+
+// Waits is one PG's reason, for people.
+type Waits struct {
+	PG     string `json:"pg"` // "1/7"
+	Active bool   `json:"active"`
+	Reason string `json:"reason"`
+}
+
+// Line is "pg 1/7 waits: REASON", or "pg 1/7: REASON" for one that is served.
+func (v Waits) Line() string {
+	if v.Active {
+		return "pg " + v.PG + ": " + v.Reason
+	}
+	return "pg " + v.PG + " waits: " + v.Reason
+}
+
+// Reasons are those of a list of PGs, those first that are not served.
+func Reasons(list []PG) []Waits {
+	out := []Waits{}
+	for _, p := range list {
+		if p.Reason != "" {
+			out = append(out, Waits{PG: fmt.Sprintf("%d/%d", p.PoolID, p.Num), Active: slices.Contains(p.State, "active"), Reason: p.Reason})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Waits) int { return cmp.Compare(order(a), order(b)) })
+	return out
+}
+
+func order(v Waits) int {
+	if v.Active {
+		return 1
+	}
+	return 0
+}
