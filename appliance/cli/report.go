@@ -85,18 +85,32 @@ func writeStatus(w io.Writer, v admin.Status) {
 	for _, r := range v.Client {
 		rows = append(rows, []string{"  client " + r.Op, fmt.Sprintf("%s/s, %d per s", size(r.Bps), r.Iops)})
 	}
-	for _, r := range v.Recovery {
-		rows = append(rows, []string{"  recovery " + r.Op, fmt.Sprintf("%s/s, %d per s", size(r.Bps), r.Iops)})
+	if line := v.Progress.Line(); line != "" {
+		rows = append(rows, []string{"  recovery", line})
 	}
 	if len(v.Flags) > 0 {
 		rows = append(rows, []string{"  flags", strings.Join(v.Flags, ", ")})
 	}
 	table(w, rows)
+	writeReasons(w, v.Reasons, v.MoreWait)
 	for _, t := range v.Warnings {
 		fmt.Fprintf(w, "\nwarning: %s", t)
 	}
 	if len(v.Warnings) > 0 {
 		fmt.Fprintln(w)
+	}
+}
+
+// writeReasons writes a line for each PG that waits or is not whole.
+func writeReasons(w io.Writer, list []admin.Waits, more int) {
+	if len(list) > 0 {
+		fmt.Fprintln(w)
+	}
+	for _, r := range list {
+		fmt.Fprintln(w, r.Line())
+	}
+	if more > 0 {
+		fmt.Fprintf(w, "and %d more: `holdfast pg-list` says why\n", more)
 	}
 }
 
@@ -256,7 +270,7 @@ func (a *app) pgList() *cobra.Command {
 	var f admin.PGFilter
 	c := &cobra.Command{
 		Use: "pg-list [STATE...]", Aliases: []string{"pg-ls", "ls-pg", "ls-pgs", "list-pg", "pgs"}, Short: "List PGs", Args: args(0, -1, "states"),
-		Long:    "pg-list lists PGs: all, or those that have every named state, and none that is named with ! or ^ before it.",
+		Long:    "pg-list lists PGs: all, or those that have every named state, and none that is named with ! or ^ before it. Below it says why those wait or are not whole, and what would help.",
 		Example: "  holdfast pg-list\n  holdfast pg-list '!active'\n  holdfast pg-list degraded --osd 2 --json",
 		RunE: func(c *cobra.Command, states []string) error {
 			f.States = states
@@ -268,18 +282,29 @@ func (a *app) pgList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(list, func(w io.Writer) {
-				rows := [][]string{{"PG", "STATE", "PRIMARY", "OSD SET", "INTERVAL", "OBJECTS", "DEGRADED"}}
-				for _, p := range list {
-					rows = append(rows, []string{fmt.Sprintf("%d/%d", p.PoolID, p.Num), strings.Join(p.State, "+"), num(p.Primary), numbers(p.OSDSet), num(p.Interval), num(p.Objects), num(p.Degraded)})
-				}
-				table(w, rows)
-			})
+			return a.print(list, func(w io.Writer) { writePGs(w, list, admin.Report(s).Progress) })
 		},
 	}
 	c.Flags().StringVarP(&f.Pool, "pool", "p", "", "only PGs of this pool")
 	c.Flags().Uint64Var(&f.OSD, "osd", 0, "only PGs whose set holds this OSD")
 	return a.withParams(a.withJSON(c), config.Client)
+}
+
+// writePGs writes a table of PGs, how far recovery is in the whole cluster, and why PGs of the table wait.
+func writePGs(w io.Writer, list []admin.PG, p admin.Progress) {
+	rows := [][]string{{"PG", "STATE", "PRIMARY", "OSD SET", "INTERVAL", "OBJECTS", "DEGRADED", "MISPLACED", "TO RECOVER"}}
+	for _, p := range list {
+		left := num(p.RecoveryLeft)
+		if p.RecoveryLeft > 0 {
+			left = fmt.Sprintf("%d of %d", p.RecoveryLeft, p.RecoveryTotal)
+		}
+		rows = append(rows, []string{fmt.Sprintf("%d/%d", p.PoolID, p.Num), strings.Join(p.State, "+"), num(p.Primary), numbers(p.OSDSet), num(p.Interval), num(p.Objects), num(p.Degraded), num(p.Misplaced), left})
+	}
+	table(w, rows)
+	if line := p.Line(); line != "" {
+		fmt.Fprintf(w, "\nrecovery: %s\n", line)
+	}
+	writeReasons(w, admin.Reasons(list), 0)
 }
 
 func numbers(list []uint64) string {

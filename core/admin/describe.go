@@ -54,7 +54,7 @@ func (o PGPart) Text() string {
 	for _, f := range []struct {
 		is   bool
 		text string
-	}{{o.Primary, "primary"}, {o.Serving && !o.Primary, "takes part"}, {o.InSet && !o.Serving, "has a place and takes no part"}, {!o.InSet, "has no place any more"}, {o.Word, "what it holds counts"}, {o.Replaced, "runs on another disk than then"}} {
+	}{{o.Primary, "primary"}, {o.Serving && !o.Primary, "takes part"}, {o.InSet && !o.Serving && !o.Primary, "has a place and takes no part"}, {!o.InSet, "has no place any more"}, {o.Word, "what it holds counts"}, {o.Replaced, "runs on another disk than then"}} {
 		if f.is {
 			list = append(list, f.text)
 		}

@@ -262,6 +262,8 @@ type PG struct {
 	RecoveryLeft  uint64 `json:"recovery_left"`  // objects to be copied
 	RecoveryTotal uint64 `json:"recovery_total"` // as many as there were when the PG began to be served
 	Reason        string `json:"reason"`         // why it waits or is not whole, and what would help; empty when it is active and whole
+
+	cause string // Reason without counts
 }
 
 // PGFilter narrows a list of PGs.
@@ -322,7 +324,7 @@ func pgOf(w *reasoner, p *cluster.Pool, id layout.PGID) PG {
 		v.Misplaced, v.Incomplete, v.Unfound = uint64(st.MisplacedCount), uint64(st.IncompleteCount), uint64(st.UnfoundCount)
 		v.RecoveryLeft, v.RecoveryTotal = uint64(st.RecoveryLeft), uint64(max(st.RecoveryLeft, st.RecoveryTotal))
 	}
-	v.Reason = w.why(p, id)
+	w.explain(&v, p, id)
 	return v
 }
 

@@ -33,7 +33,7 @@ type Status struct {
 	Client     []Rate       `json:"client"`
 	Recovery   []Rate       `json:"recovery"`
 	Progress   Progress     `json:"recovery_progress"`
-	Reasons    []Waits      `json:"reasons"`      // why PGs wait or are not whole: the first MaxReasons
+	Reasons    []Waits      `json:"reasons"`      // why PGs wait or are not whole: the first MaxReasons groups
 	MoreWait   int          `json:"reasons_more"` // and how many more there are
 	Flags      []string     `json:"flags"`        // that hold something back, such as no_recovery
 	Warnings   []string     `json:"warnings"`     // what an operator should look at

@@ -69,19 +69,25 @@ func (w *reasoner) published(id layout.PGID) string {
 	if !ok {
 		return ""
 	}
-	v, ok := w.s.PGStats.Get(id)
-	if !ok || v.Mod < st.Create {
-		return "" // by whoever had the PG before
-	}
-	return cluster.ClipReason(v.Reason)
+	return cluster.ClipReason(w.stats(id, st).Reason)
 }
 
-// why says why a PG waits or is not whole, and what would help; empty when it is active and whole.
-func (w *reasoner) why(p *cluster.Pool, id layout.PGID) string {
-	st, taken := w.s.PGStates.Get(id)
-	if taken && st.State&cluster.StateActive != 0 {
-		return w.whyUnclean(p, id, st)
+// explain sets why a PG waits or is not whole, and what would help; nothing when it is active and whole.
+func (w *reasoner) explain(v *PG, p *cluster.Pool, id layout.PGID) {
+	st, ok := w.s.PGStates.Get(id)
+	if !ok || st.State&cluster.StateActive == 0 {
+		v.Reason = w.whyWaits(p, id)
+		return
 	}
+	v.cause = w.whyUnclean(id, st)
+	if v.Reason = v.sentence(); v.Reason == "" && st.State != cluster.StateActive {
+		v.Reason = "its state is about to be written anew"
+	}
+}
+
+// whyWaits explains a PG that is not served.
+func (w *reasoner) whyWaits(p *cluster.Pool, id layout.PGID) string {
+	st, taken := w.s.PGStates.Get(id)
 	if len(w.unsaid) > 0 {
 		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid))
 	}
@@ -198,17 +204,11 @@ func (w *reasoner) whyTooFew(p *cluster.Pool, t cluster.PGTarget) string {
 	return text + "; " + strings.Join(help, "; ")
 }
 
-// whyUnclean explains a PG that is served and not whole.
-func (w *reasoner) whyUnclean(p *cluster.Pool, id layout.PGID, st *cluster.PGState) string {
+// whyUnclean explains a PG that is served and not whole, but for the counts; see PG.sentence.
+func (w *reasoner) whyUnclean(id layout.PGID, st *cluster.PGState) string {
 	t, _ := w.s.PGConfig.Target(id)
-	v, ok := w.s.PGStats.Get(id)
-	if !ok || v.Mod < st.Create {
-		v = &cluster.PGStats{}
-	}
+	v := w.stats(id, st)
 	var list []string
-	if text := countsText(v); text != "" {
-		list = append(list, text)
-	}
 	empty, joining := 0, []layout.OSDNum{}
 	for _, n := range t.OSDSet {
 		switch {
@@ -240,35 +240,44 @@ func (w *reasoner) whyUnclean(p *cluster.Pool, id layout.PGID, st *cluster.PGSta
 	if v.UnfoundCount > 0 {
 		list = append(list, "what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second")
 	}
-	if v.RecoveryLeft > 0 {
-		switch {
-		case !w.held:
-			list = append(list, fmt.Sprintf("%d are being copied", v.RecoveryLeft))
-		case !strings.Contains(said, "no_recovery"):
-			list = append(list, "no_recovery holds recovery back: set it to false")
-		}
-	}
-	if len(list) == 0 && st.State != cluster.StateActive {
-		return "its state is about to be written anew"
+	if v.RecoveryLeft > 0 && w.held && !strings.Contains(said, heldBack) {
+		list = append(list, heldBack+" holds recovery back: set it to false")
 	}
 	return strings.Join(list, "; ")
 }
 
-// countsText is what is not whole of a PG.
-func countsText(v *cluster.PGStats) string {
-	var list []string
+// heldBack is the switch that holds recovery back, as reasons name it.
+const heldBack = "no_recovery"
+
+// stats are what the PG's present primary has published; empty when it has not yet.
+func (w *reasoner) stats(id layout.PGID, st *cluster.PGState) *cluster.PGStats {
+	if v, ok := w.s.PGStats.Get(id); ok && v.Mod >= st.Create {
+		return v
+	}
+	return &cluster.PGStats{}
+}
+
+// sentence is the reason of PGs that are served: what is not whole, why, and what goes on.
+func (p *PG) sentence() string {
+	var list, counts []string
 	for _, c := range []struct {
-		n    cluster.Number
+		n    uint64
 		word string
-	}{{v.DegradedCount, "degraded"}, {v.MisplacedCount, "misplaced"}, {v.IncompleteCount, "incomplete"}, {v.UnfoundCount, "unfound"}, {v.CorruptedCount, "corrupted"}} {
+	}{{p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete, "incomplete"}, {p.Unfound, "unfound"}} {
 		if c.n > 0 {
-			list = append(list, fmt.Sprintf("%d %s", c.n, c.word))
+			counts = append(counts, fmt.Sprintf("%d %s", c.n, c.word))
 		}
 	}
-	if len(list) == 0 {
-		return ""
+	if len(counts) > 0 {
+		list = append(list, fmt.Sprintf("of %d objects %s", p.Objects, strings.Join(counts, ", ")))
 	}
-	return fmt.Sprintf("of %d objects %s", v.ObjectCount, strings.Join(list, ", "))
+	if p.cause != "" {
+		list = append(list, p.cause)
+	}
+	if p.RecoveryLeft > 0 && !strings.Contains(p.cause, heldBack) {
+		list = append(list, fmt.Sprintf("%d are being copied", p.RecoveryLeft))
+	}
+	return strings.Join(list, "; ")
 }
 
 // osdList is "OSD 2" or "OSDs 2,3".
@@ -310,36 +319,64 @@ func them(list []layout.OSDNum) string {
 	return "them"
 }
 
-// Waits is one PG's reason, for people.
+// Waits is the reason of one PG, or of several with the same, for people.
 type Waits struct {
-	PG     string `json:"pg"` // "1/7"
-	Active bool   `json:"active"`
+	PG     string `json:"pg"`     // "1/7"
+	Others int    `json:"others"` // how many PGs more have the same reason
+	Active bool   `json:"active"` // they are served, but not whole
 	Reason string `json:"reason"`
 }
 
 // Line is "pg 1/7 waits: REASON", or "pg 1/7: REASON" for one that is served.
 func (v Waits) Line() string {
-	if v.Active {
-		return "pg " + v.PG + ": " + v.Reason
+	who, verb := "pg "+v.PG, " waits"
+	if v.Others > 0 {
+		who, verb = fmt.Sprintf("%s and %d more", who, v.Others), " wait"
 	}
-	return "pg " + v.PG + " waits: " + v.Reason
+	if v.Active {
+		verb = ""
+	}
+	return who + verb + ": " + v.Reason
 }
 
-// Reasons are those of a list of PGs, those first that are not served.
+// Reasons are those of a list of PGs, those first that are not served. PGs that are not whole for the same cause are taken together.
 func Reasons(list []PG) []Waits {
-	out := []Waits{}
+	type group struct {
+		sum   PG
+		count int
+	}
+	groups := []*group{}
+	find := map[string]*group{}
 	for _, p := range list {
-		if p.Reason != "" {
-			out = append(out, Waits{PG: fmt.Sprintf("%d/%d", p.PoolID, p.Num), Active: slices.Contains(p.State, "active"), Reason: p.Reason})
+		if p.Reason == "" {
+			continue
+		}
+		active := slices.Contains(p.State, "active")
+		key := fmt.Sprint(active, p.Reason)
+		if active {
+			key = fmt.Sprint(active, p.cause, p.RecoveryLeft > 0)
+		}
+		g := find[key]
+		if g == nil {
+			g = &group{sum: p, count: 1}
+			find[key] = g
+			groups = append(groups, g)
+			continue
+		}
+		g.count++
+		if s := &g.sum; active {
+			s.Objects, s.Degraded, s.Misplaced = s.Objects+p.Objects, s.Degraded+p.Degraded, s.Misplaced+p.Misplaced
+			s.Incomplete, s.Unfound, s.RecoveryLeft = s.Incomplete+p.Incomplete, s.Unfound+p.Unfound, s.RecoveryLeft+p.RecoveryLeft
+			s.Reason = cmp.Or(s.sentence(), s.Reason)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b Waits) int { return cmp.Compare(order(a), order(b)) })
-	return out
-}
-
-func order(v Waits) int {
-	if v.Active {
-		return 1
+	out := []Waits{}
+	for _, active := range []bool{false, true} {
+		for _, g := range groups {
+			if v := g.sum; slices.Contains(v.State, "active") == active {
+				out = append(out, Waits{PG: fmt.Sprintf("%d/%d", v.PoolID, v.Num), Others: g.count - 1, Active: active, Reason: v.Reason})
+			}
+		}
 	}
-	return 0
+	return out
 }

@@ -178,7 +178,14 @@ func TestStatusTellsReasons(t *testing.T) {
 	if len(v.Reasons) != 1 || v.MoreWait != 0 || !strings.HasPrefix(v.Reasons[0].Line(), "pg 1/1 waits: written in interval 11 by OSDs 2,3") {
 		t.Errorf("Reasons = %+v", v.Reasons)
 	}
-	many := Reasons([]PG{{PoolID: 1, Num: 1, State: []string{"active", "degraded"}, Reason: "a"}, {PoolID: 1, Num: 2, State: []string{"active"}}, {PoolID: 1, Num: 3, State: []string{"incomplete"}, Reason: "b"}})
+	many := Reasons([]PG{{PoolID: 1, Num: 1, State: []string{"active", "degraded"}, cause: "a", Reason: "a"}, {PoolID: 1, Num: 2, State: []string{"active"}}, {PoolID: 1, Num: 3, State: []string{"incomplete"}, Reason: "b"}})
+	same := Reasons([]PG{
+		{PoolID: 1, Num: 1, State: []string{"active", "degraded"}, Objects: 5, Degraded: 5, cause: "c", Reason: "of 5 objects 5 degraded; c"}, {PoolID: 1, Num: 2, State: []string{"incomplete"}, Reason: "b"},
+		{PoolID: 1, Num: 3, State: []string{"active", "degraded"}, Objects: 4, Degraded: 4, cause: "c", Reason: "of 4 objects 4 degraded; c"}, {PoolID: 1, Num: 4, State: []string{"incomplete"}, Reason: "b"},
+	})
+	if len(same) != 2 || same[0].Line() != "pg 1/2 and 1 more wait: b" || same[1].Line() != "pg 1/1 and 1 more: of 9 objects 9 degraded; c" {
+		t.Errorf("Reasons = %+v", same)
+	}
 	if len(many) != 2 || many[0].Line() != "pg 1/3 waits: b" || many[1].Line() != "pg 1/1: a" {
 		t.Errorf("Reasons = %+v", many)
 	}
