@@ -218,7 +218,7 @@ func (j *judge) judgePG(p *pgHistory, lo, hi int) (int, error) {
 			return i, nil
 		}
 	}
-	return 0, fmt.Errorf("the record of PG %v (%v, %+v) is none of those between the %d. and the %d.", p.id, there, have, lo, hi)
+	return 0, fmt.Errorf("the record of PG %v (%v, %+v) is none of those from number %d to number %d", p.id, there, have, lo, hi)
 }
 
 // judgeLists compares the listing with what was found: every object once, nothing else.
