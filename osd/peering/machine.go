@@ -413,7 +413,7 @@ func (m *Machine) locked() []Effect {
 		return m.wait(fmt.Sprintf("the PG map names OSD %d as the primary, but not as a member; the monitor corrects it: look whether one leads", m.Self.OSD))
 	}
 	if !contains(granted, m.Self) {
-		return m.wait(fmt.Sprintf("the store of OSD %d is still bound to another primary; that ends by itself within seconds", m.Self.OSD))
+		return m.wait(fmt.Sprintf("the store of OSD %d is still bound to another primary or to changes of before; that ends by itself within seconds", m.Self.OSD))
 	}
 	if missing := m.Record.Unheard(granted); len(missing) > 0 {
 		return m.wait(m.whyUnheard(missing))
