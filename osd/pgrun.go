@@ -942,6 +942,9 @@ func (r *pgRun) reclaim() {
 
 // bits is the PG's state as the registry shows it.
 func (r *pgRun) bits() wire.PGState {
+	if r.waits() {
+		return wire.PGIncomplete
+	}
 	switch r.m.Phase {
 	case peering.Draining:
 		if r.m.Wanted() {
@@ -950,8 +953,6 @@ func (r *pgRun) bits() wire.PGState {
 		return wire.PGStopping
 	case peering.Taking:
 		return wire.PGStarting
-	case peering.Waiting:
-		return wire.PGIncomplete
 	case peering.Active:
 		b := wire.PGActive
 		if len(r.m.Acting) < r.size {

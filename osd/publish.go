@@ -10,7 +10,6 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
-	"holdfast/osd/peering"
 	"holdfast/osd/store"
 )
 
@@ -66,7 +65,7 @@ func (s *OSD) publishStats() {
 	}}
 	told := map[*pgRun]string{}
 	for _, r := range s.sortedPGs() {
-		if r.served != nil || r.haveState && r.m.Phase == peering.Waiting {
+		if r.served != nil || r.haveState && r.waits() {
 			v := r.statsValue()
 			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(v)})
 			told[r] = v.Reason

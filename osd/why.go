@@ -17,6 +17,11 @@ import (
 // progressInterval is the longest time between statistics while objects are being recovered.
 const progressInterval = 5 * time.Second
 
+// waits reports whether the PG waits for somebody. It does also while it asks again; showing that as peering would only have etcd written several times a second.
+func (r *pgRun) waits() bool {
+	return r.m.Phase == peering.Waiting || r.m.Phase == peering.Locking && r.m.Reason != ""
+}
+
 // reason says why the PG waits, or why it is not whole although it serves and only we know. Empty when there is nothing to say.
 func (r *pgRun) reason() string {
 	if r.m.Phase != peering.Active {
@@ -71,7 +76,7 @@ func (r *pgRun) statsValue() *cluster.PGStats {
 	n = max(n, c.Left)
 	bad := 0
 	switch {
-	case r.m.Phase == peering.Waiting:
+	case r.waits():
 		bad = n
 		v.IncompleteCount = cluster.Number(n)
 	case r.served != nil && len(r.m.Acting) < r.size:

@@ -116,6 +116,29 @@ func TestReasonIsWrittenOnce(t *testing.T) {
 	b.wait("PG active, without a reason", func() bool { return b.serves(1, 2) && b.stats().Reason == "" })
 }
 
+// The same holds while an OSD that is up does not answer, which takes a while each time.
+func TestStateOfAWaitingPGDoesNotFlap(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.osds[1].kill()
+	b.place(2, 1, 2)
+	b.wait("PG on OSD 2", func() bool { return b.serves(2, 1) })
+	b.osds[1].start()
+	b.w.Net.Cut(b.osds[1].l, b.osds[2].l)
+	b.wait("OSD 1 up", func() bool { return b.osds[1].s != nil && b.osds[1].s.leaseUp })
+	b.place(1, 1, 2)
+	b.wait("the reason", func() bool { return strings.Contains(b.stats().Reason, "OSD 2, up, does not give OSD 1 the lock") })
+	b.w.Run(time.Second)
+	state, stats := b.get(cluster.PGStateKey(pg1)), b.get(cluster.PGStatsKey(pg1))
+	if !strings.Contains(string(state.Value), "incomplete") {
+		t.Errorf("pg/state = %s", state.Value)
+	}
+	b.never("the state or the reason was written again", 10*time.Second, func() bool {
+		return b.get(cluster.PGStateKey(pg1)).Mod != state.Mod || b.get(cluster.PGStatsKey(pg1)).Mod != stats.Mod
+	})
+}
+
 func TestRateOfRecovery(t *testing.T) {
 	second := func(n int) loop.Instant { return loop.Instant(n) * loop.Instant(time.Second) }
 	var p progress
