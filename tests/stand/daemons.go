@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,6 +31,8 @@ type Plan struct {
 	OSD      []string // more flags of OSDs
 	Gateway  []string // more flags of the gateway
 	NoGate   bool     // without a gateway
+	// Keys are what etcd holds before any of our daemons starts, by name without the prefix: "config/global", "config/node_placement".
+	Keys map[string]string
 	// Network puts each host, the gateway and the clients into network namespaces of their own, on one switch. Otherwise each host has an address of the loopback.
 	Network bool
 	// Room, when not 0, is the size of a file system in memory that each OSD's disk lies on. It needs Network.
@@ -84,6 +87,9 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 		d.StartEtcd(i)
 	}
 	d.AwaitEtcd(20 * time.Second)
+	for _, name := range slices.Sorted(maps.Keys(plan.Keys)) {
+		d.Put(name, plan.Keys[name])
+	}
 	for i := 1; i <= plan.Monitors; i++ {
 		d.StartMonitor(i)
 	}
@@ -134,7 +140,7 @@ func (d *Daemons) build() {
 		// The whole of 127.0.0.0/8 is ours (RFC 1122, section 3.2.1.3).
 		return &Host{t: d.t, Name: name, Address: fmt.Sprintf("127.%d.%d.%d", number, 1+os.Getpid()%250, last)}
 	}
-	for n := 1; n <= d.plan.OSDs; n++ {
+	for n := 1; n <= max(d.plan.OSDs, d.plan.Etcds, d.plan.Monitors); n++ {
 		d.Hosts[n] = loopback(n, fmt.Sprintf("host%d", n))
 	}
 	d.GateHost, d.Client = loopback(250, "gateway"), loopback(251, "client")
@@ -170,6 +176,25 @@ func (d *Daemons) Etcdctl(args ...string) (string, error) {
 	d.t.Helper()
 	all := "http://" + strings.ReplaceAll(d.Etcd, ",", ",http://")
 	return d.Client.Try(5*time.Second, "etcdctl", append([]string{"--endpoints", all}, args...)...)
+}
+
+// prefix is what all keys of the cluster begin with.
+const prefix = "/vitastor/"
+
+// Put writes a key, given without the prefix, as an operator with etcdctl would.
+func (d *Daemons) Put(name, value string) {
+	d.t.Helper()
+	if out, err := d.Etcdctl("put", prefix+name, value); err != nil {
+		d.t.Fatalf("put %s: %v\n%s", name, err, out)
+	}
+}
+
+// Delete removes a key, given without the prefix.
+func (d *Daemons) Delete(name string) {
+	d.t.Helper()
+	if out, err := d.Etcdctl("del", prefix+name); err != nil {
+		d.t.Fatalf("delete %s: %v\n%s", name, err, out)
+	}
 }
 
 // EtcdLeader is the host of etcd's leader.
