@@ -3,6 +3,7 @@
 # make test       everything that has to pass, at most 20 minutes on 2 cores
 # make test-loop  the parts that depend on the event loop, on the one that HOLDFAST_LOOP names (uring, portable), or on both
 # make test-cluster  every fault on real processes once
+# make test-scenarios  what Vitastor's own tests ask of a cluster, on real processes
 # make test-long  the long tests, one part at a time: make test-long PART=fuzz
 # make sim        simulated clusters under faults: make sim SEEDS=100 [FROM=1]; make sim SEED=7 replays one with its event log
 # make sim-shrink a shorter schedule of a seed that still fails: make sim-shrink SEED=7
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-cluster test-loop test-long sim sim-test sim-shrink crash planted bench clean
+.PHONY: build run test lint test-setup test-unit test-cluster test-scenarios test-loop test-long sim sim-test sim-shrink crash planted bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
@@ -51,9 +52,13 @@ test-unit: | go
 test-cluster: test-setup build
 	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m -v ./tests/cluster
 
+# The scenarios of tests/scenarios, two at a time: they mostly wait.
+test-scenarios: test-setup build
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m ./tests/scenarios
+
 # The tests of real processes come last and print Go's own closing lines.
-test: test-setup lint build test-unit sim-test test-cluster
-	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -v '^holdfast/tests/cluster$$')
+test: test-setup lint build test-unit sim-test test-cluster test-scenarios
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(cluster|scenarios)$$')
 
 # What runs in the simulator does not depend on the loop.
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
@@ -101,7 +106,7 @@ planted: | go
 
 # Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
 # planted (every planted bug), kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
-# real processes), model (400 random sequences on real clusters); ROUNDS changes these numbers.
+# real processes), scenarios (each 5 times), model (400 random sequences on real clusters); ROUNDS changes these numbers.
 PART ?= all
 FUZZTIME ?= 30s
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# The long tests, by part: sim, crash, planted, fuzz, kill, race, cluster, model, or all of them one after the other.
+# The long tests, by part: sim, crash, planted, fuzz, kill, race, cluster, scenarios, model, or all of them one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
@@ -38,6 +38,10 @@ cluster() {
 	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v ./tests/cluster
 }
 
+scenarios() {
+	go test -count="${ROUNDS:-5}" -timeout 60m ./tests/scenarios
+}
+
 model() {
 	HOLDFAST_TEST_ROUNDS=${ROUNDS:-400} go test -count=1 -timeout 60m ./tests/model
 }
@@ -58,10 +62,11 @@ fuzz) fuzz ;;
 kill) kill_rounds ;;
 race) race ;;
 cluster) cluster ;;
+scenarios) scenarios ;;
 model) model ;;
-all) sim; crash; planted; fuzz; kill_rounds; race; cluster; model ;;
+all) sim; crash; planted; fuzz; kill_rounds; race; cluster; scenarios; model ;;
 *)
-	echo "there is no part $part: give sim, crash, planted, fuzz, kill, race, cluster, model or all" >&2
+	echo "there is no part $part: give sim, crash, planted, fuzz, kill, race, cluster, scenarios, model or all" >&2
 	exit 2
 	;;
 esac

@@ -80,6 +80,7 @@ var rules = []rule{
 	{"appliance/holdfast", []string{"appliance/cli"}, nil, "main only starts the command line"},
 
 	{"tests/crash", with(core("layout", "loop", "sim"), []string{"osd/store"}), nil, "the crash tester knows the store alone, and only what everybody may"},
+	{"tests/scenarios", with(core("client", "config", "layout", "loop"), []string{"appliance/daemon", "tests/stand"}), nil, "scenarios see a cluster as its users do: through programs, protocols and the client"},
 	{"tests", []string{"core", "osd", "monitor", "frontends", "appliance", "tests"}, []string{"golang.org/x/sys", "github.com", "go.etcd.io/etcd"}, ""},
 }
 

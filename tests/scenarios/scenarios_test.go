@@ -1,0 +1,39 @@
+package scenarios
+
+import (
+	"os"
+	"testing"
+
+	"holdfast/tests/stand"
+)
+
+func TestMain(m *testing.M) { os.Exit(stand.Main(m)) }
+
+// scenarios are named as the originals are.
+var scenarios = []struct {
+	name string
+	run  func(*testing.T)
+}{
+	{"write", write},
+	{"cas", cas},
+	{"rm", rm},
+	{"rm_degraded", rmDegraded},
+	{"degraded", degraded},
+	{"minsize_1", minsize1},
+	{"switch_primary", switchPrimary},
+	{"splitbrain", splitbrain},
+	{"move_reappear", moveReappear},
+	{"rebalance_verify", rebalanceVerify},
+	{"interrupted_rebalance", interruptedRebalance},
+	{"heal", heal},
+	{"etcd_fail", etcdFail},
+}
+
+func TestScenario(t *testing.T) {
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			t.Parallel() // as many at once as there are cores: each mostly waits
+			s.run(t)
+		})
+	}
+}
