@@ -15,6 +15,9 @@ import (
 
 // Why a PG waits or is not whole. The OSD that has taken it knows best and publishes a reason; where nobody has taken it the words come from its record.
 
+// maxSets bounds the sets that a reason explains.
+const maxSets = 3
+
 // reasoner explains the PGs of one snapshot.
 type reasoner struct {
 	s      *cluster.Snapshot
@@ -89,7 +92,7 @@ func (w *reasoner) explain(v *PG, p *cluster.Pool, id layout.PGID) {
 func (w *reasoner) whyWaits(p *cluster.Pool, id layout.PGID) string {
 	st, taken := w.s.PGStates.Get(id)
 	if len(w.unsaid) > 0 {
-		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid))
+		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid)) // whoever has taken the PG only waits for that, too
 	}
 	if taken {
 		if text := w.published(id); text != "" {
@@ -115,8 +118,8 @@ func (w *reasoner) whyUntaken(p *cluster.Pool, id layout.PGID) string {
 			}
 		}
 	}
-	if len(missing) > 3 {
-		missing = append(missing[:3], fmt.Sprintf("so were %d more intervals", len(missing)-3))
+	if more := len(missing) - maxSets; more > 0 {
+		return strings.Join(missing[:maxSets], "; also ") + fmt.Sprintf("; and %d more", more)
 	}
 	if len(missing) > 0 {
 		return strings.Join(missing, "; also ")

@@ -44,14 +44,14 @@ func numbers(list []layout.OSDNum, between string) string {
 // whyUnheard explains recorded sets of which nobody was heard.
 func (m *Machine) whyUnheard(missing []Set) string {
 	var list []string
-	for i, s := range missing {
-		if i == maxReasons {
-			list = append(list, fmt.Sprintf("so were %d more intervals", len(missing)-i))
-			break
-		}
+	for _, s := range missing[:min(len(missing), maxReasons)] {
 		list = append(list, m.whySet(s))
 	}
-	return strings.Join(list, "; also ")
+	text := strings.Join(list, "; also ")
+	if more := len(missing) - len(list); more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return text
 }
 
 func (m *Machine) whySet(s Set) string {

@@ -1,0 +1,34 @@
+package primary
+
+import (
+	"testing"
+
+	"holdfast/core/layout"
+	"holdfast/osd/peering"
+)
+
+func TestCountsFollowEachObject(t *testing.T) {
+	q := &PG{members: []layout.OSDNum{1, 3}, left: 3, total: 3, misplaced: 1}
+	moves := peering.Unclean{Object: layout.ObjectID{Stripe: 1}, Holders: []layout.OSDNum{1, 2}}
+	lacks := peering.Unclean{Object: layout.ObjectID{Stripe: 2}, Holders: []layout.OSDNum{1}}
+	lost := peering.Unclean{Object: layout.ObjectID{Stripe: 3}, Holders: []layout.OSDNum{2}}
+	check := func(want Counts) {
+		t.Helper()
+		if got := q.Counts(); got != want {
+			t.Errorf("Counts = %+v, want %+v", got, want)
+		}
+	}
+	check(Counts{Left: 3, Total: 3, Misplaced: 1})
+	q.notFound(lost.Object)
+	q.notFound(lost.Object)
+	check(Counts{Left: 3, Total: 3, Misplaced: 1, Unfound: 1})
+	q.madeWhole(&moves)
+	check(Counts{Left: 2, Total: 3, Unfound: 1})
+	q.madeWhole(&lost)
+	check(Counts{Left: 1, Total: 3})
+	q.left += 4 // found damaged by reads
+	check(Counts{Left: 5, Total: 5})
+	q.left -= 4
+	q.madeWhole(&lacks)
+	check(Counts{Total: 3})
+}
