@@ -91,8 +91,8 @@ func (w *reasoner) explain(v *PG, p *cluster.Pool, id layout.PGID) {
 // whyWaits explains a PG that is not served.
 func (w *reasoner) whyWaits(p *cluster.Pool, id layout.PGID) string {
 	st, taken := w.s.PGStates.Get(id)
-	if len(w.unsaid) > 0 {
-		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid)) // whoever has taken the PG only waits for that, too
+	if len(w.unsaid) > 0 { // whoever has taken the PG only waits for that, too
+		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid))
 	}
 	if taken {
 		if text := w.published(id); text != "" {
