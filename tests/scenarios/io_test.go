@@ -273,7 +273,7 @@ func rmDegraded(t *testing.T) {
 // flushed one by one. No client sees an error. The half with antietcd is not ours: our monitors hold no etcd.
 func etcdFail(t *testing.T) {
 	const members = 5
-	c := start(t, stand.Plan{OSDs: 3, Copies: 3, MinSize: 2, Etcds: members, Monitors: 2}, "")
+	c := start(t, stand.Plan{OSDs: 3, Copies: 3, MinSize: 2, Etcds: members, Monitors: 2}, `,"etcd_lease_ttl":3`)
 	m := newMirror(c, "testimg", 8<<20)
 	m.MaxWrite, m.FlushEvery = block, 1
 	m.begin(4)
@@ -288,7 +288,7 @@ func etcdFail(t *testing.T) {
 			c.AwaitEtcd(settle)
 		} else if _, err := c.Etcdctl("put", "holdfast-test", "y"); err == nil {
 			t.Errorf("etcd writes without members %v", all)
-		}
+		} // that took longer than the leases last
 		m.progress(50)
 		for _, n := range all {
 			c.StartEtcd(n)
