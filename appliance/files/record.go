@@ -59,7 +59,13 @@ func readRecord(kv registry.KV) (*record, error) {
 	if err := d.Decode(r); err != nil {
 		return nil, err
 	}
+	_, noID := layout.ParseStoreID(r.ID)
+	verifier, noVerifier := hex.DecodeString(r.Verifier)
 	switch {
+	case r.ID != "" && noID != nil:
+		return nil, fmt.Errorf("id %.40q is not 32 hexadecimal digits", r.ID)
+	case noVerifier != nil || len(verifier) > 8:
+		return nil, fmt.Errorf("verifier %.40q is not up to 16 hexadecimal digits", r.Verifier)
 	case r.Mode > 0o7777:
 		return nil, fmt.Errorf("mode is %#o, want permission bits", r.Mode)
 	case r.Atime < 0 || r.Mtime < 0 || r.Ctime < 0:
