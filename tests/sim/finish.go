@@ -50,20 +50,7 @@ func (r *run) finish() {
 		}
 		return r.broken || r.removing == 0
 	}
-	answered := w.RunUntil(all, answersWithin)
-	if m := r.nodes[r.damaged()]; !answered && m.spoilt {
-		// The newest version of an object may have come to the spoilt disk alone, unacknowledged, and be unreadable there. The primary does not fall back to what every member had (it could); until it does, an
-		// operator has to replace the disk, which costs nothing that was acknowledged.
-		r.cover("spoilt disk replaced")
-		m.holds++
-		m.end(false, sim.CrashPolicy{})
-		m.newDisk(func() {
-			m.holds--
-			m.rise()
-		})
-		answered = w.RunUntil(all, answersWithin)
-	}
-	if !answered {
+	if !w.RunUntil(all, answersWithin) {
 		for _, s := range r.slots {
 			for _, x := range s.now.open {
 				r.fail("op %d of client %d (%v of image %d at %d+%d) is not answered %v after the last fault", x.o.ID, s.n+1, x.o.Kind, x.o.Image, x.o.Off, x.o.Len, answersWithin)
