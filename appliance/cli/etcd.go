@@ -81,21 +81,31 @@ come back, it is refused until it is formatted.`,
 func (a *app) change(ctx context.Context, f func(k *daemon.Link, s *cluster.Snapshot, done func(struct{}, error))) error {
 	ctx, end := interrupts(ctx)
 	defer end()
-	v, err := a.config()
-	if err != nil {
-		return err
-	}
-	k, err := daemon.Connect(v, a.quiet(v))
+	_, k, s, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	s, err := k.Snapshot(ctx, admin.Sections)
-	if err != nil {
-		return err
-	}
 	if _, err := daemon.Await(ctx, k.Thread, func(done func(struct{}, error)) { f(k, s, done) }); err != nil {
 		return k.Explain(err)
 	}
 	return nil
+}
+
+// connect reads the configuration, and the state of the cluster that it names. The caller closes the link.
+func (a *app) connect(ctx context.Context) (*config.Values, *daemon.Link, *cluster.Snapshot, error) {
+	v, err := a.config()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	k, err := daemon.Connect(v, a.quiet(v))
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	s, err := k.Snapshot(ctx, admin.Sections)
+	if err != nil {
+		k.Close()
+		return nil, nil, nil, err
+	}
+	return v, k, s, nil
 }

@@ -63,19 +63,11 @@ func (a *app) createPool() *cobra.Command {
 func (a *app) makePool(ctx context.Context, n admin.NewPool, wait bool) error {
 	ctx, end := interrupts(ctx)
 	defer end()
-	v, err := a.config()
-	if err != nil {
-		return err
-	}
-	k, err := daemon.Connect(v, a.quiet(v))
+	v, k, s, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer k.Close()
-	s, err := k.Snapshot(ctx, admin.Sections)
-	if err != nil {
-		return err
-	}
 	live := config.NewLive(v, config.Client, slog.New(slog.DiscardHandler))
 	live.SetEtcd(s.Global)
 	v = live.Values()
