@@ -239,7 +239,6 @@ func (o *node) write(object layout.ObjectID, base, version layout.Version, baseI
 	if op.Err != nil {
 		o.b.t.Fatal(op.Err)
 	}
-	o.run(func() { o.s.sec.Changed(pg1) })
 }
 
 // has is what an OSD's store has of an object of pg1; its Version is 0 when it has none.

@@ -2,6 +2,7 @@ package osd
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -99,13 +100,15 @@ func (s *OSD) recordSequence(done func()) {
 	s.o.Registry.Txn(t, func(registry.TxnResult, error) { done() })
 }
 
-// strayJob removes what this store still holds of PGs that need nothing of it any more.
+// strayJob removes what this store still holds of PGs that need nothing of it any more. The PG's record stays, and says to whom the PG was given: should etcd be set back to before, this
+// store must not pass for a member that has everything.
 type strayJob struct {
 	s       *OSD
 	running bool
 	pg      layout.PGID
 	left    int
 	failed  bool
+	empty   map[layout.PGID]layout.Interval // nothing is left of the PG since it was locked for the interval, the last one
 }
 
 // strayBatch is how many objects are removed at once.
@@ -140,32 +143,55 @@ func (j *strayJob) look(s *OSD) {
 	}
 	j.s = s
 	for _, rec := range s.o.Store.PGs() {
-		if !s.unneeded(rec) {
+		if last, ok := j.empty[rec.PG]; ok && last == rec.Interval || !s.unneeded(rec) {
 			continue
 		}
-		j.running, j.pg = true, rec.PG
+		j.running, j.failed, j.pg = true, false, rec.PG
 		s.whenSharded(rec.PG.Pool, j.step)
 		return
 	}
 }
 
+// givenUp is our record of a PG that lives elsewhere now.
+func (s *OSD) givenUp(rec store.PGRecord) store.PGRecord {
+	now, _ := s.Snapshot().Records.Get(rec.PG)
+	rec.Interval, rec.TookPart, rec.Floor = max(rec.Interval, now.Activated), now.Activated, max(rec.Floor, now.Floor)
+	rec.Participants, rec.Sets = nil, nil
+	for _, m := range now.Participants {
+		rec.Participants = append(rec.Participants, store.Member(m))
+	}
+	for _, set := range now.Sets {
+		c := store.PGSet{Interval: set.Interval}
+		for _, m := range set.Members {
+			c.Members = append(c.Members, store.Member(m))
+		}
+		rec.Sets = append(rec.Sets, c)
+	}
+	return rec
+}
+
 func (j *strayJob) step() {
 	s := j.s
-	if rec, ok := s.o.Store.PG(j.pg); !ok || !s.unneeded(rec) || s.failed {
+	rec, ok := s.o.Store.PG(j.pg)
+	if !ok || !s.unneeded(rec) || s.failed || j.failed {
 		j.running = false
 		return
 	}
+	if now := s.givenUp(rec); !reflect.DeepEqual(now, rec) {
+		s.o.Store.PutPG(now, func(err error) {
+			j.failed = err != nil
+			j.step()
+		})
+		return
+	}
 	entries, _, _ := s.sec.List(j.pg, 0, strayBatch)
-	if len(entries) == 0 || j.failed {
-		if !j.failed {
-			s.log.Info("removed what was left of a PG that lives elsewhere", "pg", j.pg.String())
-			s.o.Store.DropPG(j.pg, func(error) {
-				j.running = false
-				j.look(s)
-			})
-			return
+	if len(entries) == 0 {
+		if j.empty == nil {
+			j.empty = map[layout.PGID]layout.Interval{}
 		}
-		j.running, j.failed = false, false
+		j.running, j.empty[j.pg] = false, rec.Interval
+		s.log.Info("nothing is left of a PG that lives elsewhere", "pg", j.pg.String(), "interval", rec.TookPart)
+		j.look(s)
 		return
 	}
 	j.left = len(entries)

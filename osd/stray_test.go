@@ -1,6 +1,7 @@
 package osd
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -79,5 +80,58 @@ func TestUnneeded(t *testing.T) {
 		if c.name != "granted to somebody" && !s.unneeded(mine) {
 			t.Fatalf("after %q the PG needs something of the store", c.name)
 		}
+	}
+}
+
+// A PG has moved to stores that joined after a backup of etcd was made. The backup names only the set of before, whose stores have removed what they held: they must not serve the PG
+// while the others are down. That holds for one that was away during the move, too, and never heard of it from the PG's primary.
+func TestStoreKeepsToWhomItGaveAPG(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+	interval := b.record().Interval
+	for n := range 2 {
+		b.osds[layout.OSDNum(n+1)].write(object, 0, layout.Version(interval)<<layout.VersionCounterBits+1, 0, interval)
+	}
+	b.w.Run(2 * time.Second)
+	backup := b.reg.Backup()
+	b.osds[1].kill()
+	for n := range 2 {
+		b.osds[layout.OSDNum(n+3)] = &node{b: b, num: layout.OSDNum(n + 3)}
+		b.osds[layout.OSDNum(n+3)].format()
+		b.osds[layout.OSDNum(n+3)].start()
+	}
+	b.wait("OSDs 3 and 4 to come up", func() bool { return b.osds[3].s != nil && b.osds[3].s.leaseUp && b.osds[4].s != nil && b.osds[4].s.leaseUp })
+	b.place(3, 3, 4)
+	b.wait("PG active on OSDs 3 and 4", func() bool { return b.serves(3, 2) })
+	b.wait("the object on both", func() bool { return b.osds[3].has(object).Version != 0 && b.osds[4].has(object).Version != 0 })
+	b.osds[1].start()
+	b.wait("what is left on OSDs 1 and 2 to be removed", func() bool {
+		return b.osds[1].st != nil && b.osds[1].st.Sharded(1) && b.osds[1].has(object).Version == 0 && b.osds[2].has(object).Version == 0
+	})
+	b.w.Run(10 * time.Second) // until nothing more is done about it
+	for _, n := range []layout.OSDNum{2, 3, 4} {
+		b.osds[n].kill()
+	}
+	b.w.Run(10 * time.Second)
+	b.reg.Restore(backup, 0)
+	b.wait("the restore to be declared", func() bool { return b.osds[1].s.Snapshot().Restored != nil })
+	b.wait("what the backup holds of OSDs 1 and 2 to end", func() bool {
+		_, reported := slices.BinarySearch(b.osds[1].s.Snapshot().Unreported(), 1)
+		return b.get(cluster.OSDStateKey(2)).Key == "" && !reported
+	})
+	lost, ok := cluster.DeclareLost(b.osds[1].s.Snapshot(), 2)
+	if !ok {
+		t.Fatal("there is no OSD 2 to give up")
+	}
+	b.txn(lost)
+	b.place(1, 1, 2)
+	b.never("an OSD serves a PG that it gave up, empty", 30*time.Second, func() bool { return b.serves(1, 1) })
+	b.place(3, 3, 4)
+	b.osds[3].start()
+	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 1) })
+	if b.osds[3].has(object).Version == 0 {
+		t.Error("the object is gone")
 	}
 }
