@@ -57,6 +57,10 @@ type PlannedOp struct {
 	Guess bool // of opCompare: with the expectation of what was seen last
 }
 
+func (o *PlannedOp) String() string {
+	return fmt.Sprintf("operation %d of client %d: %v of image %d at %d+%d, at %v", o.ID, o.Slot+1, o.Kind, o.Image, o.Off, o.Len, o.At.Round(time.Millisecond))
+}
+
 // PlannedFault is one fault: it begins At and ends For later. What A, B and N mean depends on the kind.
 type PlannedFault struct {
 	ID   int

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -100,54 +101,117 @@ func list(n []int) string {
 	return b.String()
 }
 
-// Shrink looks for a shorter schedule of a seed that still fails: it leaves out faults, then operations, in ever smaller pieces, as long as anything is violated.
+// shrinkRuns is how many runs a search may take: a few minutes. What has been found by then still fails, and may be longer than need be.
+const shrinkRuns = 1500
+
+// Shrink looks for a shorter schedule of a seed that still fails in the same way, and prints what it keeps and how to replay that. It reports whether the seed fails at all.
 func Shrink(seed uint64, out io.Writer) bool {
-	full := NewPlan(seed)
-	var ops, faults []int
-	for _, o := range full.Ops {
-		ops = append(ops, int(o.ID))
+	s := shrinking{plan: NewPlan(seed), out: out, most: shrinkRuns, run: func(p *Plan) []string { return RunPlan(p, nil, slog.LevelError).Violations }}
+	return s.search()
+}
+
+// shrinking is the search for a shorter schedule: it leaves out faults, then operations, in ever smaller pieces, as long as run finds the same wrong.
+type shrinking struct {
+	plan *Plan // not changed
+	out  io.Writer
+	run  func(*Plan) []string // the violations
+	most int                  // runs
+	runs int
+
+	ops, faults []int // what is kept
+	what        string
+	last        string // the violation of the shortest schedule so far
+}
+
+func (s *shrinking) search() bool {
+	for _, o := range s.plan.Ops {
+		s.ops = append(s.ops, int(o.ID))
 	}
-	for _, f := range full.Faults {
-		faults = append(faults, f.ID)
+	for _, f := range s.plan.Faults {
+		s.faults = append(s.faults, f.ID)
 	}
-	slices.Sort(ops)
-	runs := 0
-	var last *Report
-	fails := func(ops, faults []int) bool {
-		p := NewPlan(seed)
-		if err := p.Keep(list(ops), list(faults)); err != nil {
-			panic(err)
-		}
-		runs++
-		rep := RunPlan(p, nil, slog.LevelError)
-		if len(rep.Violations) > 0 {
-			last = rep
-		}
-		return len(rep.Violations) > 0
-	}
-	if !fails(ops, faults) {
-		fmt.Fprintf(out, "seed %d does not fail\n", seed)
+	slices.Sort(s.ops)
+	first := s.try(s.ops, s.faults)
+	if len(first) == 0 {
+		fmt.Fprintf(s.out, "seed %d does not fail\n", s.plan.Seed)
 		return false
 	}
-	for {
-		before := len(ops) + len(faults)
-		faults = reduce(faults, func(f []int) bool { return fails(ops, f) })
-		ops = reduce(ops, func(o []int) bool { return fails(o, faults) })
-		fmt.Fprintf(out, "%d faults and %d operations still fail, after %d runs\n", len(faults), len(ops), runs)
-		if len(ops)+len(faults) == before || runs > 600 {
+	s.last, s.what = first[0], wrong(first[0])
+	fmt.Fprintf(s.out, "seed %d: %s\n", s.plan.Seed, firstLines(s.last, 12))
+	for before := -1; before != len(s.ops)+len(s.faults) && s.runs < s.most; {
+		before = len(s.ops) + len(s.faults)
+		s.faults = reduce(s.faults, func(f []int) bool { return s.fails(s.ops, f) })
+		fmt.Fprintf(s.out, "after %d runs: %d faults and %d operations still fail\n", s.runs, len(s.faults), len(s.ops))
+		s.ops = reduce(s.ops, func(o []int) bool { return s.fails(o, s.faults) })
+		fmt.Fprintf(s.out, "after %d runs: %d faults and %d operations still fail\n", s.runs, len(s.faults), len(s.ops))
+	}
+	s.print()
+	return true
+}
+
+// try runs the plan with only these operations and faults.
+func (s *shrinking) try(ops, faults []int) []string {
+	p := *s.plan
+	if err := p.Keep(list(ops), list(faults)); err != nil {
+		panic(err)
+	}
+	s.runs++
+	return s.run(&p)
+}
+
+// fails reports whether a schedule fails as the whole one does: another violation may be another bug, and leads away from this one.
+func (s *shrinking) fails(ops, faults []int) bool {
+	if s.runs >= s.most {
+		return false
+	}
+	for _, v := range s.try(ops, faults) {
+		if wrong(v) == s.what {
+			s.last = v
+			return true
+		}
+	}
+	return false
+}
+
+func (s *shrinking) print() {
+	if s.runs >= s.most {
+		fmt.Fprintf(s.out, "%d runs are the most; a shorter schedule may be left\n", s.most)
+	}
+	fmt.Fprintf(s.out, "it is: %s\nwhat is kept:\n", firstLines(s.last, 24))
+	p := *s.plan
+	if err := p.Keep(list(s.ops), list(s.faults)); err != nil {
+		panic(err)
+	}
+	for i := range p.Faults {
+		fmt.Fprintf(s.out, "  %v\n", &p.Faults[i])
+	}
+	for i := range p.Ops {
+		if i == 20 {
+			fmt.Fprintf(s.out, "  and %d operations more\n", len(p.Ops)-i)
 			break
 		}
+		fmt.Fprintf(s.out, "  %v\n", &p.Ops[i])
 	}
-	fmt.Fprintf(out, "it is: %s\n", last.Violations[0])
-	for i := range full.Faults {
-		for _, id := range faults {
-			if full.Faults[i].ID == id {
-				fmt.Fprintf(out, "  %v\n", &full.Faults[i])
-			}
-		}
+	fmt.Fprintf(s.out, "replay: make sim SEED=%d FAULTS=%s OPS=%s\n", p.Seed, list(s.faults), list(s.ops))
+}
+
+// details are what differs between two violations of the same kind: names in parentheses and brackets, words in a list of kinds, numbers.
+var details = regexp.MustCompile(`\([^()]*\)|\[[^\]]*\]|[0-9a-fx]*[0-9][0-9a-z.:]*`)
+
+// wrong is the kind of a violation: its first line without what is this run's.
+func wrong(violation string) string {
+	_, text, _ := strings.Cut(violation, ": ") // behind the moment
+	text, _, _ = strings.Cut(text, "\n")
+	return strings.Join(strings.Fields(details.ReplaceAllString(text, " ")), " ")
+}
+
+// firstLines is the beginning of a long text.
+func firstLines(text string, n int) string {
+	lines := strings.SplitN(text, "\n", n+1)
+	if len(lines) > n {
+		lines[n] = "..."
 	}
-	fmt.Fprintf(out, "replay: make sim SEED=%d FAULTS=%s OPS=%s\n", seed, list(faults), list(ops))
-	return true
+	return strings.Join(lines, "\n  ")
 }
 
 // reduce leaves pieces of a list out, halves first, as long as the rest fails.
