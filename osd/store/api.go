@@ -199,6 +199,7 @@ type Stats struct {
 	DeviceBytes             uint64 // of those writes
 	Sequence                uint64 // last durable journal sequence
 	Pairs                   uint64 // requests that are remembered
+	Buffers                 uint64 // of the loop, that the store keeps as long as it is open
 	// Taken is how many changes of each kind the store has accepted since it was opened.
 	Taken [OpSync + 1]uint64
 }

@@ -133,6 +133,9 @@ func (s *Store) Stats() Stats {
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
 		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry,
 		Pairs: uint64(s.pairs.n), Taken: s.taken}
+	if s.t != nil {
+		st.Buffers = uint64(len(s.t.refs))
+	}
 	if s.blocks != nil && s.blocks.free > s.keepBlocks {
 		st.FreeBlocks = s.blocks.free - s.keepBlocks
 	}

@@ -17,7 +17,7 @@ var required = []string{
 	"lost reply answered from a pair", "retry joined the first try", "primary changed", "primary changed with writes in flight", "REPLACE", "tombstone written", "tombstone trimmed",
 	"fence complete", "fence hit", "lock ran out", "torn write at a power failure", "write lost at a power failure", "void", "request waited for its object to be recovered",
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
-	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered",
+	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered", "buffers of a client counted",
 }
 
 // collect adds up what an OSD process counted; it is called once in its life, at its end.

@@ -169,6 +169,10 @@ func (r *run) quiet() {
 				if n := p.c.Pending(); n != (client.Pending{}) {
 					r.fail("client %d is closed and still has %+v", s.n+1, n)
 				}
+				if n := p.l.Live(); n != 0 {
+					r.fail("client %d is closed and has not given back %d buffers", s.n+1, n)
+				}
+				r.cover("buffers of a client counted")
 				p.kill()
 				closing--
 			})
@@ -237,6 +241,8 @@ func (r *run) leftOver() string {
 			return fmt.Sprintf("OSD %d has under way %+v", n.Num, n.OSD.Pending())
 		case r.disk(m.i).InFlight() > 0:
 			return fmt.Sprintf("OSD %d has %d operations of its disk under way", n.Num, r.disk(m.i).InFlight())
+		case n.Loop.Live() != int64(st.Buffers):
+			return fmt.Sprintf("OSD %d has %d buffers, of which its store keeps %d: not every request has given back what it borrowed", n.Num, n.Loop.Live(), st.Buffers)
 		}
 	}
 	return ""
