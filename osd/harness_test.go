@@ -226,11 +226,15 @@ func (b *bed) record() *cluster.PGRecord {
 	return nil
 }
 
+// written is the data of each write.
+var written = [4096]byte{1, 2, 3, 4, 5, 6, 7, 8, 9}
+
 // write puts a copy of an object straight into an OSD's store, as a change of an interval would that reached only this one.
 func (o *node) write(object layout.ObjectID, base, version layout.Version, baseInterval, interval layout.Interval) {
 	o.b.t.Helper()
-	data := o.l.Alloc(4096)
-	op := &store.Op{Kind: store.OpWrite, Object: object, Len: 4096, Base: base, BaseInterval: baseInterval, Version: version, Interval: interval, Data: data}
+	data := o.l.Alloc(len(written))
+	copy(data.Bytes(), written[:])
+	op := &store.Op{Kind: store.OpWrite, Object: object, Len: uint32(len(written)), Base: base, BaseInterval: baseInterval, Version: version, Interval: interval, Data: data}
 	done := false
 	op.Done = func(*store.Op) { done = true }
 	o.run(func() { o.st.Submit(op) })

@@ -102,7 +102,9 @@ func TestStoreKeepsToWhomItGaveAPG(t *testing.T) {
 		b.osds[layout.OSDNum(n+3)].format()
 		b.osds[layout.OSDNum(n+3)].start()
 	}
-	b.wait("OSDs 3 and 4 to come up", func() bool { return b.osds[3].s != nil && b.osds[3].s.leaseUp && b.osds[4].s != nil && b.osds[4].s.leaseUp })
+	b.wait("OSDs 3 and 4 to come up", func() bool {
+		return b.osds[3].s != nil && b.osds[3].s.leaseUp && b.osds[4].s != nil && b.osds[4].s.leaseUp
+	})
 	b.place(3, 3, 4)
 	b.wait("PG active on OSDs 3 and 4", func() bool { return b.serves(3, 2) })
 	b.wait("the object on both", func() bool { return b.osds[3].has(object).Version != 0 && b.osds[4].has(object).Version != 0 })

@@ -179,6 +179,7 @@ type Unclean struct {
 	Truth   Entry           // Version 0: the object must not exist
 	Holders []layout.OSDNum // heard OSDs that hold the truth; empty only when Truth is Version 0 or a tombstone
 	Lacks   []Lack          // members of the set that must be given the truth
+	Back    *Unclean        // what to fall back to should no holder's copy be readable; nil if the truth may have been acknowledged
 }
 
 // Verdict is the outcome of a judgement.
@@ -261,6 +262,14 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 	for _, list := range v.Voids { // order: each list is sorted by itself
 		slices.SortFunc(list, func(a, b Entry) int { return compareObjects(a.Object, b.Object) })
 	}
+	afterVoids := func(i int, o layout.ObjectID) Entry {
+		have := held[i][o]
+		if list := v.Voids[lists[i].Member.OSD]; len(list) > 0 {
+			_, voided := slices.BinarySearchFunc(list, o, func(e Entry, o layout.ObjectID) int { return compareObjects(e.Object, o) })
+			have.Void = have.Void || voided
+		}
+		return have
+	}
 	order := make([]layout.ObjectID, 0, len(objects))
 	for o := range objects { // order: sorted below
 		order = append(order, o)
@@ -287,23 +296,64 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 				continue
 			}
 			if t.listed>>i&1 == 1 {
-				have := held[i][o]
-				if list := v.Voids[l.Member.OSD]; len(list) > 0 {
-					_, voided := slices.BinarySearchFunc(list, o, func(e Entry, o layout.ObjectID) int { return compareObjects(e.Object, o) })
-					have.Void = have.Void || voided
-				}
-				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: have})
+				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: afterVoids(i, o)})
 			} else if t.known {
 				// A tombstone too: the next write names one version as its base on every member.
 				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: Entry{Object: o}})
 			}
 		}
 		if len(u.Lacks) > 0 {
+			if exists && t.entry.Interval == r.Activated {
+				u.Back = r.back(&u, set, lists, func(i int) Entry {
+					switch {
+					case t.listed>>i&1 == 0:
+						return Entry{Object: o}
+					case t.holders>>i&1 == 1:
+						return t.entry
+					}
+					return afterVoids(i, o)
+				})
+			}
 			v.Unclean = append(v.Unclean, u)
 			v.Degraded++
 		}
 	}
 	return v
+}
+
+// back is the state of an object before changes that were never acknowledged, nor seen by anybody; nil if nothing proves that they were not.
+//
+// The truth was written in the last activated interval, so the object was whole on all of its set then, and what a member of that set lacks now it never stored: no later version can have been
+// on every member. All copies that are newer must be within reach, so that none of them comes up again.
+func (r Record) back(u *Unclean, set []layout.OSDNum, lists []Listing, entry func(i int) Entry) *Unclean {
+	if len(r.Sets) == 0 {
+		return nil
+	}
+	last := r.Sets[len(r.Sets)-1]
+	oldest := u.Truth
+	for i, l := range lists {
+		if e := entry(i); slices.Contains(last.Members, l.Member) && oldest.newer(e) {
+			oldest = e
+		}
+	}
+	if oldest.same(u.Truth) || oldest.Void {
+		return nil
+	}
+	b := &Unclean{Object: u.Object, Truth: oldest}
+	for i, l := range lists {
+		e := entry(i)
+		switch member := slices.Contains(set, l.Member.OSD); {
+		case e.same(oldest) && e.Tombstone == oldest.Tombstone && !e.Void:
+			if e.Version != 0 {
+				b.Holders = append(b.Holders, l.Member.OSD)
+			}
+		case member:
+			b.Lacks = append(b.Lacks, Lack{OSD: l.Member.OSD, Have: e})
+		case !e.Void && e.newer(oldest):
+			return nil
+		}
+	}
+	return b
 }
 
 func compareObjects(a, b layout.ObjectID) int {

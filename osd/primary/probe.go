@@ -26,6 +26,7 @@ type Events struct {
 	Fenced      uint64 // changes of fenced sessions refused
 	Full        uint64 // changes refused for lack of space
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
+	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read
 	Lapsed      uint64 // times when a member's grant was found to have run out
 	Forgotten   uint64 // tombstones whose forgetting was begun
 }

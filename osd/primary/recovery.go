@@ -29,6 +29,7 @@ type copyJob struct {
 	u          peering.Unclean
 	background bool
 	from       int // holders tried
+	unreadable int // of them
 	start      time.Duration
 
 	read  store.Op
@@ -108,6 +109,14 @@ func (j *copyJob) next() {
 		return
 	}
 	if j.from == len(j.u.Holders) {
+		if back := j.u.Back; back != nil && j.unreadable == j.from {
+			p.Events.Undone++
+			p.l.Log().Warn("a change that was never acknowledged is undone: no copy of it can be read", "pg", j.q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders,
+				"version", uint64(j.u.Truth.Version), "back_to", uint64(back.Truth.Version))
+			j.u, j.from, j.unreadable = *back, 0, 0
+			j.next()
+			return
+		}
 		j.fail()
 		return
 	}
@@ -135,6 +144,9 @@ func (j *copyJob) readLocal() {
 	}
 	op := &j.read
 	if op.Err != nil || op.State.Version != j.u.Truth.Version || op.State.Interval != j.u.Truth.Interval {
+		if op.Err != nil {
+			j.unreadable++
+		}
 		if op.Data != nil {
 			op.Data.Release()
 			op.Data = nil
@@ -149,7 +161,11 @@ func (j *copyJob) readLocal() {
 func (j *copyJob) fetched() {
 	c := &j.fetch
 	var m wire.SubReply
-	ok := c.Err == nil && m.Decode(&c.Reply) == nil && m.Retval >= 0 && m.Version == j.u.Truth.Version && m.Written == j.u.Truth.Interval
+	answered := c.Err == nil && m.Decode(&c.Reply) == nil
+	if answered && (m.Retval == wire.EDOM || m.Retval == wire.EIO) {
+		j.unreadable++
+	}
+	ok := answered && m.Retval >= 0 && m.Version == j.u.Truth.Version && m.Written == j.u.Truth.Interval
 	op := &j.read
 	if ok {
 		var pairs []store.PairVersion
@@ -263,7 +279,7 @@ func (j *copyJob) written(err error) {
 		p.Recovery.Objects++
 		p.Recovery.Bytes += uint64(n * len(j.u.Lacks))
 		p.Recovery.Usec += uint64((time.Duration(p.l.Now()) - j.start).Microseconds())
-		q.madeWhole(&j.u)
+		q.madeWhole(j.obj.Unclean)
 		j.over()
 		q.Table.Whole(j.obj, j.u.Truth.Version, j.u.Truth.Version == 0 || j.u.Truth.Tombstone)
 		if q.left == 0 {

@@ -45,6 +45,7 @@ func (m *member) collect() {
 	c["request waited for its object to be recovered"] += e.Blocked
 	c["read waited for the commit of its version"] += e.ReadWaits
 	c["copy repaired on read"] += e.Repaired
+	c["unreadable change undone"] += e.Undone
 	c["deadline passed"] += e.Late
 	c["no space"] += e.Full
 	c["object recovered"] += n.OSD.RecoveryStat().Objects

@@ -97,19 +97,6 @@ func (r *run) calm() {
 		r.disk(i).Stall(false)
 		usualLatency(r.disk(i))
 	}
-	// Where a disk has spoilt data, what only it has may be the truth about an object and unreadable, although another store that has it came back later: a PG that serves does not ask
-	// such a store. Until it does, an operator has to have the PGs peer again.
-	if r.nodes[r.damaged()].spoilt {
-		r.c.W.After(5*time.Second, func() {
-			r.cover("OSDs started again over spoilt data")
-			for _, m := range r.nodes {
-				m.holds++
-				m.end(false, sim.CrashPolicy{})
-				m.holds--
-				m.rise()
-			}
-		})
-	}
 }
 
 // judge looks for an order that explains what clients were told.
