@@ -1,0 +1,55 @@
+package osd
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"holdfast/core/layout"
+)
+
+// A change reached one store alone, whose disk then spoiled it; nobody was told that it was made. The PG must not wait for it for ever: it goes back to what was there before.
+func TestUnreadableChangeThatWasNeverAcknowledgedIsUndone(t *testing.T) {
+	for _, primary := range []layout.OSDNum{1, 2} { // the copy is another's, and its own
+		b := newBed(t, 2)
+		b.place(1, 1, 2)
+		b.wait("PG active", func() bool { return b.serves(1, 2) })
+		object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+		interval := b.record().Interval
+		version := layout.Version(interval)<<layout.VersionCounterBits + 1
+		for _, n := range []layout.OSDNum{1, 2} {
+			b.osds[n].write(object, 0, version, 0, interval)
+		}
+		b.osds[2].write(object, version, version+1, interval, interval)
+		b.w.Run(10 * time.Second) // until the store has moved it out of its journal
+		b.spoil(2)
+		b.place(primary, primary, 3-primary)
+		b.osds[1].run(func() { b.osds[1].s.pgs[pg1].exec(b.osds[1].s.pgs[pg1].m.Restart()) })
+		b.wait("a new interval, whole", func() bool {
+			return b.serves(primary, 2) && b.record().Activated > interval && b.osds[1].has(object).Version == version && b.osds[2].has(object).Version == version
+		})
+		if e := b.osds[primary].s.Events(); e.Undone != 1 {
+			t.Errorf("%d changes are said to be undone", e.Undone)
+		}
+	}
+}
+
+// spoil flips a bit in every block of data that write has put on an OSD's disk.
+func (b *bed) spoil(n layout.OSDNum) {
+	d := b.w.Disk(b.osds[n].disk())
+	all := make([]byte, d.Size())
+	d.Peek(all, 0)
+	found := false
+	for at := 0; ; {
+		i := bytes.Index(all[at:], written[:])
+		if i < 0 {
+			break
+		}
+		d.Flip(int64(at+i)+100, 0x10)
+		found = true
+		at += i + len(written)
+	}
+	if !found {
+		b.t.Fatal("the data is not on the disk")
+	}
+}
