@@ -70,7 +70,8 @@ test-loop: test-setup build
 			$$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(sim|crash|planted|rooms)'); \
 	done
 
-# Simulated clusters (tests/sim). The first SEEDS from FROM on, or one SEED with a readable event log (FAULTS and OPS leave only those in, LOG is the level of what its processes log).
+# Simulated clusters (tests/sim). The first SEEDS from FROM on, or one SEED with a readable event log (FAULTS and OPS leave only those in, LOG is the
+# level of what its processes log). DRAW is that of a seed from before the lists of configurations and faults grew.
 SEEDS ?= 100
 FROM ?= 1
 SEED ?=
@@ -79,14 +80,14 @@ SIMULATE = $(GO) run ./tests/sim/simulate
 
 sim: | go
 ifeq ($(SEED),)
-	$(SIMULATE) -seeds $(SEEDS) -from $(FROM)
+	$(SIMULATE) -seeds $(SEEDS) -from $(FROM) $(if $(DRAW),-draw $(DRAW))
 else
-	$(SIMULATE) -seed $(SEED) -log $(LOG) $(if $(FAULTS),-faults $(FAULTS)) $(if $(OPS),-ops $(OPS))
+	$(SIMULATE) -seed $(SEED) $(if $(DRAW),-draw $(DRAW)) -log $(LOG) $(if $(FAULTS),-faults $(FAULTS)) $(if $(OPS),-ops $(OPS))
 endif
 
 sim-shrink: | go
 	@test -n "$(SEED)" || { echo "which seed? make sim-shrink SEED=7" >&2; exit 2; }
-	$(SIMULATE) -shrink $(SEED)
+	$(SIMULATE) -shrink $(SEED) $(if $(DRAW),-draw $(DRAW))
 
 # What make test runs: the same 400 seeds always, those that have found something, and 400 drawn from the commit.
 sim-test: | go

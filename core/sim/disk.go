@@ -39,7 +39,8 @@ type Disk struct {
 	stalls  int        // times that Stall was called
 	waiting []*diskRun // done when the stall ends
 
-	toLose, toMisdirect int // of the next writes
+	toLose, toMisdirect int   // of the next writes
+	from, length        int64 // where writes are lost and misdirected; a length of 0: everywhere
 
 	// Counts is how many operations of each kind completed without error.
 	Counts [loop.DiskDiscard + 1]uint64

@@ -51,10 +51,10 @@ func (d *Disk) meet(r *diskRun) (longer time.Duration) {
 		if r.err == nil && chance(f.WriteError, f.write) {
 			r.err = r.failed(syscall.EIO)
 		}
-		if r.err == nil && (d.take(&d.toLose) || chance(f.Lost, f.lose)) {
+		if r.err == nil && d.confined(r) && (d.take(&d.toLose) || chance(f.Lost, f.lose)) {
 			r.lost = true
 		}
-		if r.err == nil && !r.lost && int64(r.bytes) < d.size && (d.take(&d.toMisdirect) || chance(f.Misdirect, f.misdirect)) {
+		if r.err == nil && !r.lost && d.confined(r) && int64(r.bytes) < d.size && (d.take(&d.toMisdirect) || chance(f.Misdirect, f.misdirect)) {
 			r.astray = true
 		}
 	case loop.DiskFlush:
@@ -83,14 +83,26 @@ func (d *Disk) LoseWrites(n int) { d.toLose += n }
 // MisdirectWrites has the next n writes acknowledged and applied elsewhere on the disk.
 func (d *Disk) MisdirectWrites(n int) { d.toMisdirect += n }
 
+// Confine has only writes be lost and misdirected that lie within n bytes from off, and misdirected ones land there, too; n of 0 ends it.
+func (d *Disk) Confine(off, n int64) { d.from, d.length = off, n }
+
+// confined reports whether a write may be lost or misdirected.
+func (d *Disk) confined(r *diskRun) bool {
+	return d.length == 0 || r.off >= d.from && r.off+int64(r.bytes) < d.from+d.length
+}
+
 // elsewhere is where a misdirected write lands: mostly somewhere that was written before, since that is where it hurts.
 func (d *Disk) elsewhere(off int64, n int) int64 {
 	rng, sector := d.where(), int64(d.m.sector)
+	from, length := d.from, d.length
+	if length == 0 {
+		from, length = 0, d.size
+	}
 	for {
-		at := rng.Int64N((d.size-int64(n))/sector+1) * sector
+		at := from + rng.Int64N((length-int64(n))/sector+1)*sector
 		if rng.IntN(4) > 0 {
 			if page, ok := d.anyPage(rng); ok {
-				at = min(page*pageSize+rng.Int64N(pageSize/sector)*sector, d.size-int64(n))
+				at = min(max(page*pageSize+rng.Int64N(pageSize/sector)*sector, from), from+length-int64(n))
 			}
 		}
 		if at != off {

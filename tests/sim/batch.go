@@ -34,20 +34,45 @@ type Totals struct {
 	Configured map[string]int // seeds by line of the tables
 }
 
+// Seed names a plan: a number, and the draw that gives it its meaning.
+type Seed struct {
+	N    uint64
+	Draw int
+}
+
+// SeedsFrom are n seeds of the newest draw.
+func SeedsFrom(first uint64, n int) (list []Seed) {
+	for i := range n {
+		list = append(list, Seed{first + uint64(i), NewestDraw})
+	}
+	return list
+}
+
+// String is how the seed is asked for: the parameters of make sim.
+func (s Seed) String() string {
+	if s.Draw != NewestDraw {
+		return fmt.Sprintf("SEED=%d DRAW=%d", s.N, s.Draw)
+	}
+	return fmt.Sprintf("SEED=%d", s.N)
+}
+
+// Of is the seed that the plan was drawn from.
+func (p *Plan) Of() Seed { return Seed{p.Seed, p.Draw} }
+
 // RunSeeds runs seeds on as many workers as there are processors, a world on each. tell is called for each report, one at a time.
-func RunSeeds(seeds []uint64, workers int, tell func(*Report)) *Totals {
+func RunSeeds(seeds []Seed, workers int, tell func(*Report)) *Totals {
 	t := &Totals{Faults: map[string]int{}, Coverage: map[string]uint64{}, Configured: map[string]int{}}
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	start, used := time.Now(), processorTime()
-	next := make(chan uint64)
+	next := make(chan Seed)
 	reports := make(chan *Report)
 	var running sync.WaitGroup
 	for range workers {
 		running.Go(func() {
 			for seed := range next {
-				reports <- RunPlan(NewPlan(seed), nil, slog.LevelError)
+				reports <- RunPlan(NewPlanOf(seed.N, seed.Draw), nil, slog.LevelError)
 			}
 		})
 	}
@@ -113,7 +138,12 @@ func (t *Totals) Missing() []string {
 			list = append(list, "fault: "+faultKinds[i].name)
 		}
 	}
-	for _, table := range tables {
+	for i := range sim.NumFaults {
+		if i != sim.FaultRestore && t.Faults[i.String()] == 0 { // etcd is restored in restored_test.go
+			list = append(list, "what faults did: "+i.String())
+		}
+	}
+	for _, table := range tablesOf(NewestDraw) {
 		for _, line := range table {
 			if t.Configured[line.name] == 0 {
 				list = append(list, "configuration: "+line.name)

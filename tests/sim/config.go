@@ -2,9 +2,11 @@ package sim
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
+	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
 
@@ -28,7 +30,8 @@ type Config struct {
 	Objects  int // of an image
 	Gateways int // how many of the clients go through the gateway's volume layer
 	Drift    int64
-	Second   bool // a second pool, of one PG, without redundancy
+	Net      sim.Delay // how long bytes take when nothing is wrong; zero: as the simulator has it
+	Second   bool      // a second pool, of one PG, without redundancy
 }
 
 // choice is one line of a table: how often it is drawn beside the others, and what it sets.
@@ -38,7 +41,14 @@ type choice struct {
 	set    func(*Config)
 }
 
-// tables is the one list of configurations. An issue that adds a dimension adds a table, one that adds a case adds a line.
+// The draws. A line that is added to a table of configurations, faults or operations gives every seed another meaning, so the lines of earlier draws stay what and where they are, and a new
+// draw has more of them: what a seed meant can always be run again.
+const (
+	FirstDraw  = 1
+	NewestDraw = 2
+)
+
+// tables is the one list of configurations of the first draw. An issue that adds a dimension adds a table to those of a new draw in laterTables.
 var tables = [][]choice{
 	{ // redundancy: pg_size/pg_minsize
 		{2, "3/1", func(c *Config) { c.Replicas, c.MinSize = 3, 1 }},
@@ -124,10 +134,32 @@ var tables = [][]choice{
 	},
 }
 
+// laterTables are what each draw has besides, by its number. In earlier draws the zero values of what they set hold.
+var laterTables = map[int][][]choice{
+	2: {
+		{ // network: how long bytes take each way
+			{5, "usual network", func(*Config) {}},
+			{1, "slow network", func(c *Config) { c.Net = sim.Delay{Min: time.Millisecond, Max: 8 * time.Millisecond} }},
+			{1, "uneven network", func(c *Config) {
+				c.Net = sim.Delay{Min: 50 * time.Microsecond, Max: 400 * time.Microsecond, Worst: 150 * time.Millisecond, Rare: 0.01}
+			}},
+		},
+	},
+}
+
+// tablesOf are all tables of a draw.
+func tablesOf(drawn int) [][]choice {
+	all := slices.Clip(tables)
+	for i := FirstDraw + 1; i <= drawn; i++ {
+		all = append(all, laterTables[i]...)
+	}
+	return all
+}
+
 // drawConfig draws a line of each table.
-func drawConfig(rng *rand.Rand) Config {
+func drawConfig(rng *rand.Rand, drawn int) Config {
 	var c Config
-	for _, t := range tables {
+	for _, t := range tablesOf(drawn) {
 		line := &t[draw(rng, len(t), func(i int) int { return t[i].weight })]
 		line.set(&c)
 		c.Name = append(c.Name, line.name)

@@ -24,8 +24,11 @@ type faultKind struct {
 	begin func(r *run, f *PlannedFault) (end func())
 }
 
-// faultKinds is everything that may go wrong. An issue that adds a fault adds a line.
+// faultKinds is everything that may go wrong, in the order of the draws. An issue that adds a fault adds a line to laterFaults for a new draw.
 var faultKinds []faultKind
+
+// drawnFaults is how many of them each draw has.
+var drawnFaults [NewestDraw + 1]int
 
 func init() {
 	faultKinds = []faultKind{
@@ -175,6 +178,11 @@ func init() {
 			r.addPool(layout.PoolID(10+f.ID), min(2, r.plan.Config.Replicas), 1+int(f.N%2))
 			return nil
 		}},
+	}
+	drawnFaults[FirstDraw] = len(faultKinds)
+	for i := FirstDraw + 1; i <= NewestDraw; i++ {
+		faultKinds = append(faultKinds, laterFaults(i)...)
+		drawnFaults[i] = len(faultKinds)
 	}
 }
 

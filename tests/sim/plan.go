@@ -21,6 +21,7 @@ const (
 // Plan is everything that a seed decides in advance, so that a shorter one can be tried: what happens in the run itself (latencies, crashes) the world draws from the same seed.
 type Plan struct {
 	Seed   uint64
+	Draw   int
 	Config Config
 	Ops    []PlannedOp
 	Faults []PlannedFault
@@ -146,10 +147,14 @@ func granule(o *PlannedOp, c *Config, rng *rand.Rand) {
 	o.Off, o.Len = first*blockSize/g*g, g
 }
 
-// NewPlan draws a seed's plan.
-func NewPlan(seed uint64) *Plan {
+// NewPlan draws a seed's plan, of the newest draw.
+func NewPlan(seed uint64) *Plan { return NewPlanOf(seed, NewestDraw) }
+
+// NewPlanOf draws what a seed meant in an earlier draw.
+func NewPlanOf(seed uint64, drawn int) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x706c616e))
-	p := &Plan{Seed: seed, Config: drawConfig(rng)}
+	p := &Plan{Seed: seed, Draw: drawn, Config: drawConfig(rng, drawn)}
+	kinds := faultKinds[:drawnFaults[drawn]]
 	c := &p.Config
 	for i := range seedOps {
 		o := PlannedOp{ID: uint32(i + 1), Slot: rng.IntN(seedSlots), At: time.Duration(rng.Int64N(int64(seedTime - 10*time.Second)))}
@@ -164,8 +169,8 @@ func NewPlan(seed uint64) *Plan {
 			b := &p.Faults[i-1]
 			f.At = b.At + time.Duration(rng.Int64N(int64(b.For)))
 		}
-		f.Kind = &faultKinds[draw(rng, len(faultKinds), func(i int) int {
-			if k := &faultKinds[i]; k.fits == nil || k.fits(c) {
+		f.Kind = &kinds[draw(rng, len(kinds), func(i int) int {
+			if k := &kinds[i]; k.fits == nil || k.fits(c) {
 				return k.weight
 			}
 			return 0

@@ -58,7 +58,9 @@ type run struct {
 	fenced   map[uint64]bool // instances whose fence is complete
 	rates    map[int]int64
 	acks     int
-	removing int
+	removing int // images that are being removed or resized
+	resizing map[int]bool
+	netSlow  int // faults that make the network slow
 
 	report *Report
 	broken bool
@@ -122,7 +124,7 @@ func (r *run) cover(what string) { r.report.Coverage[what]++ }
 func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 	rep = &Report{Plan: p, Faults: map[string]int{}, Coverage: map[string]uint64{}}
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(p.Seed, 0x66617574)), history: newHistory(), out: out, report: rep,
-		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}}
+		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}}
 	start := time.Now()
 	defer func() {
 		if x := recover(); x != nil {
@@ -182,6 +184,7 @@ func (r *run) setUp(level slog.Level) {
 			}
 		}
 	}
+	r.usualNet()
 	r.watchRights()
 	r.c.onOpen = func(h *memory.Handle) {
 		if r.regDown > 0 {
@@ -307,5 +310,5 @@ func (rep *Report) Summary() string {
 	if n := len(rep.Violations); n > 0 {
 		v = fmt.Sprintf("%d VIOLATIONS", n)
 	}
-	return fmt.Sprintf("seed %d: %s; %d operations, %d faults, %.1f s simulated in %.2f s [%s]", rep.Plan.Seed, v, rep.Ops, len(rep.Plan.Faults), rep.Simulated.Seconds(), rep.Real.Seconds(), strings.Join(rep.Plan.Config.Name, ", "))
+	return fmt.Sprintf("seed %d: %s; %d operations, %d faults, %.1f s simulated in %.2f s [draw %d, %s]", rep.Plan.Seed, v, rep.Ops, len(rep.Plan.Faults), rep.Simulated.Seconds(), rep.Real.Seconds(), rep.Plan.Draw, strings.Join(rep.Plan.Config.Name, ", "))
 }

@@ -1,7 +1,7 @@
 package sim
 
-// Found are seeds that showed something when they were first run, each with what that was. They are run first. Seeds are drawn from the tables of configurations, faults and operations: a
-// line that is added there gives every seed another meaning, so a fault that must never come back has a test of its own beside what was mended.
+// Found are seeds that showed something when they were first run, each with what that was; make test runs them besides. They are of the first draw. A change of what is run on top gives a
+// seed another course, so a fault that must never come back has a test of its own beside what was mended.
 var Found = []struct {
 	Seed uint64
 	What string

@@ -12,11 +12,7 @@ func TestSeeds(t *testing.T) {
 	if v := os.Getenv("HOLDFAST_TEST_SEEDS"); v != "" {
 		n, _ = strconv.Atoi(v)
 	}
-	var list []uint64
-	for i := range n {
-		list = append(list, uint64(i+1))
-	}
-	totals := RunSeeds(list, 0, nil)
+	totals := RunSeeds(SeedsFrom(1, n), 0, nil)
 	totals.Print(t.Output())
 	for _, rep := range totals.Failed {
 		for _, v := range rep.Violations {

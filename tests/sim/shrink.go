@@ -105,8 +105,8 @@ func list(n []int) string {
 const shrinkRuns = 1500
 
 // Shrink looks for a shorter schedule of a seed that still fails in the same way, and prints what it keeps and how to replay that. It reports whether the seed fails at all.
-func Shrink(seed uint64, out io.Writer) bool {
-	s := shrinking{plan: NewPlan(seed), out: out, most: shrinkRuns, run: func(p *Plan) []string { return RunPlan(p, nil, slog.LevelError).Violations }}
+func Shrink(seed Seed, out io.Writer) bool {
+	s := shrinking{plan: NewPlanOf(seed.N, seed.Draw), out: out, most: shrinkRuns, run: func(p *Plan) []string { return RunPlan(p, nil, slog.LevelError).Violations }}
 	return s.search()
 }
 
@@ -133,7 +133,7 @@ func (s *shrinking) search() bool {
 	slices.Sort(s.ops)
 	first := s.try(s.ops, s.faults)
 	if len(first) == 0 {
-		fmt.Fprintf(s.out, "seed %d does not fail\n", s.plan.Seed)
+		fmt.Fprintf(s.out, "%v does not fail\n", s.plan.Of())
 		return false
 	}
 	s.last, s.what = first[0], wrong(first[0])
@@ -192,7 +192,7 @@ func (s *shrinking) print() {
 		}
 		fmt.Fprintf(s.out, "  %v\n", &p.Ops[i])
 	}
-	fmt.Fprintf(s.out, "replay: make sim SEED=%d FAULTS=%s OPS=%s\n", p.Seed, list(s.faults), list(s.ops))
+	fmt.Fprintf(s.out, "replay: make sim %v FAULTS=%s OPS=%s\n", p.Of(), list(s.faults), list(s.ops))
 }
 
 // details are what differs between two violations of the same kind: names in parentheses and brackets, words in a list of kinds, numbers.

@@ -19,20 +19,25 @@ func main() {
 	workers := flag.Int("workers", 0, "worlds at once [the number of processors]")
 	seed := flag.Uint64("seed", 0, "replay this seed with its event log")
 	shrink := flag.Uint64("shrink", 0, "find a shorter schedule of this seed that still fails")
+	draw := flag.Int("draw", sim.NewestDraw, "with -seed, -shrink and -seeds: what seeds meant in this draw")
 	ops := flag.String("ops", "", "with -seed: only these operations, as 1-20,33")
 	faults := flag.String("faults", "", "with -seed: only these faults; none for none")
 	level := flag.String("log", "info", "with -seed: what the processes log from this level on (debug, info, warn, error)")
 	quiet := flag.Bool("q", false, "print no line for each seed that fails while it goes on")
 	flag.Parse()
+	if *draw < sim.FirstDraw || *draw > sim.NewestDraw {
+		fmt.Fprintf(os.Stderr, "there is no draw %d: the first is %d, the newest %d\n", *draw, sim.FirstDraw, sim.NewestDraw)
+		os.Exit(2)
+	}
 	out := bufio.NewWriter(os.Stdout)
 	ok := true
 	switch {
 	case *seed != 0:
-		ok = replay(out, *seed, *ops, *faults, *level)
+		ok = replay(out, sim.Seed{N: *seed, Draw: *draw}, *ops, *faults, *level)
 	case *shrink != 0:
-		ok = sim.Shrink(*shrink, os.Stdout)
+		ok = sim.Shrink(sim.Seed{N: *shrink, Draw: *draw}, os.Stdout)
 	default:
-		ok = run(out, *seeds, *from, *drawn, *workers, *quiet)
+		ok = run(out, *seeds, *from, *draw, *drawn, *workers, *quiet)
 	}
 	if err := out.Flush(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -43,22 +48,18 @@ func main() {
 	}
 }
 
-func run(out *bufio.Writer, n int, from uint64, drawn, workers int, quiet bool) bool {
-	var list []uint64
-	for i := range n {
-		list = append(list, from+uint64(i))
+func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet bool) bool {
+	list := sim.SeedsFrom(from, n)
+	for i := range list {
+		list[i].Draw = draw
 	}
 	if drawn > 0 {
 		for _, f := range sim.Found {
-			if f.Seed < from || f.Seed >= from+uint64(n) {
-				list = append(list, f.Seed)
-			}
+			list = append(list, sim.Seed{N: f.Seed, Draw: sim.FirstDraw})
 		}
 		base, how := sim.DrawnFrom()
 		fmt.Fprintf(out, "%d seeds drawn from %s: from %d on\n", drawn, how, base)
-		for i := range drawn {
-			list = append(list, base+uint64(i))
-		}
+		list = append(list, sim.SeedsFrom(base, drawn)...)
 	}
 	t := sim.RunSeeds(list, workers, func(rep *sim.Report) {
 		if len(rep.Violations) > 0 && !quiet {
@@ -67,7 +68,7 @@ func run(out *bufio.Writer, n int, from uint64, drawn, workers int, quiet bool) 
 	})
 	t.Print(out)
 	for _, rep := range t.Failed {
-		fmt.Fprintf(out, "replay: make sim SEED=%d   shorten: make sim-shrink SEED=%d\n", rep.Plan.Seed, rep.Plan.Seed)
+		fmt.Fprintf(out, "replay: make sim %v   shorten: make sim-shrink %v\n", rep.Plan.Of(), rep.Plan.Of())
 	}
 	return t.OK()
 }
@@ -81,8 +82,8 @@ func first(text string) string {
 	return strings.Join(lines, "\n  ")
 }
 
-func replay(out *bufio.Writer, seed uint64, ops, faults, level string) bool {
-	p := sim.NewPlan(seed)
+func replay(out *bufio.Writer, seed sim.Seed, ops, faults, level string) bool {
+	p := sim.NewPlanOf(seed.N, seed.Draw)
 	if err := p.Keep(ops, faults); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return false

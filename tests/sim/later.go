@@ -1,0 +1,148 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"holdfast/core/sim"
+	"holdfast/osd/store"
+)
+
+// laterFaults are the lines that a draw has besides those of earlier ones.
+func laterFaults(draw int) []faultKind {
+	switch draw {
+	case 2:
+		return []faultKind{
+			{4, "all links slow", nil, (*run).slowNet},
+			{4, "link slow", nil, func(r *run, f *PlannedFault) func() {
+				a, b := r.osd(f.A), r.anyPeer(f)
+				most := 5 * time.Millisecond << (f.N % 7)
+				r.c.W.Net.SetDelayBetween(a, b, sim.Delay{Min: most / 8, Max: most})
+				return func() { r.c.W.Net.SetDelayBetween(a, b, sim.Delay{}) }
+			}},
+			{3, "link narrow", nil, func(r *run, f *PlannedFault) func() {
+				a, b := r.osd(f.A), r.anyPeer(f)
+				r.c.W.Net.SetBandwidth(a, b, 50_000<<(f.N%6))
+				return func() { r.c.W.Net.SetBandwidth(a, b, 0) }
+			}},
+			{4, "connections half open", nil, func(r *run, f *PlannedFault) func() { return r.breaks(f, sim.BreakOne) }},
+			{4, "connections silently broken", nil, func(r *run, f *PlannedFault) func() { return r.breaks(f, sim.BreakSilent) }},
+			{3, "client hears no OSD", nil, func(r *run, f *PlannedFault) func() {
+				return r.part(r.osds(), []*sim.Loop{r.slots[f.N%seedSlots].now.l}, false, false, 0)
+			}},
+			{3, "client acknowledges nothing", nil, (*run).stalledClient},
+			{6, "image resized", nil, (*run).resizeImage},
+			{3, "writes of a disk lost", astrayFits, func(r *run, f *PlannedFault) func() {
+				return r.astray(func(d *sim.Disk) { d.LoseWrites(1 + int(f.N%3)) })
+			}},
+			{3, "writes of a disk misdirected", astrayFits, func(r *run, f *PlannedFault) func() {
+				return r.astray(func(d *sim.Disk) { d.MisdirectWrites(1 + int(f.N%2)) })
+			}},
+			{3, "device without space", damageFits, func(r *run, f *PlannedFault) func() {
+				r.nodes[r.damaged()].hurt = true
+				r.disk(r.damaged()).SetSpace(r.disk(r.damaged()).Used())
+				return func() { r.disk(r.damaged()).SetSpace(0) }
+			}},
+			{4, "power of a host lost, its clock starts anew", nil, func(r *run, f *PlannedFault) func() {
+				m := r.nodes[f.A]
+				if m.down {
+					return nil
+				}
+				end := r.fall(f.A, true, crashes[f.N%3])
+				r.c.W.Reboot(m.n.Loop.Host())
+				return end
+			}},
+			// What OSDs grant goes by their clocks, so those must not jump while they run (DESIGN section 9).
+			{3, "clock of a client jumps", nil, func(r *run, f *PlannedFault) func() {
+				r.slots[f.N%seedSlots].now.l.JumpClock(time.Duration(f.N>>8) % (20 * time.Second))
+				return nil
+			}},
+			{2, "clock of a monitor jumps", nil, func(r *run, f *PlannedFault) func() {
+				r.c.mons[f.N%uint64(len(r.c.mons))].loop.JumpClock(time.Duration(f.N>>8) % (20 * time.Second))
+				return nil
+			}},
+			{3, "monitor stopped", nil, func(r *run, f *PlannedFault) func() {
+				l := r.c.mons[f.N%uint64(len(r.c.mons))].loop
+				if !l.Alive() {
+					return nil
+				}
+				l.Pause()
+				return l.Resume
+			}},
+		}
+	}
+	panic(fmt.Sprintf("there is no draw %d", draw))
+}
+
+// astrayFits says where writes may be lost without a trace: checksums must tell, and each write is on another disk, too.
+func astrayFits(c *Config) bool { return damageFits(c) && c.Store.ChecksumType == store.ChecksumCRC32C }
+
+func (r *run) osds() (list []*sim.Loop) {
+	for i := range seedOSDs {
+		list = append(list, r.osd(i))
+	}
+	return list
+}
+
+// anyPeer is another OSD than f.A, or a client.
+func (r *run) anyPeer(f *PlannedFault) *sim.Loop {
+	peers := r.others(f.A, true)
+	return peers[f.N>>16%uint64(len(peers))]
+}
+
+// usualNet is the network when nothing is wrong with it.
+func (r *run) usualNet() {
+	d := r.plan.Config.Net
+	if d == (sim.Delay{}) {
+		d = sim.Delay{Min: 50 * time.Microsecond, Max: 200 * time.Microsecond}
+	}
+	r.c.W.Net.SetDelay(d)
+}
+
+// slowNet makes everything take longer on the network, now and then much longer.
+func (r *run) slowNet(f *PlannedFault) func() {
+	most := 2 * time.Millisecond << (f.N % 8)
+	r.c.W.Net.SetDelay(sim.Delay{Min: most / 16, Max: most, Worst: 4 * most, Rare: 0.02})
+	r.c.W.CountFault(sim.FaultNetSlow)
+	r.netSlow++
+	return func() {
+		if r.netSlow--; r.netSlow == 0 {
+			r.usualNet()
+		}
+	}
+}
+
+// breaks ends connections of an OSD now and then at one side only, or at none.
+func (r *run) breaks(f *PlannedFault, how sim.Break) func() {
+	on := true
+	var step func()
+	step = func() {
+		if !on {
+			return
+		}
+		peers := r.others(f.A, true)
+		a, b := r.osd(f.A), peers[r.rng.IntN(len(peers))]
+		if r.rng.IntN(2) == 0 {
+			a, b = b, a
+		}
+		r.c.W.Net.Break(a, b, how)
+		r.c.W.After(time.Duration(1+r.rng.IntN(1200))*time.Millisecond, step)
+	}
+	step()
+	return func() { on = false }
+}
+
+// astray has a disk acknowledge writes that it does not do, or does elsewhere: of data, where checksums in the metadata tell. A batch of the journal that is lost with nothing behind it looks
+// like one that was never written, and metadata that was not overwritten like metadata that did not change: no single disk can tell those.
+func (r *run) astray(begin func(d *sim.Disk)) func() {
+	m := r.nodes[r.damaged()]
+	st := m.n.Store
+	if m.down || st == nil {
+		return nil
+	}
+	m.hurt = true
+	d, area := r.disk(m.i), st.Superblock().Data
+	d.Confine(area.Off, area.Len)
+	begin(d)
+	return nil
+}
