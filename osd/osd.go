@@ -236,6 +236,9 @@ func (s *OSD) begin() {
 	id, ok := s.Snapshot().Stores.Get(s.o.Num)
 	if ok {
 		s.identity = id
+		if s.o.Store.ReadOnly() {
+			sb.Boot++ // such an opening does not count
+		}
 		if err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); err != nil {
 			err = fmt.Errorf("OSD %d: %w", s.o.Num, err)
 			if !id.SetBack(sb.StoreID, sb.Boot, s.o.Store.Stats().Sequence) {

@@ -20,7 +20,8 @@ func TestCheckIdentity(t *testing.T) {
 		boot, sequence uint64
 		want           string // part of the error
 	}{
-		{"the same", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 3, 10, ""},
+		{"the next", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 4, 10, ""},
+		{"as many boots", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 3, 20, "set back"},
 		{"later", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 4, 20, ""},
 		{"fewer boots", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 2, 20, "set back"},
 		{"a lower sequence", cluster.OSDIdentity{Store: ours, Boot: 3, Sequence: 10}, 4, 9, "set back"},

@@ -9,7 +9,8 @@ import (
 // IsRetired reports whether another store has taken the place of this one.
 func (i *OSDIdentity) IsRetired(store layout.StoreID) bool { return slices.Contains(i.Retired, store) }
 
-// SetBack reports whether a store that was opened for the boot-th time, with the given last journal sequence, is an earlier state of the one that the cluster knows.
+// SetBack reports whether a store that was just opened for the boot-th time, with the given last journal sequence, is an earlier state of the one that the cluster knows: what the cluster
+// knows was written in an earlier opening, each of which counts.
 func (i *OSDIdentity) SetBack(store layout.StoreID, boot, sequence uint64) bool {
-	return i.Store == store && (boot < i.Boot || sequence < i.Sequence)
+	return i.Store == store && (boot <= i.Boot || sequence < i.Sequence)
 }

@@ -120,6 +120,9 @@ type opImpl struct {
 	block0      uint32 // the block the change gives to the object
 }
 
+// ReadOnly reports whether the store was opened for looking only.
+func (s *Store) ReadOnly() bool { return s.o.ReadOnly }
+
 // Superblock says what the disk was formatted with.
 func (s *Store) Superblock() Superblock { return s.sb }
 
