@@ -50,6 +50,31 @@ func TestMisdirectedWriteLandsElsewhere(t *testing.T) {
 	}
 }
 
+func TestConfinedFaultsSpareTheRest(t *testing.T) {
+	for seed := range uint64(20) {
+		b := newBench(t, seed)
+		b.do(loop.DiskSync, 0, 8*sector, 'o')
+		b.d.Confine(4*sector, 4*sector)
+		b.d.LoseWrites(1)
+		b.d.MisdirectWrites(1)
+		for i, want := range []string{"no", "no"} { // the first is lost, the second goes astray
+			b.do(loop.DiskWrite, 0, sector, 'n')
+			b.do(loop.DiskWrite, 3*sector, 2*sector, 'o') // not all of it is within
+			b.do(loop.DiskWrite, int64(5+i)*sector, sector, 'x')
+			if got := b.bytes(2); got != want {
+				t.Errorf("seed %d: the disk shows %s, want %s", seed, got, want)
+			}
+		}
+		p := make([]byte, b.d.Size())
+		b.d.Peek(p, 0)
+		if at := bytes.IndexByte(p, 'x'); at < 4*sector || at >= 8*sector || bytes.Count(p, []byte{'x'}) != sector {
+			t.Errorf("seed %d: it landed at %d", seed, at)
+		}
+		b.want(FaultLostWrite, 1)
+		b.want(FaultMisdirected, 1)
+	}
+}
+
 func TestFaultsStrikeByTheirOdds(t *testing.T) {
 	for _, c := range []struct {
 		f    DiskFaults
