@@ -54,7 +54,7 @@ var faults = []fault{
 		time.Sleep(expire)
 		d.ResumeOSD(n)
 	}},
-	{"host unplugged for 8 s", expire, 20 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+	{"host unplugged for 8 s", expire, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
 		cut(d, expire, d.Hosts[pick(round)].Unplug)
 	}},
 	{"host deaf for 8 s", expire, 20 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
