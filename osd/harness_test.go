@@ -105,6 +105,11 @@ func (o *node) start() {
 		b.t.Fatal(err)
 	}
 	store.Open(o.l, d, store.Options{OnFailure: func(err error) { o.err = err }}, func(st *store.Store, err error) {
+		if Untrusted(err) {
+			o.err = err
+			d.Close(nil)
+			return
+		}
 		if err != nil {
 			b.t.Fatal(err)
 		}

@@ -240,12 +240,8 @@ func (s *OSD) begin() {
 			sb.Boot++ // such an opening does not count
 		}
 		if err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); err != nil {
-			err = fmt.Errorf("OSD %d: %w", s.o.Num, err)
-			if !id.SetBack(sb.StoreID, sb.Boot, s.o.Store.Stats().Sequence) {
-				s.fatal(err)
-				return
-			}
-			// Each opening counts on a little: without this the store would pass one day.
+			err = &UntrustedError{OSD: s.o.Num, Err: err}
+			// Each opening counts on a little: without this a store that was set back would pass one day.
 			s.failed = true
 			s.o.Store.Condemn(func(failed error) {
 				s.failed = false
@@ -262,9 +258,9 @@ func (s *OSD) begin() {
 func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
 	switch {
 	case id.IsRetired(sb.StoreID):
-		return fmt.Errorf("store %v was retired: another disk has taken its place; `holdfast disk accept` makes an empty one of it", sb.StoreID)
+		return fmt.Errorf("store %v was retired: another disk has taken its place, or it was given up", sb.StoreID)
 	case id.SetBack(sb.StoreID, sb.Boot, sequence):
-		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted; `holdfast disk accept` empties it, to be refilled from the other copies",
+		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted",
 			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
 	return nil // or a new disk under this number

@@ -84,20 +84,19 @@ func (s *OSD) declare(reason string) {
 	})
 }
 
-// fallsShort says how etcd's record of a PG falls short of our store's, or "".
-func (s *OSD) fallsShort(known *store.PGRecord) string {
-	snap := s.Snapshot()
+// fallsShort says how etcd's record of a PG falls short of that of an OSD's store, or "".
+func fallsShort(snap *cluster.Snapshot, num layout.OSDNum, known *store.PGRecord) string {
 	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
 		return "" // a pool that was removed, or made anew
 	}
 	rec, ok := snap.Records.Get(known.PG)
 	switch {
 	case !ok || uint64(rec.Generation) != known.Generation:
-		return fmt.Sprintf("PG %v has no record in etcd; the store of OSD %d was locked for its interval %d", known.PG, s.o.Num, known.Interval)
+		return fmt.Sprintf("PG %v has no record in etcd; the store of OSD %d was locked for its interval %d", known.PG, num, known.Interval)
 	case rec.Activated < known.TookPart:
-		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d knows of %d", known.PG, rec.Activated, s.o.Num, known.TookPart)
+		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d knows of %d", known.PG, rec.Activated, num, known.TookPart)
 	case rec.Interval < known.Interval:
-		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d was locked for %d", known.PG, rec.Interval, s.o.Num, known.Interval)
+		return fmt.Sprintf("etcd's record of PG %v ends at interval %d; the store of OSD %d was locked for %d", known.PG, rec.Interval, num, known.Interval)
 	}
 	return ""
 }
@@ -127,7 +126,7 @@ func (s *OSD) compareRecords() {
 		return
 	}
 	for i := range v.known {
-		if why := s.fallsShort(&v.known[i]); why != "" {
+		if why := fallsShort(s.Snapshot(), s.o.Num, &v.known[i]); why != "" {
 			s.declare(why)
 			return
 		}

@@ -24,6 +24,7 @@ import (
 	"holdfast/core/images"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/osd"
 )
 
 const (
@@ -52,6 +53,9 @@ type Cluster struct {
 	osds  map[layout.OSDNum]*daemon.OSD // guarded by mu; those that run
 	early map[layout.OSDNum]bool        // guarded by mu; those that failed before they were in osds
 	bury  sync.WaitGroup                // reports of deaths
+	heirs sync.WaitGroup                // OSDs that wait with a disk that cannot be trusted
+	end   context.CancelFunc            // of heirs' ctx
+	ctx   context.Context               // until Stop
 	ended chan error                    // the cluster cannot go on
 }
 
@@ -67,6 +71,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, err
 	}
 	c := &Cluster{o: o, dir: d, osds: map[layout.OSDNum]*daemon.OSD{}, early: map[layout.OSDNum]bool{}, ended: make(chan error, 1)}
+	c.ctx, c.end = context.WithCancel(context.Background())
 	if err := c.up(ctx); err != nil {
 		c.stop(func(string, ...any) {})
 		return nil, err
@@ -276,13 +281,17 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 		}
 	}
 	wg.Wait()
-	for _, err := range errs {
+	waiting := false
+	for i, err := range errs {
 		if err != nil {
 			c.o.Say("warning: %v", err)
 		}
+		if osd.Untrusted(err) && !c.v.Bool("readonly") {
+			waiting = true
+			c.succeed(layout.OSDNum(i+1), err)
+		}
 	}
-	running := c.running()
-	if len(running) == 0 {
+	if len(c.running()) == 0 && !waiting {
 		return errors.Join(errs...)
 	}
 	limit, cancel := context.WithTimeout(ctx, slowStart)
@@ -305,9 +314,46 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 }
 
 func (c *Cluster) openOSD(ctx context.Context, n layout.OSDNum) (*daemon.OSD, error) {
-	return daemon.OpenOSD(ctx, daemon.OSDOptions{
+	return daemon.OpenOSD(ctx, c.osdOptions(n))
+}
+
+func (c *Cluster) osdOptions(n layout.OSDNum) daemon.OSDOptions {
+	return daemon.OSDOptions{
 		Num: n, Device: c.dir.OSDFile(n), Config: c.live, Key: c.key, Bind: []loop.Addr{{Network: "tcp", Address: "127.0.0.1:0"}}, Host: daemon.Host(), Version: c.o.Version,
 		Log: c.log.With("component", "osd"), Fatal: func(err error) { c.lost(n, err) },
+	}
+}
+
+// succeed waits until the disk of an OSD that cannot be trusted is emptied or accepted, then starts the OSD.
+func (c *Cluster) succeed(n layout.OSDNum, cause error) {
+	c.heirs.Go(func() {
+		err := daemon.Succeed(c.ctx, c.osdOptions(n), cause)
+		for err == nil {
+			var d *daemon.OSD
+			d, err = c.openOSD(c.ctx, n)
+			if daemon.InUse(err) { // the command that has accepted it ends in a moment
+				select {
+				case <-time.After(time.Second):
+					err = nil
+					continue
+				case <-c.ctx.Done():
+				}
+			}
+			if err == nil {
+				c.mu.Lock()
+				c.early[n] = false
+				c.mu.Unlock()
+				if err = c.serveOSD(d); err == nil {
+					return
+				}
+			}
+			if osd.Untrusted(err) {
+				err = daemon.Succeed(c.ctx, c.osdOptions(n), err)
+			}
+		}
+		if c.ctx.Err() == nil {
+			c.o.Say("warning: %v", err)
+		}
 	})
 }
 
@@ -337,10 +383,15 @@ func (c *Cluster) lost(n layout.OSDNum, err error) {
 		delete(c.osds, n)
 		c.early[n] = d == nil
 		c.mu.Unlock()
+		if d != nil {
+			d.Kill()
+		}
+		if osd.Untrusted(err) && !c.v.Bool("readonly") && c.ctx.Err() == nil {
+			c.succeed(n, err)
+		}
 		if d == nil {
 			return
 		}
-		d.Kill()
 		ctx, cancel := stopContext()
 		defer cancel()
 		if err := c.link.ReportDeath(ctx, c.key, d.Holder()); err != nil {
@@ -497,6 +548,8 @@ func (c *Cluster) Live() *config.Live { return c.live }
 func (c *Cluster) Stop() { c.stop(c.o.Say) }
 
 func (c *Cluster) stop(say func(string, ...any)) {
+	c.end()
+	c.heirs.Wait()
 	late := func(what string, err error) {
 		if err != nil {
 			c.log.Warn("did not stop in order; nothing that was acknowledged is lost", "what", what, "err", err)

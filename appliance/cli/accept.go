@@ -65,8 +65,8 @@ func (a *app) diskAccept() *cobra.Command {
 	var sure, keep bool
 	c := &cobra.Command{
 		Use: "accept DEVICE", Short: "Take the damage out of an OSD's disk, saying what may be lost", Args: args(1, 1, "a device or a file"),
-		Long: `accept is for a disk that its OSD refuses: one that is damaged, one that was set back to an earlier state, or one in whose place another was put. It says what is wrong and what may be
-lost. Without --yes that is all: nothing is changed, and it exits with 4. A disk that is in order needs nothing, and it exits with 0.
+		Long: `accept is for a disk that its OSD refuses: one that is damaged, one that was set back to an earlier state, or one in whose place another was put. The OSD empties it by itself when no
+PG needs it; accept decides before that, also while the OSD waits. It says what is wrong and what may be lost. Without --yes that is all: nothing is changed, and it exits with 4. A disk that is in order needs nothing, and it exits with 0.
 
 With --yes the disk becomes an empty one under a new identity, and the OSD is refilled from the other copies: nothing is lost of what has another copy.
 
@@ -143,10 +143,10 @@ func (a *app) accept(ctx context.Context, path string, sure, keep bool) error {
 	}
 	return a.print(out, func(w io.Writer) {
 		if keep {
-			fmt.Fprintf(w, "accepted: %s keeps its identity %s and what was whole; start its OSD\nwarning: writes that were acknowledged may be missing on it, and the cluster does not notice; check what is on its images\n", path, out.StoreID)
+			fmt.Fprintf(w, "accepted: %s keeps its identity %s and what was whole; start its OSD, unless it waits already\nwarning: writes that were acknowledged may be missing on it, and the cluster does not notice; check what is on its images\n", path, out.StoreID)
 			return
 		}
-		fmt.Fprintf(w, "accepted: %s is empty, with the identity %s; start its OSD, and it is refilled from the other copies\n", path, out.NewID)
+		fmt.Fprintf(w, "accepted: %s is empty, with the identity %s; start its OSD, unless it waits already, and it is refilled from the other copies\n", path, out.NewID)
 	})
 }
 

@@ -58,7 +58,7 @@ func (a *app) etcdLost() *cobra.Command {
 	c := &cobra.Command{
 		Use: "lost OSD", Short: "Give up an OSD that cannot report any more", Args: args(1, 1, "the number of an OSD"),
 		Long: `lost gives up the disk of an OSD: after a restore of etcd the cluster no longer waits for what it knows. What was written on that disk alone since the backup is lost. Should the disk
-come back, it is refused until it is formatted.`,
+come back, its OSD empties it when no PG needs it.`,
 		Example: "  holdfast etcd lost 7",
 		RunE: func(c *cobra.Command, words []string) error {
 			n, err := strconv.ParseUint(words[0], 10, 53)
@@ -71,7 +71,7 @@ come back, it is refused until it is formatted.`,
 			if err != nil {
 				return err
 			}
-			return a.print(map[string]any{"lost": n}, func(w io.Writer) { fmt.Fprintf(w, "OSD %d is given up; its disk will be refused\n", n) })
+			return a.print(map[string]any{"lost": n}, func(w io.Writer) { fmt.Fprintf(w, "OSD %d is given up; its disk will not be trusted\n", n) })
 		},
 	}
 	return a.withParams(a.withJSON(c), config.Client)

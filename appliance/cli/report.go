@@ -251,8 +251,11 @@ func (a *app) lsOSD() *cobra.Command {
 				rows := [][]string{{"OSD", "STATE", "HOST", "ADDRESS", "SIZE", "FREE", "WEIGHT", "PGS", "PRIMARY", "TAGS"}}
 				for _, o := range list {
 					state, addr := "down", ""
-					if o.Up {
+					switch {
+					case o.Up:
 						state = "up"
+					case o.Waits != "":
+						state = "waits"
 					}
 					if len(o.Addresses) > 0 {
 						addr = o.Addresses[0] + ":" + num(o.Port)
@@ -260,6 +263,11 @@ func (a *app) lsOSD() *cobra.Command {
 					rows = append(rows, []string{num(o.Num), state, o.Host, addr, size(o.Size), size(o.Free), strconv.FormatFloat(o.Reweight, 'g', 4, 64), num(o.PGs), num(o.Primary), strings.Join(o.Tags, ",")})
 				}
 				table(w, rows)
+				for _, o := range list {
+					if o.Waits != "" {
+						fmt.Fprintf(w, "OSD %d waits: %s\n", o.Num, o.Waits)
+					}
+				}
 			})
 		},
 	}

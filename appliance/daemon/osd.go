@@ -50,9 +50,17 @@ type OSD struct {
 	failed bool // on the loop: the store or the OSD has given up
 }
 
-// StartOSD opens the disk, replays its journal and starts the OSD. It returns when the OSD listens; being up in the cluster comes later.
+// StartOSD opens the disk, replays its journal and starts the OSD. It returns when the OSD listens; being up in the cluster comes later. With a disk that cannot be trusted it waits until it
+// can be emptied or was accepted (Succeed).
 func StartOSD(ctx context.Context, o OSDOptions) (*OSD, error) {
 	d, err := OpenOSD(ctx, o)
+	for osd.Untrusted(err) && !o.Config.Values().Bool("readonly") {
+		o.Log.Error("the OSD does not start yet", "err", err)
+		if err := Succeed(ctx, o, err); err != nil {
+			return nil, err
+		}
+		d, err = OpenOSD(ctx, o)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -191,8 +191,9 @@ type OSD struct {
 	BlockSize uint64   `json:"block_size"`
 	Version   string   `json:"version"`
 	Store     string   `json:"store_id,omitempty"`
-	PGs       uint64   `json:"pgs"`     // whose set it is in
-	Primary   uint64   `json:"primary"` // of them, those that it serves
+	PGs       uint64   `json:"pgs"`             // whose set it is in
+	Primary   uint64   `json:"primary"`         // of them, those that it serves
+	Waits     string   `json:"waits,omitempty"` // why it is not up although it runs: what is wrong with its disk, what it waits for, and what would help
 }
 
 // OSDs lists the OSDs by number.
@@ -216,6 +217,11 @@ func OSDs(s *cluster.Snapshot) []OSD {
 		v := get(n)
 		v.Up, v.Host, v.Port, v.Version = true, st.Host, uint64(st.Port), st.Version
 		v.Addresses = append(v.Addresses, st.Addresses...)
+	}
+	for n, w := range s.Waiting.All() {
+		v := get(n)
+		v.Waits = w.Reason
+		v.Host = cmp.Or(v.Host, w.Host)
 	}
 	for n, c := range s.OSDConfigs.All() {
 		v := get(n)

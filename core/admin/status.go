@@ -84,6 +84,9 @@ func Report(s *cluster.Snapshot) Status {
 			if t := lastHeard(s, layout.OSDNum(o.Num)); !t.IsZero() {
 				since = ", last heard of " + stamp(t)
 			}
+			if o.Waits != "" {
+				since += ", its process runs and waits: " + o.Waits
+			}
 			warn("OSD %d (host %s) is down%s", o.Num, cmp.Or(o.Host, "unknown"), since)
 			worse("degraded")
 			continue

@@ -24,7 +24,7 @@ const (
 	SectionStores                          // osd/identity/
 	SectionFences                          // fence/
 	SectionGateways                        // gateway/
-	SectionOSDStats                        // osd/stats/
+	SectionOSDStats                        // osd/stats/, osd/waiting/
 	SectionOSDSpace                        // osd/space/, osd/inodestats/
 	SectionPGStats                         // pgstats/
 	SectionInodeStats                      // inode/stats/
@@ -56,7 +56,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixOSDIdentity, KeyRestored},
 		{PrefixFence},
 		{PrefixGateway},
-		{PrefixOSDStats},
+		{PrefixOSDStats, PrefixOSDWaiting},
 		{PrefixOSDSpace, PrefixOSDInodeStats},
 		{PrefixPGStats},
 		{PrefixInodeStats},

@@ -41,6 +41,7 @@ const (
 	PrefixPGRecord     = "interval/"
 	PrefixPGSkip       = "skip/"
 	PrefixOSDIdentity  = "osd/identity/"
+	PrefixOSDWaiting   = "osd/waiting/"
 	PrefixFence        = "fence/"
 	PrefixGateway      = "gateway/"
 	PrefixExport       = "config/export/"
@@ -79,6 +80,7 @@ const (
 	KindPGRecord
 	KindPGSkip
 	KindOSDIdentity
+	KindOSDWaiting
 	KindFence
 	KindGateway
 	KindExport
@@ -134,6 +136,7 @@ var prefixKeys = []struct {
 	{PrefixPGRecord, KindPGRecord, shapePG},
 	{PrefixPGSkip, KindPGSkip, shapePG},
 	{PrefixOSDIdentity, KindOSDIdentity, shapeOSD},
+	{PrefixOSDWaiting, KindOSDWaiting, shapeOSD},
 	{PrefixFence, KindFence, shapeName},
 	{PrefixGateway, KindGateway, shapeName},
 	{PrefixExport, KindExport, shapeName},
@@ -251,6 +254,9 @@ func PGSkipKey(pg layout.PGID) string { return PrefixPGSkip + pg.String() }
 
 // OSDIdentityKey is osd/identity/<n>.
 func OSDIdentityKey(n layout.OSDNum) string { return osdKey(PrefixOSDIdentity, n) }
+
+// OSDWaitingKey is osd/waiting/<n>.
+func OSDWaitingKey(n layout.OSDNum) string { return osdKey(PrefixOSDWaiting, n) }
 
 // FenceKey is fence/<name>; FenceSessionName and FenceGatewayName make the names.
 func FenceKey(name string) string { return PrefixFence + name }

@@ -85,3 +85,11 @@ type OSDIdentity struct {
 	Retired  []layout.StoreID `json:"retired,omitempty"`
 	Reported string           `json:"reported,omitempty"` // the ID of the Restored that the store has reported to
 }
+
+// OSDWaiting is osd/waiting/<n>, ours, which an OSD that cannot trust its store holds under its lease: it is not up, and waits until the cluster needs nothing of that store.
+type OSDWaiting struct {
+	Meta   `json:"-"`
+	Store  layout.StoreID `json:"store"`
+	Host   string         `json:"host,omitempty"`
+	Reason string         `json:"reason"` // for people: what is wrong with the store, what the OSD waits for, and what would help; see ClipReason
+}

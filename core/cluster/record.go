@@ -36,6 +36,17 @@ type PGRecord struct {
 // Active reports whether the last take was followed by its activation.
 func (r *PGRecord) Active() bool { return r != nil && r.Activated == r.Interval && r.Interval != 0 }
 
+// Names reports whether a store is in one of the record's sets, or a participant.
+func (r *PGRecord) Names(store layout.StoreID) bool {
+	is := func(m PGMember) bool { return m.Store == store }
+	return slices.ContainsFunc(r.Participants, is) || slices.ContainsFunc(r.Sets, func(s PGSet) bool { return slices.ContainsFunc(s.Members, is) })
+}
+
+// TookPart reports whether a store is a participant of the last activated interval: only those satisfy the record's sets, and only they know what is true.
+func (r *PGRecord) TookPart(store layout.StoreID) bool {
+	return slices.ContainsFunc(r.Participants, func(m PGMember) bool { return m.Store == store })
+}
+
 func (r *PGRecord) check() error {
 	switch {
 	case r.Interval == 0:

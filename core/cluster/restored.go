@@ -41,9 +41,23 @@ func DeclareLost(s *Snapshot, osd layout.OSDNum) (t registry.Txn, ok bool) {
 	if !ok || id.Store.IsZero() {
 		return t, false
 	}
+	return Retire(s, osd, id.Store)
+}
+
+// Retire is the transaction that gives up a store that an OSD's number stands for, or stood for, while no OSD of that number is up. ok is false when the number has nothing to do with the
+// store. Of a store that is retired already it says so again.
+func Retire(s *Snapshot, osd layout.OSDNum, store layout.StoreID) (t registry.Txn, ok bool) {
+	id, ok := s.Stores.Get(osd)
+	if !ok || store.IsZero() || id.Store != store && !id.IsRetired(store) {
+		return t, false
+	}
 	next := *id
-	next.Store, next.Boot, next.Sequence, next.Reported = layout.StoreID{}, 0, 0, ""
-	next.Retired = append(append([]layout.StoreID(nil), id.Retired...), id.Store)
+	if id.Store == store {
+		next.Store, next.Boot, next.Sequence, next.Reported = layout.StoreID{}, 0, 0, ""
+	}
+	if !id.IsRetired(store) {
+		next.Retired = append(append([]layout.StoreID(nil), id.Retired...), store)
+	}
 	key := OSDIdentityKey(osd)
 	return registry.Txn{
 		If:   []registry.Compare{registry.Unchanged(key, id.Mod), registry.Absent(OSDStateKey(osd))},

@@ -37,6 +37,7 @@ type Snapshot struct {
 	Skips       Map[layout.PGID, *PGSkip]
 	OSDStates   Map[layout.OSDNum, *OSDState]
 	OSDStats    Map[layout.OSDNum, *OSDStats]
+	Waiting     Map[layout.OSDNum, *OSDWaiting]  // SectionOSDStats
 	Stores      Map[layout.OSDNum, *OSDIdentity] // SectionStores
 	Restored    *Restored                        // nil when etcd was never restored
 	Fences      Map[string, *Fence]
@@ -76,6 +77,7 @@ func newSnapshot() *Snapshot {
 		Skips:       NewMap[layout.PGID, *PGSkip](comparePGs),
 		OSDStates:   NewMap[layout.OSDNum, *OSDState](cmp.Compare[layout.OSDNum]),
 		OSDStats:    NewMap[layout.OSDNum, *OSDStats](cmp.Compare[layout.OSDNum]),
+		Waiting:     NewMap[layout.OSDNum, *OSDWaiting](cmp.Compare[layout.OSDNum]),
 		Stores:      NewMap[layout.OSDNum, *OSDIdentity](cmp.Compare[layout.OSDNum]),
 		Fences:      NewMap[string, *Fence](strings.Compare),
 		Gateways:    NewMap[string, *Gateway](strings.Compare),
@@ -252,6 +254,8 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		err = applyTo(&s.OSDStates, k.OSD, ev)
 	case KindOSDStats:
 		err = applyTo(&s.OSDStats, k.OSD, ev)
+	case KindOSDWaiting:
+		err = applyTo(&s.Waiting, k.OSD, ev)
 	case KindOSDIdentity:
 		err = applyTo(&s.Stores, k.OSD, ev)
 	case KindFence:

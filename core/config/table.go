@@ -83,6 +83,8 @@ var params = []*Param{
 		Help: "IP addresses to listen on; empty: those in osd_network and osd_cluster_network."},
 	{Name: "bind_port", Group: "OSD", Type: Int, Default: "0", Min: 0, Max: 65535, Effect: AtStart, Used: OSD,
 		Help: "Port to listen on; 0: any."},
+	{Name: "auto_accept", Group: "OSD", Type: Bool, Default: "true", Effect: AtStart, Used: OSD,
+		Help: "Have an OSD whose disk was set back, retired or damaged empty it under a new id and be refilled, once no PG needs what is on it. Off: it waits for `holdfast disk accept`."},
 	{Name: "readonly", Group: "OSD", Type: Bool, Default: "false", Effect: AtStart, Used: OSD, NotFile: true, NotEtcd: true,
 		Help: "Change nothing on the disk."},
 	{Name: "etcd_lease_ttl", Group: "OSD", Type: Duration, Unit: "s", Default: "5", Min: 2, Max: 300, Effect: AtStart, Used: OSD | Gateway,

@@ -7,7 +7,7 @@ import (
 	"holdfast/core/loop"
 )
 
-// acceptance is what an operator has decided about a store; the superblock says it until it is done. It is taken in one write of the superblock, and whoever opens the store for writing next
+// acceptance is what was decided about a store, by an operator or by its OSD (osd.Succession); the superblock says it until it is done. It is taken in one write of the superblock, and whoever opens the store for writing next
 // carries it out: an interruption leaves the store as it was, or accepted.
 type acceptance uint64
 
@@ -15,7 +15,7 @@ const (
 	acceptNone  acceptance = 0
 	acceptEmpty acceptance = 1 // the store has a new id; its areas are to be emptied
 	acceptKeep  acceptance = 2 // what is whole is kept under the old id; what is damaged is to be taken out
-	condemned   acceptance = 3 // the cluster knows a newer state of the store: nobody may use it before an operator has accepted it
+	condemned   acceptance = 3 // the cluster knows a newer state of the store: nobody may use it before it was accepted
 )
 
 // String names an acceptance that was begun.
@@ -43,7 +43,7 @@ func (e *SetBackError) Error() string {
 	return "the cluster knows a newer state of the store: the disk was set back, or copied; `holdfast disk accept` says what may be lost, and makes it usable"
 }
 
-// Condemn writes down that the cluster knows a newer state of the store: each opening changes the disk a little, and must not let it pass for that newer state in the end. The store may only
+// Condemn writes down that the cluster knows a newer state of the store, or has given it up: each opening changes the disk a little, and must not let it pass for that newer state in the end. The store may only
 // be given up afterwards.
 func (s *Store) Condemn(done func(error)) {
 	x := newDeviceIO(s.l, s.d)
@@ -69,16 +69,35 @@ type Examination struct {
 	Findings   []Finding
 	More       int // findings beyond those
 	Gaps       []Gap
-	Objects    uint64 // tombstones included, that are whole, as far as the metadata and the journal say
-	Bytes      uint64 // of the blocks they use
-	Older      uint64 // objects that fall back to an older version, or to none, when the store is kept
-	Lost       uint64 // objects that are left out altogether when the store is kept
-	Sequence   uint64 // last entry that is there
-	NotKept    error  // why nothing can be kept; nil when it can
+	Objects    uint64     // tombstones included, that are whole, as far as the metadata and the journal say
+	Bytes      uint64     // of the blocks they use
+	Older      uint64     // objects that fall back to an older version, or to none, when the store is kept
+	Lost       uint64     // objects that are left out altogether when the store is kept
+	Sequence   uint64     // last entry that is there
+	NotKept    error      // why nothing can be kept; nil when it can
+	PGs        []PGRecord // what the store knows of its PGs, as far as that is whole
 }
 
 // Damaged reports whether Open would refuse the store.
 func (e *Examination) Damaged() bool { return len(e.Findings) > 0 }
+
+// Same reports whether b was read from the disk in the same state as sb: nobody has opened or accepted the store between.
+func (sb *Superblock) Same(b *Superblock) bool {
+	return sb.StoreID == b.StoreID && sb.seq == b.seq && sb.accept == b.accept
+}
+
+// Peek reads a store's superblock, changing nothing.
+func Peek(l loop.Loop, d loop.Disk, done func(Superblock, error)) {
+	x := newDeviceIO(l, d)
+	x.readSuper(func(st superState, _ error) {
+		x.release()
+		if !st.ok {
+			done(Superblock{}, st.failure())
+			return
+		}
+		done(st.sb, nil)
+	})
+}
 
 // Examine looks at all of a store's own structures and notes each damage, changing nothing. The error says why it could not look: no store, or no superblock.
 func Examine(l loop.Loop, d loop.Disk, o Options, done func(Examination, error)) {
@@ -104,6 +123,7 @@ func Examine(l loop.Loop, d loop.Disk, o Options, done func(Examination, error))
 			}
 			e.Objects += p.s.objects
 			e.Bytes, e.Sequence = (p.s.sb.Blocks-p.s.blocks.free)*uint64(p.s.sb.Config.BlockSize), p.s.j.entry
+			e.PGs = p.s.PGs()
 		}, func(s *Store, err error) {
 			if damage, is := errors.AsType[*DamagedError](err); is {
 				e.Findings = append(e.Findings, Finding{damage.Area, damage.Offset, damage.What})
