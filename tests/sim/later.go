@@ -61,6 +61,13 @@ func laterFaults(draw int) []faultKind {
 				r.c.mons[f.N%uint64(len(r.c.mons))].loop.JumpClock(time.Duration(f.N>>8) % (20 * time.Second))
 				return nil
 			}},
+			{4, "client dies while a disk hangs", nil, func(r *run, f *PlannedFault) func() {
+				d := r.disk(f.A)
+				d.Stall(true)
+				var start func()
+				r.c.W.After(min(f.For/4, 300*time.Millisecond), func() { start = r.killClient(f) })
+				return func() { both(func() { d.Stall(false) }, start)() }
+			}},
 			{3, "monitor stopped", nil, func(r *run, f *PlannedFault) func() {
 				l := r.c.mons[f.N%uint64(len(r.c.mons))].loop
 				if !l.Alive() {
