@@ -328,6 +328,49 @@ func TestBackPressure(t *testing.T) {
 	}
 }
 
+// TestSessionDoesNotRunAhead has one write wait for its answer while others of its session are answered: OSDs remember those as long as that one waits, so they end somewhere. Another
+// session goes on.
+func TestSessionDoesNotRunAhead(t *testing.T) {
+	const window = 4096
+	x := clienttest.New(t, 1, func(o *client.Options) { o.MaxOps = 2 * window })
+	o := x.OSDs[1]
+	o.Hold = true
+	first := x.Write(0, 4096, 1)
+	x.Client.Submit(first)
+	x.Run("the first write to be held", func() bool { return len(o.Held) == 1 })
+	o.Hold = false
+	var ops []*client.Op
+	done := 0
+	for i := range uint64(window + 100) {
+		op := x.Write(4096*(1+i%31), 4096, 2)
+		then := op.Done
+		op.Done = func(op *client.Op) {
+			done++
+			if then != nil {
+				then(op)
+			}
+		}
+		ops = append(ops, op)
+		x.Client.Submit(op)
+	}
+	x.W.Run(3 * time.Second)
+	if done != window-1 {
+		t.Errorf("%d writes are done behind one that is not answered, want %d", done, window-1)
+	}
+	own := x.Session
+	x.Session = x.Client.NewSession(nil)
+	x.Do(x.Write(1<<20, 4096, 3))
+	x.Session = own
+	before := x.W.Elapsed()
+	o.Release()
+	x.Await(append(ops, first)...)
+	if waited := x.W.Elapsed() - before; waited > 500*time.Millisecond {
+		t.Errorf("the rest was done %v after the answer", waited)
+	}
+	x.Want(0, 4096, 1)
+	x.Want(4096, 4096, 2)
+}
+
 func TestSilentClientsWriteExpires(t *testing.T) {
 	x := clienttest.New(t, 1, nil)
 	x.Do(x.Write(0, 4096, 1))

@@ -73,6 +73,11 @@ func (c *Client) send(p *part) {
 		c.Stats.Moved++
 	}
 	p.primary = osd
+	if change && p.seq == 0 && s.full() {
+		s.held = true
+		c.wait(p, recheck)
+		return
+	}
 	var t wire.Trailer
 	if s != nil {
 		if change {

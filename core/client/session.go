@@ -20,10 +20,15 @@ type Session struct {
 	next   uint64 // sequence
 	sent   partList
 	ops    int
+	held   bool // parts wait for the window
 	fenced bool
 	closed bool
 	done   func()
 }
+
+// sessionWindow is how far a session's sequence may be ahead of the lowest that has no answer. OSDs remember every change from that one on: when one waits for ever, they must not be made to
+// remember all that others of the session do meanwhile.
+const sessionWindow = 4096
 
 // NewSession makes a session. alive is when its client last showed life: a change is not begun later than Options.OpTTL after that. nil means that the client is this process.
 func (c *Client) NewSession(alive func() loop.Instant) *Session {
@@ -91,6 +96,25 @@ func (s *Session) answered(p *part) {
 	if p.seq != 0 {
 		s.sent.remove(p)
 		p.seq = 0
+		if s.held && !s.full() {
+			s.held = false
+			s.c.unhold(s)
+		}
+	}
+}
+
+// full reports whether no further change may be sent before the oldest one is answered.
+func (s *Session) full() bool { return s.next-s.low() >= sessionWindow }
+
+// unhold sends what waited for the session's window.
+func (c *Client) unhold(s *Session) {
+	for p := c.waiting.first; p != nil; {
+		next := p.links[inQueue].next
+		if p.op.Session == s && p.seq == 0 && p.primary != 0 {
+			c.l.Disarm(&p.timer)
+			p.move(partReady)
+		}
+		p = next
 	}
 }
 
