@@ -60,6 +60,8 @@ type Monitor struct {
 	short   map[layout.PoolID]string // what was said about pools that cannot be placed
 	full    map[layout.OSDNum]bool   // OSDs that were warned of
 	sums    sums
+
+	note, told *cluster.EtcdSnapshot // of snapshots of etcd: as it is, and as mon/member says it
 }
 
 // Start begins the monitor's life.
@@ -129,20 +131,21 @@ func (h leaseHandler) Lost(l registry.Lease, err error) {
 
 // elect becomes the leader if there is none.
 func (m *Monitor) elect() {
-	if m.stopped || m.leading || m.electing || m.lease == nil || m.lease.ID() == 0 {
+	if m.stopped || m.leading || m.electing || m.lease == nil || m.lease.ID() == 0 || m.follower.Snapshot().Restoring != nil {
 		return
 	}
 	m.electing = true
 	lease := m.lease
-	member := &cluster.Master{IP: m.o.IP, Hostname: m.o.Hostname}
-	master := *member
+	member := m.self()
+	master := cluster.Master{IP: m.o.IP, Hostname: m.o.Hostname}
 	master.ID = cluster.Number(lease.ID())
 	put := registry.Op{Kind: registry.Put, Key: cluster.MonMemberKey(lease.ID()), Value: cluster.Value(member), Lease: lease.ID()}
 	t := registry.Txn{
-		If:   []registry.Compare{registry.Absent(cluster.KeyMonMaster)},
+		If:   []registry.Compare{registry.Absent(cluster.KeyMonMaster), registry.Absent(cluster.KeyRestoring)},
 		Then: []registry.Op{put, {Kind: registry.Put, Key: cluster.KeyMonMaster, Value: cluster.Value(&master), Lease: lease.ID()}},
 		Else: []registry.Op{put, {Kind: registry.Get, Key: cluster.KeyMonMaster}},
 	}
+	m.told = m.note
 	m.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		m.electing = false
 		switch {
@@ -156,6 +159,34 @@ func (m *Monitor) elect() {
 			m.l.Arm(&m.change, m.l.Now())
 			m.l.Arm(&m.stats, m.l.Now().Add(m.o.StatsDelay))
 			m.l.Arm(&m.home, m.l.Now().Add(m.o.HomeInterval))
+		}
+		m.tell()
+	})
+}
+
+// self is mon/member as it should be.
+func (m *Monitor) self() *cluster.Master {
+	return &cluster.Master{IP: m.o.IP, Hostname: m.o.Hostname, Snapshot: m.note}
+}
+
+// Note publishes what the monitor's process says of its snapshots of etcd, on the monitor's loop.
+func (m *Monitor) Note(n cluster.EtcdSnapshot) {
+	m.note = &n
+	m.tell()
+}
+
+// tell brings mon/member up to date.
+func (m *Monitor) tell() {
+	if m.stopped || m.electing || m.told == m.note || m.lease == nil || m.lease.ID() == 0 {
+		return
+	}
+	m.told = m.note
+	m.o.Registry.Txn(registry.Txn{
+		If:   []registry.Compare{registry.HeldBy(cluster.MonMemberKey(m.lease.ID()), m.lease.ID())}, // else the next election writes it
+		Then: []registry.Op{{Kind: registry.Put, Key: cluster.MonMemberKey(m.lease.ID()), Value: cluster.Value(m.self()), Lease: m.lease.ID()}},
+	}, func(_ registry.TxnResult, err error) {
+		if err != nil {
+			m.log.Debug("the note on snapshots of etcd was not published; the next one is", "err", err)
 		}
 	})
 }
@@ -318,9 +349,12 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		}
 		m.primaries(s, id, targets)
 		next.Pools[id] = targets
-		if _, ok := s.Identities.Get(id); !ok {
-			ops = append(ops, cluster.CreatePoolIdentity(pool))
+		if known, ok := s.Identities.Get(id); !ok {
+			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall())))
 			ifs = append(ifs, registry.Absent(cluster.PoolIdentityKey(id)))
+		} else if op, unchanged, missing := cluster.KeepGeneration(id, known); missing {
+			ops = append(ops, op)
+			ifs = append(ifs, unchanged)
 		}
 	}
 	for id := range s.Identities.All() {

@@ -314,6 +314,11 @@ func (s *OSD) register() {
 	if s.lease == nil || s.lease.ID() == 0 || s.stopping {
 		return
 	}
+	if s.Snapshot().Restoring != nil {
+		s.log.Error("a restore of etcd was begun and has not ended; nothing is served before it has: run `holdfast etcd restore` again", "file", s.Snapshot().Restoring.File)
+		s.l.Arm(&s.retry, s.l.Now().Add(5*time.Second))
+		return
+	}
 	sb := s.o.Store.Superblock()
 	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
@@ -333,7 +338,7 @@ func (s *OSD) register() {
 	}
 	key := cluster.OSDStateKey(s.o.Num)
 	t := registry.Txn{
-		If: []registry.Compare{registry.Absent(key), registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), mod)},
+		If: []registry.Compare{registry.Absent(key), registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), mod), registry.Absent(cluster.KeyRestoring)},
 		Then: []registry.Op{
 			{Kind: registry.Put, Key: key, Value: s.stateValue(), Lease: s.lease.ID()},
 			{Kind: registry.Put, Key: cluster.OSDIdentityKey(s.o.Num), Value: cluster.Value(&id)},

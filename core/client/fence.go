@@ -97,7 +97,11 @@ func (w *Fencing) read(kvs []registry.KV, rev registry.Revision, err error) {
 		}
 		switch k.Kind {
 		case cluster.KindPoolIdentity:
-			pools[k.Pool] = int64(kv.Create)
+			id := &cluster.PoolIdentity{Meta: cluster.Meta{Create: kv.Create}}
+			if json.Unmarshal(kv.Value, id) != nil {
+				return // which PGs are of an earlier pool cannot be said before it is corrected
+			}
+			pools[k.Pool] = id.Generation()
 		case cluster.KindOSDIdentity:
 			id := &cluster.OSDIdentity{}
 			if json.Unmarshal(kv.Value, id) == nil {

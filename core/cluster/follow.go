@@ -21,7 +21,7 @@ const (
 	SectionHistory                         // pg/history/
 	SectionRecords                         // interval/, skip/
 	SectionOSDs                            // osd/state/
-	SectionStores                          // osd/identity/
+	SectionStores                          // osd/identity/, restored, restoring
 	SectionFences                          // fence/
 	SectionGateways                        // gateway/
 	SectionOSDStats                        // osd/stats/, osd/waiting/
@@ -53,7 +53,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixPGHistory},
 		{PrefixPGRecord, PrefixPGSkip},
 		{PrefixOSDState},
-		{PrefixOSDIdentity, KeyRestored},
+		{PrefixOSDIdentity, KeyRestored, KeyRestoring},
 		{PrefixFence},
 		{PrefixGateway},
 		{PrefixOSDStats, PrefixOSDWaiting},

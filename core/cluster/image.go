@@ -190,11 +190,6 @@ func SetPool(kv *registry.KV, id layout.PoolID, p *Pool) (registry.Txn, error) {
 	}, nil
 }
 
-// CreatePoolIdentity is the step that begins a pool's life; it goes into the transaction that first puts the pool's PGs into pg/config, with Absent of its key.
-func CreatePoolIdentity(p *Pool) registry.Op {
-	return registry.Op{Kind: registry.Put, Key: PoolIdentityKey(p.ID), Value: mustJSON(PoolIdentity{Name: p.Name})}
-}
-
 // Value is v as the value of a key. It is for the types of this package, which always marshal.
 func Value(v any) []byte { return mustJSON(v) }
 

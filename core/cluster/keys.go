@@ -20,6 +20,7 @@ const (
 	KeyStats     = "stats"
 	KeyClusterID = "cluster/id" // ours
 	KeyRestored  = "restored"   // ours
+	KeyRestoring = "restoring"  // ours
 
 	PrefixOSDConfig     = "config/osd/"
 	PrefixInode         = "config/inode/"
@@ -62,6 +63,7 @@ const (
 	KindStats
 	KindClusterID
 	KindRestored
+	KindRestoring
 	KindOSDConfig
 	KindInode
 	KindImageIndex
@@ -99,7 +101,7 @@ type Key struct {
 var exactKeys = map[string]Kind{
 	KeyGlobal: KindGlobal, KeyPools: KindPools, KeyPlacement: KindPlacement, KeyPGConfig: KindPGConfig, KeyMonMaster: KindMonMaster,
 	KeyLastClean: KindLastClean, KeyStats: KindStats, KeyClusterID: KindClusterID,
-	KeyRestored: KindRestored,
+	KeyRestored: KindRestored, KeyRestoring: KindRestoring,
 }
 
 // keyShape is what follows a prefix.
@@ -243,7 +245,7 @@ func InodeStatsKey(i layout.Inode) string { return PrefixInodeStats + i.String()
 // PoolStatsKey is pool/stats/<pool>.
 func PoolStatsKey(p layout.PoolID) string { return poolKey(PrefixPoolStats, p) }
 
-// PoolIdentityKey is pool/identity/<pool>; its creation revision is the generation of the pool's PGs.
+// PoolIdentityKey is pool/identity/<pool>, which tells the generation of the pool's PGs.
 func PoolIdentityKey(p layout.PoolID) string { return poolKey(PrefixPoolIdentity, p) }
 
 // PGRecordKey is interval/<pool>/<pg>.

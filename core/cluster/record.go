@@ -23,7 +23,7 @@ type PGSet struct {
 // PGRecord is interval/<pool>/<pg>, ours: the history that binds a PG's primaries (DESIGN section 9). It is raised by take and extended by activate, each comparing Mod.
 type PGRecord struct {
 	Meta         `json:"-"`
-	Generation   int64           `json:"generation"`              // creation revision of the pool's identity key
+	Generation   int64           `json:"generation"`              // of the pool, see PoolIdentity
 	Interval     layout.Interval `json:"interval"`                // of the last take
 	Primary      layout.OSDNum   `json:"primary,omitempty"`       // who took it
 	Instance     uint64          `json:"instance,omitempty"`      // which of its processes
@@ -92,12 +92,6 @@ func (s *PGSkip) Skipped(osd layout.OSDNum, now int64) bool {
 		}
 	}
 	return false
-}
-
-// PoolIdentity is pool/identity/<pool>, ours: it exists once for each life of a pool's number, so its Create is the generation of the pool's PGs.
-type PoolIdentity struct {
-	Meta `json:"-"`
-	Name string `json:"name"` // the pool's name when it was made
 }
 
 // ClusterID is cluster/id, ours: drawn once when the cluster is made.

@@ -22,6 +22,17 @@ func (r *Restored) check() error {
 	return nil
 }
 
+// Restoring is restoring, ours: a snapshot of etcd is being put back, and not all keys are here yet. Nobody registers and no monitor leads as long as it exists, since half of the keys say
+// something else than all of them.
+type Restoring struct {
+	Meta     `json:"-"`
+	ID       string            `json:"id"`       // of the Restored that was declared with it
+	File     string            `json:"file"`     // the snapshot's name, for people
+	Sum      string            `json:"sha256"`   // of the snapshot
+	Revision registry.Revision `json:"revision"` // of the snapshot
+	Time     int64             `json:"time"`     // when it was begun; Unix time, seconds
+}
+
 // Mark says what the key was last changed by, 0 when there is none: whoever must act before a restore is declared compares it.
 func (r *Restored) Mark() registry.Compare {
 	if r == nil {

@@ -40,6 +40,7 @@ type Snapshot struct {
 	Waiting     Map[layout.OSDNum, *OSDWaiting]  // SectionOSDStats
 	Stores      Map[layout.OSDNum, *OSDIdentity] // SectionStores
 	Restored    *Restored                        // nil when etcd was never restored
+	Restoring   *Restoring                       // nil but while a snapshot of etcd is put back
 	Fences      Map[string, *Fence]
 	Gateways    Map[string, *Gateway]
 	PGStats     Map[layout.PGID, *PGStats]
@@ -135,7 +136,7 @@ func (s *Snapshot) Unreported() []layout.OSDNum {
 // Generation is the generation of a pool's PGs, 0 as long as the pool has no identity key.
 func (s *Snapshot) Generation(pool layout.PoolID) int64 {
 	if id, ok := s.Identities.Get(pool); ok {
-		return int64(id.Create)
+		return id.Generation()
 	}
 	return 0
 }
@@ -232,6 +233,10 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		s.ClusterID, err = applyOne(s.ClusterID, ev)
 	case KindRestored:
 		s.Restored, err = applyOne(s.Restored, ev)
+	case KindRestoring:
+		if s.Restoring, err = applyOne(s.Restoring, ev); s.Restoring == nil && !ev.Deleted {
+			s.Restoring = &Restoring{Meta: metaOf(ev.KV)} // who cannot read it must not act either
+		}
 	case KindMonMaster:
 		s.Master, err = applyOne(s.Master, ev)
 	case KindStats:

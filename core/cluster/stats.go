@@ -1,11 +1,25 @@
 package cluster
 
+import "holdfast/core/registry"
+
 // Master is mon/master and mon/member/<lease>.
 type Master struct {
 	Meta     `json:"-"`
 	IP       Strings `json:"ip,omitempty"`
 	Hostname string  `json:"hostname"`
 	ID       Number  `json:"id,omitempty"` // lease, in mon/master
+
+	Snapshot *EtcdSnapshot `json:"holdfast_etcd_snapshot,omitempty"` // ours, in mon/member
+}
+
+// EtcdSnapshot is what a monitor says of the snapshots of etcd that it writes.
+type EtcdSnapshot struct {
+	Host     string            `json:"host"`
+	Time     int64             `json:"time,omitempty"` // of the newest good one, Unix time, seconds; 0: none yet
+	File     string            `json:"file,omitempty"`
+	Revision registry.Revision `json:"revision,omitempty"`
+	Keys     int               `json:"keys,omitempty"`
+	Error    string            `json:"error,omitempty"` // why the last try failed
 }
 
 // SumStats are sums and rates, written as strings.

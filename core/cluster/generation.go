@@ -1,0 +1,58 @@
+package cluster
+
+import (
+	"errors"
+	"time"
+
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+)
+
+// PoolIdentity is pool/identity/<pool>, ours: it exists once for each life of a pool's number, and tells the generation of the pool's PGs, by which a store knows an earlier pool of the
+// same number. The generation is in the value, so that it stays the same when the keys are put into another etcd, whose revisions are other ones.
+type PoolIdentity struct {
+	Meta  `json:"-"`
+	Name  string `json:"name"`                 // the pool's name when it was made
+	Given int64  `json:"generation,omitempty"` // 0 in clusters of before: then it is Create
+}
+
+func (id *PoolIdentity) check() error {
+	if id.Given < 0 {
+		return errors.New("generation is negative")
+	}
+	return nil
+}
+
+// Generation is that of the pool's PGs, above 0.
+func (id *PoolIdentity) Generation() int64 {
+	if id.Given != 0 {
+		return id.Given
+	}
+	return int64(id.Create)
+}
+
+// CreatePoolIdentity is the step that begins a pool's life; it goes into the transaction that first puts the pool's PGs into pg/config, with Absent of its key. A generation of 0 stands
+// for the revision of that transaction.
+func CreatePoolIdentity(p *Pool, generation int64) registry.Op {
+	return registry.Op{Kind: registry.Put, Key: PoolIdentityKey(p.ID), Value: mustJSON(PoolIdentity{Name: p.Name, Given: generation})}
+}
+
+// NewGeneration is a generation for a pool that begins its life: above those of every earlier pool of the number. The records tell of those that etcd remembers, the clock (microseconds) is above
+// those that it has forgotten: no etcd has made a revision every microsecond. s must hold SectionRecords.
+func (s *Snapshot) NewGeneration(pool layout.PoolID, now time.Time) int64 {
+	g := max(now.UnixMicro(), int64(s.Revision)+1)
+	for pg, r := range s.Records.All() {
+		if pg.Pool == pool {
+			g = max(g, r.Generation+1)
+		}
+	}
+	return g
+}
+
+// KeepGeneration is the transaction part that writes the generation of a pool of before into its identity. ok is false when it is there.
+func KeepGeneration(pool layout.PoolID, id *PoolIdentity) (op registry.Op, unchanged registry.Compare, ok bool) {
+	next := *id
+	next.Given = id.Generation()
+	key := PoolIdentityKey(pool)
+	return registry.Op{Kind: registry.Put, Key: key, Value: mustJSON(&next)}, registry.Unchanged(key, id.Mod), id.Given == 0
+}

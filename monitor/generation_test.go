@@ -1,0 +1,88 @@
+package monitor
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
+)
+
+func (x *scene) identity(pool layout.PoolID) *cluster.PoolIdentity {
+	x.t.Helper()
+	kv := x.key(cluster.PoolIdentityKey(pool))
+	if kv.Key == "" {
+		return nil
+	}
+	id := &cluster.PoolIdentity{Meta: cluster.Meta{Create: kv.Create}}
+	if err := json.Unmarshal(kv.Value, id); err != nil {
+		x.t.Fatalf("%s: %v", kv.Value, err)
+	}
+	return id
+}
+
+func TestGenerationIsWrittenDown(t *testing.T) {
+	x := newScene(t)
+	if id := x.identity(1); id == nil || id.Given == 0 {
+		t.Errorf("a new pool's identity is %+v, want one with a generation", id)
+	}
+	// A cluster of before: the generation is the revision that made the key.
+	x.put(cluster.PoolIdentityKey(1), `{"name":"data"}`)
+	want := int64(x.key(cluster.PoolIdentityKey(1)).Create)
+	x.put(cluster.KeyGlobal, `{}`) // so that it decides
+	x.wait("the generation to be written down", func() bool { return x.identity(1).Given != 0 })
+	if have := x.identity(1); have.Given != want || have.Name != "data" {
+		t.Errorf("identity %+v, want generation %d", have, want)
+	}
+}
+
+func TestPoolAnewIsAboveForgottenGenerations(t *testing.T) {
+	x := newScene(t)
+	const one = `"1":{"name":"data","scheme":"replicated","pg_size":3,"pg_minsize":2,"pg_count":8,"failure_domain":"osd"}`
+	// The clock has been set back since an earlier pool 2 was made, of which only a record is left.
+	later := x.l.Wall().Add(time.Hour).UnixMicro()
+	x.put(cluster.PGRecordKey(layout.PGID{Pool: 2, Num: 3}), string(cluster.Value(&cluster.PGRecord{Generation: later, Interval: 3})))
+	x.put(cluster.KeyPools, `{`+one+`,"2":{"name":"b","scheme":"replicated","pg_size":2,"pg_minsize":1,"pg_count":4,"failure_domain":"osd"}}`)
+	x.wait("the pool", func() bool { return x.identity(2) != nil })
+	if g := x.identity(2).Generation(); g <= later {
+		t.Errorf("generation %d, want one above %d", g, later)
+	}
+}
+
+func TestNobodyLeadsWhileEtcdIsRestored(t *testing.T) {
+	x := newScene(t)
+	x.put(cluster.KeyRestoring, `{"id":"1","file":"f"}`)
+	b, _ := x.second()
+	x.delete(cluster.KeyMonMaster)
+	x.never("a monitor leads", 10*time.Second, func() bool { return x.m.Leading() || b.Leading() })
+	// One that has not heard of it does not get the key either.
+	x.put(cluster.KeyRestoring, `{`)
+	x.delete(cluster.KeyRestoring)
+	x.wait("a leader", func() bool { return x.m.Leading() || b.Leading() })
+}
+
+func TestNoteIsPublished(t *testing.T) {
+	x := newScene(t)
+	note := func() cluster.EtcdSnapshot {
+		for _, m := range x.m.follower.Snapshot().Monitors.All() {
+			if m.Snapshot != nil {
+				return *m.Snapshot
+			}
+		}
+		return cluster.EtcdSnapshot{}
+	}
+	want := cluster.EtcdSnapshot{Host: "h", Time: 7, File: "f", Revision: registry.Revision(3), Keys: 2}
+	x.m.Note(want)
+	x.wait("the note", func() bool { return note() == want })
+	want.Error = "no space"
+	x.m.Note(want)
+	x.wait("the next note", func() bool { return note() == want })
+	x.delete(cluster.KeyMonMaster) // elected anew, it writes the key anew
+	x.wait("a leader", x.m.Leading)
+	x.w.Run(time.Second)
+	if note() != want {
+		t.Errorf("note %+v, want %+v", note(), want)
+	}
+}
