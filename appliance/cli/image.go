@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,6 +23,7 @@ import (
 	"holdfast/core/config"
 	"holdfast/core/images"
 	"holdfast/core/layout"
+	"holdfast/core/registry"
 )
 
 // withClient runs f with a connection to the cluster. The first SIGINT ends f's context.
@@ -49,7 +52,7 @@ func (a *app) create() *cobra.Command {
 	var text, poolName string
 	c := &cobra.Command{
 		Use: "create NAME --size SIZE", Short: "Create an image", Args: args(1, 1, "the name of an image"),
-		Long:    "create makes an image. It takes space only as it is written. At once it is on NBD by its name, on NFS as a file, on iSCSI as a target.",
+		Long:    "create makes an image. It takes space only as it is written. When the command ends, every gateway serves it: on NBD by its name, on NFS as a file, on iSCSI as a target.",
 		Example: "  holdfast create disk1 --size 10G\n  holdfast create vm/mail -s 512M --pool fast",
 		RunE: func(c *cobra.Command, names []string) error {
 			n, err := parseSize("--size", text)
@@ -74,6 +77,7 @@ func (a *app) create() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				served(ctx, conn, id)
 				v := admin.Image{Name: names[0], Pool: pool.Name, PoolID: uint64(id.Pool()), ID: id.Num(), Size: n}
 				if i, ok := conn.Snapshot().Image(names[0]); ok {
 					v.Identity = i.Identity()
@@ -85,6 +89,36 @@ func (a *app) create() *cobra.Command {
 	c.Flags().StringVarP(&text, "size", "s", "", "size of the image, such as 10G (K, M, G, T: powers of 1024)")
 	c.Flags().StringVarP(&poolName, "pool", "p", "", "pool to make it in (the only one)")
 	return a.withParams(a.withJSON(c), config.Client)
+}
+
+// servedWithin bounds how long a command waits for gateways to serve an image as it has made it. One that takes longer has no contact with etcd.
+const servedWithin = 3 * time.Second
+
+// served waits until every gateway serves an image as it is now, so that a client can be started with the next command. It is no error if one does not: the image is as it should be.
+func served(ctx context.Context, conn *blocking.Conn, id layout.Inode) {
+	ctx, cancel := context.WithTimeout(ctx, servedWithin)
+	defer cancel()
+	get := registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.InodeKey(id)}, {Kind: registry.GetPrefix, Key: cluster.PrefixGateway}}}
+	var since registry.Revision
+	for {
+		res, err := conn.Txn(ctx, get)
+		if err != nil || len(res.Results) != 2 || len(res.Results[0]) == 0 {
+			return
+		}
+		since = max(since, res.Results[0][0].Mod)
+		behind := slices.ContainsFunc(res.Results[1], func(kv registry.KV) bool {
+			var g cluster.Gateway
+			return json.Unmarshal(kv.Value, &g) == nil && g.Revision < int64(since)
+		})
+		if !behind {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 func nameError(name string) error {
@@ -244,6 +278,7 @@ func (a *app) modify() *cobra.Command {
 					}
 					name = rename
 				}
+				served(ctx, conn, i.ID)
 				out := map[string]any{"name": name, "size": uint64(i.Size)}
 				if n != 0 {
 					out["size"] = n

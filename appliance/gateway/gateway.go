@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -198,9 +200,12 @@ func (g *Gateway) clientOptions(lane int) client.Options {
 }
 
 // changed is called on the first loop after each change of the catalog.
-func (g *Gateway) changed(_ *cluster.Snapshot, _ []string, changes []exports.Change) {
+func (g *Gateway) changed(next *cluster.Snapshot, keys []string, changes []exports.Change) {
 	if g.tree != nil {
 		g.tree.Changed(changes)
+	}
+	if slices.ContainsFunc(keys, func(key string) bool { return strings.HasPrefix(key, cluster.PrefixInode) }) {
+		g.reg.shows(next.Revision)
 	}
 }
 

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"strings"
@@ -24,6 +25,8 @@ type registration struct {
 	log   *slog.Logger
 
 	lease   registry.Lease
+	there   bool // our key is there, under our lease
+	writing bool // an update is under way
 	retry   loop.Timer
 	said    bool // that another gateway has our name
 	stopped bool
@@ -45,7 +48,13 @@ func newRegistration(l loop.Loop, r registry.Registry, o Options, log *slog.Logg
 	}
 	g := &registration{l: l, r: r, key: cluster.GatewayKey(id), ttl: o.Config.Duration("etcd_lease_ttl"), log: log}
 	g.value = cluster.Gateway{Instance: o.Instance, Host: o.Host, Version: o.Version}
-	g.retry.Fire = g.write
+	g.retry.Fire = func() {
+		if g.there {
+			g.update()
+		} else {
+			g.write()
+		}
+	}
 	return g
 }
 
@@ -65,6 +74,7 @@ func (g *registration) Lost(_ registry.Lease, err error) {
 	if g.stopped {
 		return
 	}
+	g.there = false
 	g.log.Warn("the registration has run out; the gateway goes on serving and registers again", "key", g.key, "err", err)
 	g.lease = g.r.Grant(g.ttl, g)
 }
@@ -82,9 +92,11 @@ func (g *registration) write() {
 			return
 		case err == nil && res.Succeeded:
 			g.said = false
+			g.written(put)
 			return
 		case err == nil && len(res.Results) == 1 && len(res.Results[0]) == 1 && res.Results[0][0].Lease == lease.ID():
-			return // a transaction of ours whose answer was lost
+			g.written(nil) // a transaction of ours whose answer was lost
+			return
 		case err == nil && !g.said:
 			g.said = true
 			g.log.Warn("another gateway is registered under this name: an earlier run, until its lease runs out, or one with the same gateway_id", "key", g.key)
@@ -92,6 +104,46 @@ func (g *registration) write() {
 			g.log.Warn("the gateway could not be registered yet", "key", g.key, "err", err)
 		}
 		g.l.Arm(&g.retry, g.l.Now().Add(registerRetry))
+	})
+}
+
+// shows says that the images are served as they were at a revision, so that who has made one can wait for it.
+func (g *registration) shows(at registry.Revision) {
+	g.value.Revision = int64(at)
+	g.update()
+}
+
+// written says that our key is there; put is what was written, if that is known.
+func (g *registration) written(put []registry.Op) {
+	g.there = true
+	if len(put) == 0 || !bytes.Equal(put[0].Value, cluster.Value(&g.value)) {
+		g.update()
+	}
+}
+
+// update writes the value again, if our key is there.
+func (g *registration) update() {
+	if g.stopped || g.writing || !g.there {
+		return
+	}
+	g.writing = true
+	lease, at := g.lease, g.value.Revision
+	g.r.Txn(registry.Txn{
+		If:   []registry.Compare{registry.HeldBy(g.key, lease.ID())},
+		Then: []registry.Op{{Kind: registry.Put, Key: g.key, Value: cluster.Value(&g.value), Lease: lease.ID()}},
+	}, func(res registry.TxnResult, err error) {
+		g.writing = false
+		switch {
+		case err != nil:
+			g.l.Arm(&g.retry, g.l.Now().Add(registerRetry))
+		case !res.Succeeded || g.value.Revision != at:
+			if lease == g.lease && !res.Succeeded {
+				g.there = false // the key has vanished or is another's
+				g.write()
+				return
+			}
+			g.update()
+		}
 	})
 }
 

@@ -155,5 +155,5 @@ type Gateway struct {
 	NBD       []string `json:"nbd,omitempty"` // listening addresses, host:port
 	NFS       []string `json:"nfs,omitempty"`
 	ISCSI     []string `json:"iscsi,omitempty"`
-	Revision  int64    `json:"revision,omitempty"` // every change up to it is applied
+	Revision  int64    `json:"revision,omitempty"` // images are served as they were then, or later
 }
