@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"holdfast/appliance/exports"
+	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/frontends/volume"
 )
@@ -30,7 +31,7 @@ func (d *device) Attach(l loop.Loop, s volume.Session) (volume.Handle, error) {
 	if ln.draining {
 		return nil, volume.ErrShutdown
 	}
-	h := &handle{d: d, ln: ln, s: s, id: d.id, inode: i.Inode.ID, session: ln.c.NewSession(s.Alive)}
+	h := &handle{d: d, ln: ln, s: s, id: d.id, inode: i.Inode.ID, pools: []layout.PoolID{i.Inode.ID.Pool()}, session: ln.c.NewSession(s.Alive)}
 	h.grace.Fire = h.cutOff
 	h.describe(i)
 	ln.handles[d.id] = append(ln.handles[d.id], h)

@@ -8,6 +8,7 @@ import (
 
 	"holdfast/core/client"
 	"holdfast/core/client/clienttest"
+	"holdfast/core/cluster"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
 	"holdfast/frontends/volume"
@@ -29,10 +30,13 @@ func newBench(t *testing.T) *bench {
 	b := &bench{x: clienttest.New(t, 2, nil), size: diskSize}
 	b.put()
 	b.im = newImages(slog.New(slog.DiscardHandler))
-	b.im.fence = func(ln *lane, session uint64, _ string, done func()) {
-		b.fenced = append(b.fenced, session)
+	b.im.fence = func(ln *lane, f cluster.Fence, done func()) {
+		if len(f.Pools) != 1 || f.Pools[0] != 1 {
+			t.Errorf("a session of pool 1 is fenced in pools %v", f.Pools)
+		}
+		b.fenced = append(b.fenced, f.Session)
 		ln.l.Post(&loop.Task{Run: func() {
-			b.x.Fenced[session] = true
+			b.x.Fenced[f.Session] = true
 			done()
 		}})
 	}
@@ -252,7 +256,7 @@ func TestCatalog(t *testing.T) {
 func TestSuccessorOfASuccessorWaitsToo(t *testing.T) {
 	b := newBench(t)
 	var release func()
-	b.im.fence = func(ln *lane, session uint64, _ string, done func()) { release = done }
+	b.im.fence = func(ln *lane, f cluster.Fence, done func()) { release = done }
 	first := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
 	write := b.writeUnderWay(t, first)
 	second := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
@@ -281,7 +285,7 @@ func TestSuccessorOfASuccessorWaitsToo(t *testing.T) {
 func TestSuccessorOfALeaverWaitsForItsFence(t *testing.T) {
 	b := newBench(t)
 	var release func()
-	b.im.fence = func(ln *lane, session uint64, _ string, done func()) { release = done }
+	b.im.fence = func(ln *lane, f cluster.Fence, done func()) { release = done }
 	h := b.attach(t, volume.Session{Protocol: "iscsi", Nexus: "n"})
 	write := b.writeUnderWay(t, h)
 	left := false

@@ -35,21 +35,21 @@ func newFences(c *client.Client, lock time.Duration, log *slog.Logger) *fences {
 	return &fences{l: c.Loop(), r: c.Registry(), c: c, lock: lock, log: log}
 }
 
-// put has the OSDs refuse a session, and calls done when they all do (client.AwaitFence).
-func (f *fences) put(session uint64, reason string, done func()) {
+// put has the OSDs refuse a session, and calls done when all do that may have something of it (client.AwaitFence).
+func (f *fences) put(fence cluster.Fence, done func()) {
 	if f.stopped {
 		return
 	}
-	name := cluster.FenceSessionName(session)
-	key, fence := cluster.FenceKey(name), cluster.Fence{Session: session, Reason: reason}
+	name := cluster.FenceSessionName(fence.Session)
+	key := cluster.FenceKey(name)
 	f.r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&fence)}}}, func(res registry.TxnResult, err error) {
 		switch {
 		case f.stopped:
 		case err != nil:
-			f.log.Warn("a fence could not be written yet; the session that waits for it goes on waiting", "session", session, "err", err)
-			f.after(fenceRetry, func() { f.put(session, reason, done) })
+			f.log.Warn("a fence could not be written yet; the session that waits for it goes on waiting", "session", fence.Session, "err", err)
+			f.after(fenceRetry, func() { f.put(fence, done) })
 		default:
-			f.log.Info("session fenced", "session", session, "reason", reason)
+			f.log.Info("session fenced", "session", fence.Session, "reason", fence.Reason)
 			f.await(name, fence, res.Revision, done)
 			f.after(fenceLife, func() { f.drop(key) })
 		}

@@ -218,10 +218,10 @@ func (g *Gateway) laneClient(l loop.Loop) *client.Client {
 }
 
 // fence implements images.fence.
-func (g *Gateway) fence(ln *lane, session uint64, reason string, done func()) {
+func (g *Gateway) fence(ln *lane, f cluster.Fence, done func()) {
 	back := &loop.Task{Run: done}
 	g.o.Loops[0].Post(&loop.Task{Run: func() {
-		g.fences.put(session, reason, func() { ln.l.Post(back) })
+		g.fences.put(f, func() { ln.l.Post(back) })
 	}})
 }
 

@@ -17,7 +17,8 @@ type handle struct {
 	ln      *lane
 	s       volume.Session
 	id      exports.ID
-	inode   layout.Inode // that the image is now
+	inode   layout.Inode    // that the image is now
+	pools   []layout.PoolID // in which it has been since the handle was attached
 	session *client.Session
 	info    volume.Info
 	events  volume.EventHandler
@@ -159,7 +160,7 @@ func (h *handle) cut(reason string, done func()) {
 		return
 	}
 	h.fencing, h.outcome = true, append(h.outcome, done)
-	h.ln.im.fence(h.ln, h.session.ID(), reason, func() {
+	h.ln.im.fence(h.ln, cluster.Fence{Session: h.session.ID(), Pools: slices.Clone(h.pools), Reason: reason}, func() {
 		h.fencing = false
 		outcome := h.outcome
 		h.outcome = nil

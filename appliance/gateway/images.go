@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 
 	"holdfast/appliance/exports"
@@ -17,7 +18,7 @@ import (
 type images struct {
 	catalog *exports.Catalog
 	// fence has a session refused by the OSDs and calls done, on the lane's loop, when that is certain. It may be called on any lane's loop.
-	fence func(ln *lane, session uint64, reason string, done func())
+	fence func(ln *lane, f cluster.Fence, done func())
 	log   *slog.Logger
 
 	mu    sync.Mutex
@@ -86,6 +87,13 @@ func (ln *lane) changed(next *cluster.Snapshot, keys []string) {
 	}
 }
 
+func appendNew(list []layout.PoolID, p layout.PoolID) []layout.PoolID {
+	if slices.Contains(list, p) {
+		return list
+	}
+	return append(list, p)
+}
+
 // follow moves handles to the inodes that now have their image's identity, and returns those that something may have changed for.
 func (ln *lane) follow(next *cluster.Snapshot, keys []string) (touched []*handle) {
 	if len(ln.handles) == 0 {
@@ -105,6 +113,7 @@ func (ln *lane) follow(next *cluster.Snapshot, keys []string) (touched []*handle
 		if i, ok := next.Inode(k.Inode); ok && !bool(i.Deleted) && !bool(i.ReadOnly) {
 			for _, h := range ln.handles[exports.Identity(id, i)] {
 				h.inode = k.Inode
+				h.pools = appendNew(h.pools, k.Inode.Pool())
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"holdfast/core/client"
+	"holdfast/core/cluster"
 	"holdfast/core/loop"
 	"holdfast/frontends/volume"
 )
@@ -23,7 +24,7 @@ func NewLane(l loop.Loop, o client.Options, lock time.Duration) *Lane {
 	}
 	x := &Lane{}
 	im := newImages(log)
-	im.fence = func(_ *lane, session uint64, reason string, done func()) { x.f.put(session, reason, done) }
+	im.fence = func(_ *lane, f cluster.Fence, done func()) { x.f.put(f, done) }
 	x.ln = im.newLane(l, o, nil)
 	x.f = newFences(x.ln.c, lock, log)
 	return x
