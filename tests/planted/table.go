@@ -58,6 +58,6 @@ var hunts = []hunt{
 	{Bug: "deadline-unchecked", By: scenario, Test: "TestLateChangeIsNotBegun"},
 	{Bug: "fenced-write", By: scenario, Test: "TestFenceReachesOSDsWithoutEtcd"},
 	{Bug: "fence-renewed", By: scenario, Test: "TestFenceEndsThePrimaryThatItDoesNotReach"},
-	{Bug: "fence-leaves-changes", By: sim, From: 201},
+	{Bug: "fence-leaves-changes", By: sim},
 	{Bug: "restore-not-awaited", By: scenario, Test: "TestRestoredEtcdWaitsForEveryStore"},
 }

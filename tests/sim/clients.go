@@ -129,6 +129,7 @@ func (p *process) attach() bool {
 		if err != nil {
 			return false
 		}
+		h.Events(told{p.s.r})
 		p.handles = append(p.handles, h)
 	}
 	p.ready = true

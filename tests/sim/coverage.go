@@ -18,7 +18,7 @@ var required = []string{
 	"fence complete", "fence hit", "lock ran out", "torn write at a power failure", "write lost at a power failure", "void", "request waited for its object to be recovered",
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
 	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered", "buffers of a client counted",
-	"image resized under load", "what a smaller size cut off is gone", "requests remembered that are never acknowledged",
+	"image resized under load", "gateway heard of another size", "what a smaller size cut off is gone", "requests remembered that are never acknowledged",
 }
 
 // collect adds up what an OSD process counted; it is called once in its life, at its end.

@@ -677,6 +677,7 @@ func (r *run) takeOver(f *PlannedFault) func() {
 				return
 			}
 			r.cover("session taken over")
+			h.Events(told{r})
 			p.handles[i] = h
 			old.Detach(func() {})
 		}

@@ -150,6 +150,7 @@ func (r *run) quiet() {
 	closing := 0
 	for _, s := range r.slots {
 		p := s.now
+		p.sizes()
 		closing++
 		p.l.Post(&loop.Task{Run: func() {
 			p.close(func() {

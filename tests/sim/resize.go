@@ -6,6 +6,7 @@ import (
 
 	"holdfast/core/client"
 	"holdfast/core/images"
+	"holdfast/frontends/volume"
 )
 
 // resizing is an operator who makes an image larger while clients write to it, uses what is new, and takes it away again in two steps. Nobody else uses what lies beyond the planned size.
@@ -131,6 +132,25 @@ func (r *run) compareResized(x *resizing, off uint64, have, want []byte, cut uin
 		case x.wrote:
 			r.fail("byte %d of image %d was acknowledged, never cut off (the image ended at %d at least), and is not there", at, x.im.n, cut)
 			return
+		}
+	}
+}
+
+// told hears what a gateway says of its images.
+type told struct{ r *run }
+
+// VolumeEvent implements volume.EventHandler.
+func (t told) VolumeEvent(e volume.Event) {
+	if e == volume.Resized {
+		t.r.cover("gateway heard of another size")
+	}
+}
+
+// sizes checks that a gateway has heard of the images' last size.
+func (p *process) sizes() {
+	for i, h := range p.handles {
+		if have, want := h.Info().Size, p.s.r.images[i].size; have != want {
+			p.s.r.fail("client %d has image %d with %d bytes, it is %d", p.s.n+1, i, have, want)
 		}
 	}
 }
