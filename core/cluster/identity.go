@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"slices"
 
 	"holdfast/core/layout"
@@ -13,4 +14,12 @@ func (i *OSDIdentity) IsRetired(store layout.StoreID) bool { return slices.Conta
 // knows was written in an earlier opening, each of which counts.
 func (i *OSDIdentity) SetBack(store layout.StoreID, boot, sequence uint64) bool {
 	return i.Store == store && (boot <= i.Boot || sequence < i.Sequence)
+}
+
+// ReadClusterID reads cluster/id.
+func ReadClusterID(data []byte) (id ClusterID, err error) {
+	if err = decode(data, &id); err == nil && id.ID.IsZero() {
+		err = errors.New("id is missing")
+	}
+	return id, err
 }

@@ -33,6 +33,13 @@ type Restoring struct {
 	Time     int64             `json:"time"`     // when it was begun; Unix time, seconds
 }
 
+// ReadRestoring reads restoring.
+func ReadRestoring(data []byte) (*Restoring, error) {
+	v := new(Restoring)
+	err := decode(data, v)
+	return v, err
+}
+
 // Mark says what the key was last changed by, 0 when there is none: whoever must act before a restore is declared compares it.
 func (r *Restored) Mark() registry.Compare {
 	if r == nil {
