@@ -514,8 +514,9 @@ func (r *diskRun) finish() {
 	r.op, r.h, r.err = nil, nil, nil
 	r.d.free = append(r.d.free, r)
 	h.running--
+	closing := h.closing // if op.Done closes it, Close has seen that nothing runs
 	op.Done(op)
-	if h.closing && h.running == 0 && !h.l.dead {
+	if closing && h.running == 0 && !h.l.dead {
 		h.l.w.push(event{at: h.l.w.now.Add(soon), l: h.l, kind: evDiskClosed, x: h})
 	}
 }
