@@ -300,8 +300,10 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 	if !ok || own.Store != id && !own.IsRetired(id) {
 		return fmt.Sprintf("the cluster does not know the store as OSD %d's: is it the right number, and the right etcd?", s.o.Num)
 	}
-	if up, ok := snap.OSDStates.Get(s.o.Num); ok {
-		return fmt.Sprintf("OSD %d is up on another disk, at %s port %d: this one is a copy or was replaced; take it out, or give it another number with `holdfast disk format`", s.o.Num, up.Host, up.Port)
+	if up, ok := snap.OSDStates.Get(s.o.Num); ok && up.Store == id {
+		return fmt.Sprintf("OSD %d is in etcd as up with this store, at %s port %d: that was its last run and goes by itself, or another copy of the disk is in use", s.o.Num, up.Host, up.Port)
+	} else if ok {
+		return fmt.Sprintf("OSD %d is up on another disk, at %s port %d: this one was replaced; take it out, or give it another number", s.o.Num, up.Host, up.Port)
 	}
 	for i := range s.known {
 		if why := fallsShort(snap, s.o.Num, &s.known[i]); why != "" {

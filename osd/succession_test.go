@@ -367,6 +367,9 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 		{"another disk is up", func(w *world) {
 			w.snap.OSDStates = w.snap.OSDStates.With(2, &cluster.OSDState{Host: "h", Store: others.Store})
 		}, "is up on another disk"},
+		{"its last run is not forgotten", func(w *world) {
+			w.snap.OSDStates = w.snap.OSDStates.With(2, &cluster.OSDState{Host: "h", Store: ours.Store})
+		}, "as up with this store"},
 		{"another store of the number", func(w *world) { w.own.Store = others.Store }, "does not know the store"},
 		{"retired", func(w *world) { w.own.Store, w.own.Retired = layout.StoreID{}, []layout.StoreID{ours.Store} }, ""},
 		{"replaced by one that PGs name", func(w *world) { w.own.Store, w.own.Retired = others.Store, []layout.StoreID{ours.Store} }, "another disk has taken its place"},

@@ -234,6 +234,7 @@ type member struct {
 	hurt   bool           // its disk has had errors that it may not start with
 	spoilt bool           // what it holds was changed behind its back
 	opened layout.StoreID // see store
+	heir   *heir          // while its disk cannot be trusted; nil
 }
 
 // fall ends an OSD's process, with its host's power or not.
@@ -255,6 +256,7 @@ func (m *member) end(power bool, policy sim.CrashPolicy) {
 			m.n.reg.Close()
 			m.n.Loop.PowerOff()
 		}
+		m.heir.powerOff()
 		m.r.disk(m.i).Crash(policy)
 	} else if !m.down {
 		m.store()
@@ -273,7 +275,7 @@ func (m *member) rise() {
 	m.n.Start()
 }
 
-// down is told that an OSD's process ends by itself. As systemd would, it is started again; a disk that cannot be opened any more is replaced.
+// down is told that an OSD's process ends by itself. As systemd would, it is started again; a disk that cannot be opened any more is emptied when nobody needs it.
 func (r *run) down(n *Node, err error) {
 	m := r.nodes[int(n.Num)-1]
 	if m.down {
@@ -291,8 +293,7 @@ func (r *run) down(n *Node, err error) {
 	m.end(false, sim.CrashPolicy{})
 	r.c.W.After(time.Second, func() {
 		if replace {
-			r.cover("damaged store replaced")
-			m.newDisk(func() {
+			m.succeed(err, func() {
 				m.holds--
 				m.rise()
 			})

@@ -91,6 +91,9 @@ func (r *run) calm() {
 	r.c.Reg.SetDown(false)
 	for i, m := range r.nodes {
 		m.holds = 0
+		if m.heir != nil {
+			m.holds = 1
+		}
 		m.rise()
 		m.n.Loop.Resume()
 		m.n.CutRegistry(false)
