@@ -42,4 +42,6 @@ const (
 	FenceRenewed       = false
 	FenceLeavesChanges = false
 	RestoreNotAwaited  = false
+	SyncUnflushed      = false
+	SoftUnchecked      = false
 )

@@ -48,6 +48,8 @@ var (
 	FenceRenewed       = is("fence-renewed")
 	FenceLeavesChanges = is("fence-leaves-changes")
 	RestoreNotAwaited  = is("restore-not-awaited")
+	SyncUnflushed      = is("sync-unflushed")
+	SoftUnchecked      = is("soft-unchecked")
 )
 
 // is reports whether a bug is the one to be planted.

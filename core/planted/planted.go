@@ -16,6 +16,8 @@ var Bugs = []Bug{
 	{"ring-reused", "a journal batch overwrites what the newest durable batch still names as the beginning of the journal"},
 	{"pages-unflushed", "the journal lets go of changes when their metadata pages are written, before the flush"},
 	{"block-freed-early", "the block of an object's old version is free before the new metadata is durable"},
+	{"sync-unflushed", "a store answers a sync without a flush of the device"},
+	{"soft-unchecked", "opening a store does not compare the data that lazy whole-block writes left in blocks"},
 	{"pg-record-early", "a PG's record is acknowledged before it is durable"},
 	{"replace-keeps-newer", "a REPLACE that would lower an object's version changes nothing"},
 	{"checksum-unverified", "checksums of data are not compared when it is read"},

@@ -67,13 +67,13 @@ const (
 	OpCommit
 	// OpRollback drops unstable versions above Version (SEC_ROLLBACK); a version that was stable already is an error.
 	OpRollback
-	// OpSync makes everything acknowledged so far durable. Nothing to do when the store commits immediately.
+	// OpSync makes everything acknowledged so far durable: only changes with Op.Lazy are not.
 	OpSync
 )
 
 // Op is one request to the store. Its owner embeds and reuses it and sets Done once. The store owns it between Submit and Done.
 //
-// Several changes of one object may be under way at once; they take effect in the order of Submit. A change is done when it is durable (immediate commit) and everything
+// Several changes of one object may be under way at once; they take effect in the order of Submit. A change is done when it is durable (or with Lazy: taken by the device) and everything
 // before it is; then reads see it. Reads submitted after a change was submitted see that change or wait for it: the caller decides which reads may run beside a write.
 type Op struct {
 	Kind   OpKind
@@ -86,8 +86,9 @@ type Op struct {
 	BaseInterval layout.Interval
 	Version      layout.Version // of the result; greater than Base but for OpReplace
 	Interval     layout.Interval
-	Unstable     bool // OpWrite, OpZero, OpDelete: the new version waits for OpCommit
-	KeepWritten  bool // OpZero
+	Unstable     bool     // OpWrite, OpZero, OpDelete: the new version waits for OpCommit
+	Lazy         Laziness // OpWrite, OpZero, OpDelete: it may be done before it is durable
+	KeepWritten  bool     // OpZero
 	Flags        StateFlags
 
 	Pair Pair   // OpWrite, OpZero, OpDelete: who asked; kept with the version until Low passes it

@@ -10,6 +10,7 @@ const (
 	batchMagic   = 0x4c4e524a4448 // "HDJRNL"
 	batchHeader  = 128
 	journalAlign = 4096
+	batchSoft    = 1 // flag in a batch's header
 )
 
 // batchInfo is a batch's header.
@@ -28,6 +29,7 @@ type batchInfo struct {
 	dataLen   uint32
 	dataCRC   uint32
 	count     uint32 // entries
+	soft      bool   // it was not written through, and data of its changes may have been lost
 	crc       uint32 // of the header and the entries
 }
 
@@ -46,6 +48,9 @@ func (h *batchInfo) encode(b []byte, secret *[16]byte) {
 	}
 	for i, v := range []uint32{h.prevCRC, h.headerLen, h.dataOff, h.dataLen, h.dataCRC, h.count} {
 		le.PutUint32(b[96+4*i:], v)
+	}
+	if h.soft {
+		b[120] = batchSoft
 	}
 	h.crc = crc32.Checksum(b[12:h.headerLen], castagnoli)
 	le.PutUint32(b[8:], h.crc)
@@ -66,6 +71,7 @@ func decodeBatch(b []byte, sb *Superblock, pos uint64) (batchInfo, error) {
 	for i, p := range []*uint32{&h.prevCRC, &h.headerLen, &h.dataOff, &h.dataLen, &h.dataCRC, &h.count} {
 		*p = le.Uint32(b[96+4*i:])
 	}
+	h.soft = b[120]&batchSoft != 0
 	h.crc = le.Uint32(b[8:])
 	if v := le.Uint32(b[12:]); v != FormatVersion {
 		return h, fmt.Errorf("the batch has format version %d", v)

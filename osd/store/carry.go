@@ -69,7 +69,7 @@ func (s *Store) mayCarry(d uint32) bool {
 		return false
 	}
 	for i := o.first; i != 0; i = s.changes[i].next {
-		if s.changes[i].state == changeLogged {
+		if st := s.changes[i].state; st == changeLogged || st == changeSoft {
 			return false
 		}
 	}

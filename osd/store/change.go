@@ -30,6 +30,7 @@ const (
 	changeWriting changeState = iota + 1 // its data is on the way to its block
 	changeReady                          // waits for the journal
 	changeLogged                         // in a batch under way
+	changeSoft                           // visible and acknowledged, not durable
 	changeVisible                        // durable
 )
 
@@ -495,12 +496,23 @@ func (s *Store) show(i uint32) {
 	default:
 		o.visible = stateAfter(o.visible, c)
 		o.lastVisible = i
-		if c.resets(s.sb.Config.BlockSize) {
-			o.payloads = 0
-		} else if c.data != 0 {
-			o.payloads++
-		}
+		s.payload(o, c)
 	}
+	s.ripen(d)
+}
+
+// payload counts a durable change whose data is in the journal only.
+func (s *Store) payload(o *dirtyObject, c *change) {
+	if c.resets(s.sb.Config.BlockSize) {
+		o.payloads = 0
+	} else if c.data != 0 {
+		o.payloads++
+	}
+}
+
+// ripen folds an object or hands it to the flusher after one of its changes has become durable.
+func (s *Store) ripen(d uint32) {
+	o := &s.dirty[d]
 	if o.payloads == 0 {
 		s.foldNow(d)
 	}

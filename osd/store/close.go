@@ -30,7 +30,7 @@ func (s *Store) Close(done func()) {
 
 // ioRunning reports whether the device still works for us.
 func (s *Store) ioRunning() bool {
-	return s.reads+s.direct+s.j.flying+s.fl.running+s.round.io > 0
+	return s.reads+s.direct+s.j.flying+s.fl.running+s.round.io > 0 || s.lazy.flushing
 }
 
 // closeStep goes on with a Close when the work that it waits for is done.
@@ -39,7 +39,7 @@ func (s *Store) closeStep() {
 		return
 	}
 	if s.failure == nil && !s.o.ReadOnly {
-		if s.j.queue.head != nil || len(s.j.records) > 0 || s.fifo.head != 0 || s.round.active || s.t.dirtyLen > 0 && s.stage == closeFlush {
+		if s.j.queue.head != nil || len(s.j.records) > 0 || s.fifo.head != 0 || s.round.active || s.t.dirtyLen > 0 && s.stage == closeFlush || s.lazy.softLeft() {
 			s.l.Defer(&s.j.task)
 			return
 		}
@@ -91,7 +91,7 @@ func (s *Store) idleStep() {
 	case s.failure != nil || s.closing:
 	case s.j.seq != s.idleSeq:
 		s.armIdle()
-	case s.fifo.head != 0 || s.t.dirtyLen > 0:
+	case s.fifo.head != 0 || s.t.dirtyLen > 0 || len(s.lazy.changes) > 0:
 		s.fl.urgent = true
 		s.l.Defer(&s.j.task)
 	}

@@ -115,7 +115,7 @@ func (o *dumper) journal(sb *Superblock, mem []byte) {
 			state = err.Error()
 		}
 		o.line("batch", field{"pos", pos}, field{"seq", h.seq}, field{"epoch", h.epoch}, field{"first", h.first}, field{"entries", h.count}, field{"bytes", h.size()},
-			field{"durable", h.durable}, field{"tail", h.tailSeq}, field{"round", h.roundDone}, field{"data", state})
+			field{"durable", h.durable}, field{"soft", h.soft}, field{"tail", h.tailSeq}, field{"round", h.roundDone}, field{"data", state})
 		if err := h.entries(b, sb, func(e *entry, _ uint32) error { o.entry(e); return nil }); err != nil {
 			o.line("bad-entry", field{"pos", pos}, field{"error", err.Error()})
 		}

@@ -51,6 +51,7 @@ func (s *Store) maintain() {
 		return
 	}
 	s.j.advance()
+	s.urge()
 	s.flush()
 	if s.closing {
 		defer s.closeStep()

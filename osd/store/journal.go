@@ -34,6 +34,7 @@ type journal struct {
 	freeFrom  uint64 // start of the tail that a durable batch has recorded: what is before may be overwritten
 	tailKnown uint64 // that tail's batch
 
+	settled      uint64 // batches up to this have been written,
 	durable      uint64 // batches up to this are durable,
 	durableEntry uint64 // and so are entries up to this
 
@@ -67,6 +68,7 @@ type flight struct {
 	op        loop.DiskOp
 	busy      bool
 	done      bool
+	soft      bool // not written through
 	seq       uint64
 	lastEntry uint64
 	tail      uint64
@@ -141,6 +143,9 @@ func (j *journal) push(op *Op) {
 	if op.impl.journaled {
 		j.queued += int(op.Len)
 	}
+	if !op.impl.lazy {
+		j.s.lazy.hard++
+	}
 	j.s.l.Defer(&j.task)
 }
 
@@ -164,7 +169,8 @@ func (j *journal) launch() {
 	}
 	j.stalled = false
 	for j.s.failure == nil && j.flying < batchesFlown {
-		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 || j.flying > 0 && j.queued < j.s.o.secondBatch {
+		due := j.s.lazy.due()
+		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 && !due || j.flying > 0 && j.queued < j.s.o.secondBatch {
 			break
 		}
 		if !j.send(false) {
@@ -182,6 +188,12 @@ func (j *journal) send(force bool) bool {
 	s := j.s
 	j.records = slices.DeleteFunc(j.records, func(r record) bool { return r.valid != nil && !r.valid() })
 	j.chains = slices.DeleteFunc(j.chains, func(d uint32) bool { return !s.mayCarry(d) })
+	z := &s.lazy
+	hard := force || z.hard > 0 || len(j.records) > 0 || len(j.chains) > 0 || z.due()
+	if hard && !z.clear() {
+		s.flushSoft()
+		return false
+	}
 	header, data, ops, records, chains := batchHeader, 0, 0, 0, 0
 	for records < len(j.records) && header < batchEntries {
 		n, keep := len(j.records[records].data), j.keepLast()
@@ -205,6 +217,10 @@ func (j *journal) send(force bool) bool {
 		header, data, chains = header+h, data+n, chains+1
 	}
 	for op := j.queue.head; op != nil; op = op.impl.next {
+		if hard && op.impl.stamp > z.covered {
+			s.flushSoft()
+			break
+		}
 		h, d := s.entrySize(op), 0
 		if op.impl.journaled {
 			d = int(op.Len)
@@ -218,7 +234,7 @@ func (j *journal) send(force bool) bool {
 		}
 		header, data, ops = header+h, data+d, ops+1
 	}
-	if ops+records+chains == 0 && !force {
+	if ops+records+chains == 0 && !force && !z.due() {
 		return false
 	}
 	gap, ok := j.room(align(header)+align(data), 0)
@@ -232,6 +248,7 @@ func (j *journal) send(force bool) bool {
 			break
 		}
 	}
+	f.soft = !hard
 	j.build(f, gap, header, data, ops, records, chains)
 	j.flying++
 	s.sendWrite(&f.op)
@@ -251,9 +268,10 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 	bi := uint32(j.seq % uint64(len(j.batches)))
 	b := &j.batches[bi]
 	*b = batch{pos: j.head}
+	z := &s.lazy
 	size := align(header) + align(data)
 	mem := j.mem[pos : pos+uint64(size)]
-	h := batchInfo{seq: j.seq, epoch: s.sb.Boot, first: j.entry + 1, durable: j.durable, pos: pos, roundDone: s.round.done, prevCRC: j.crc,
+	h := batchInfo{seq: j.seq, epoch: s.sb.Boot, first: j.entry + 1, durable: j.durable, pos: pos, soft: f.soft, roundDone: s.round.done, prevCRC: j.crc,
 		headerLen: uint32(header), dataOff: uint32(align(header)), dataLen: uint32(align(data))}
 	at, dataAt := batchHeader, align(header)
 	f.busy, f.done, f.ops, f.records = true, false, opList{}, append(f.records[:0], j.records[:records]...)
@@ -285,10 +303,20 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 		if op.impl.journaled {
 			j.queued -= int(op.Len)
 		}
+		if !op.impl.lazy {
+			z.hard--
+		}
 		at, dataAt = at+n, dataAt+d
 		b.refs++
 		h.count++
 		f.ops.push(op)
+	}
+	if f.soft {
+		z.batches++
+		z.batch = j.seq
+	} else {
+		z.flying++
+		h.durable = max(h.durable, z.batch) // send has seen to it
 	}
 	clear(mem[at:align(header)])
 	clear(mem[dataAt:])
@@ -301,7 +329,7 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 	j.head += uint64(size)
 	f.seq, f.lastEntry, f.tail, f.tailPos = j.seq, j.entry, tail, j.at(tail).pos
 	f.op.Kind, f.op.Off, f.op.Data = loop.DiskSync, s.sb.Journal.Off+int64(pos), mem
-	if planted.FlushMissing {
+	if planted.FlushMissing || f.soft {
 		f.op.Kind = loop.DiskWrite
 	}
 }
@@ -313,13 +341,19 @@ func (j *journal) landed(f *flight) {
 		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), f.op.Off, f.op.Err))
 	}
 	f.done = true
+	if f.soft {
+		s.lazy.batches--
+		s.lazy.stamp = s.lazy.landed()
+	} else {
+		s.lazy.flying--
+	}
 	if planted.JournalLate && f.seq <= j.durable {
 		f.busy, j.flying = false, j.flying-1
 	}
 	for {
 		var next *flight
 		for i := range j.flights {
-			if g := &j.flights[i]; g.busy && (g.seq == j.durable+1 || planted.AckOutOfOrder && g.done) {
+			if g := &j.flights[i]; g.busy && (g.seq == j.settled+1 || planted.AckOutOfOrder && g.done) {
 				next = g
 			}
 		}
@@ -352,7 +386,17 @@ func (j *journal) settle(f *flight) {
 	if s.failure != nil {
 		return
 	}
+	j.settled = f.seq
+	if f.soft {
+		ops := f.ops
+		f.ops = opList{}
+		for op := ops.pop(); op != nil; op = ops.pop() {
+			s.written(op, true)
+		}
+		return
+	}
 	j.durable, j.durableEntry = f.seq, f.lastEntry
+	s.harden()
 	if f.tail > j.tailKnown {
 		j.tailKnown, j.freeFrom = f.tail, f.tailPos
 	}
@@ -370,7 +414,7 @@ func (j *journal) settle(f *flight) {
 		}
 	}
 	for op := ops.pop(); op != nil; op = ops.pop() {
-		s.durableOp(op)
+		s.written(op, false)
 	}
 }
 

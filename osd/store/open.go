@@ -76,6 +76,8 @@ type opening struct {
 	resets map[layout.ObjectID]reset
 	live   map[uint32]announced // what the journal says of pages
 	max    uint64               // highest entry sequence in any page
+	// softEnd is the first batch of which data was lost that nobody was told is durable; 0: none. The journal ends before it.
+	softEnd uint64
 
 	// Of a salvage.
 	found    []Finding
@@ -306,9 +308,9 @@ func (p *opening) loadJournal() {
 	}, func(err error) {
 		switch {
 		case err == nil:
-			p.build()
+			p.checkSoft(p.build)
 		case p.o.salvage:
-			p.readLoose("journal", s.sb.Journal.Off, s.j.mem, p.build)
+			p.readLoose("journal", s.sb.Journal.Off, s.j.mem, func() { p.checkSoft(p.build) })
 		default:
 			p.finish(&DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: err.Error()})
 		}

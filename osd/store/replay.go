@@ -15,22 +15,9 @@ import (
 func (p *opening) replay() error {
 	s := p.s
 	j, sb := &s.j, &s.sb
-	known, newest := sb.endBatch, batchInfo{seq: sb.endBatch, tailSeq: sb.tailBatch, tailPos: sb.tailPos}
-	for pos := uint64(0); pos < j.size; pos += journalAlign {
-		h, err := decodeBatch(j.mem[pos:], sb, pos)
-		if err != nil {
-			continue
-		}
-		if h.epoch > sb.Boot {
-			return &DamagedError{Area: "superblock", Offset: 0, What: fmt.Sprintf("the journal has a batch of opening %d, the superblock knows %d: it is older than the journal", h.epoch, sb.Boot)}
-		}
-		if h.epoch == sb.Boot {
-			known = max(known, h.durable) // an earlier opening's are all up to endBatch
-		}
-		s.round.done = max(s.round.done, h.roundDone)
-		if h.epoch == sb.Boot && h.seq > newest.seq {
-			newest = h
-		}
+	newest, known, err := p.newestBatch()
+	if err != nil {
+		return err
 	}
 	pos, seq := newest.tailPos, newest.tailSeq
 	p.resets = map[layout.ObjectID]reset{}
@@ -61,7 +48,7 @@ func (p *opening) replay() error {
 		if seq == newest.tailSeq {
 			j.oldest = seq
 		}
-		j.seq, j.durable = seq, seq
+		j.seq, j.durable, j.settled = seq, seq, seq
 		b := j.mem[h.pos : h.pos+uint64(h.size())]
 		err = h.entries(b, sb, func(e *entry, at uint32) error {
 			j.entry = e.seq
@@ -86,6 +73,30 @@ func (p *opening) replay() error {
 	return nil
 }
 
+// newestBatch looks at every place of the journal: newest says where replay starts, known is the last batch that is known to have been durable.
+func (p *opening) newestBatch() (newest batchInfo, known uint64, err error) {
+	s := p.s
+	j, sb := &s.j, &s.sb
+	known, newest = sb.endBatch, batchInfo{seq: sb.endBatch, tailSeq: sb.tailBatch, tailPos: sb.tailPos}
+	for pos := uint64(0); pos < j.size; pos += journalAlign {
+		h, err := decodeBatch(j.mem[pos:], sb, pos)
+		if err != nil {
+			continue
+		}
+		if h.epoch > sb.Boot {
+			return newest, known, &DamagedError{Area: "superblock", Offset: 0, What: fmt.Sprintf("the journal has a batch of opening %d, the superblock knows %d: it is older than the journal", h.epoch, sb.Boot)}
+		}
+		if h.epoch == sb.Boot {
+			known = max(known, h.durable) // an earlier opening's are all up to endBatch
+		}
+		s.round.done = max(s.round.done, h.roundDone)
+		if h.epoch == sb.Boot && h.seq > newest.seq {
+			newest = h
+		}
+	}
+	return newest, known, nil
+}
+
 // reset is what a look ahead in the journal found of one object.
 type reset struct {
 	last    uint64 // sequence of the last entry before which nothing matters; 0 when there is none
@@ -98,6 +109,12 @@ type reset struct {
 // An object whose page shows that it is gone, because a later entry of the journal removed it and that page is durable already, has lost its slot, perhaps to another object. Its entries up
 // to that one must not ask for a slot again: there may be none.
 func (p *opening) scanResets(pos, seq uint64) {
+	p.walk(pos, seq, p.noteResets)
+}
+
+// walk calls f for each batch that follows one another from the given one on, up to the first that does not; where the end is, and whether that is damage, replay itself judges. An error of f
+// ends it.
+func (p *opening) walk(pos, seq uint64, f func(*batchInfo) error) {
 	s := p.s
 	virtual := s.j.size + pos
 	var last batchInfo
@@ -109,10 +126,7 @@ func (p *opening) scanResets(pos, seq uint64) {
 				h, err = h2, nil
 			}
 		}
-		if err != nil {
-			return // the end, or damage: replay itself judges
-		}
-		if p.noteResets(&h) != nil {
+		if err != nil || f(&h) != nil {
 			return
 		}
 		last = h
@@ -148,6 +162,8 @@ func (p *opening) nextBatch(pos, seq uint64, last *batchInfo) (batchInfo, error)
 	s := p.s
 	h, err := decodeBatch(s.j.mem[pos:], &s.sb, pos)
 	switch {
+	case p.softEnd != 0 && seq >= p.softEnd:
+		return h, fmt.Errorf("data of batch %d, which was never durable, is not there", p.softEnd)
 	case err != nil:
 		return h, err
 	case h.seq != seq:

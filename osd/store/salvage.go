@@ -88,7 +88,7 @@ func (p *opening) collect(newest batchInfo, known uint64) []whole {
 	var all []whole
 	for pos := uint64(0); pos < j.size; pos += journalAlign {
 		h, err := decodeBatch(j.mem[pos:], sb, pos)
-		if err != nil || h.seq < newest.tailSeq || (h.epoch == sb.Boot) != (h.seq > sb.endBatch) {
+		if err != nil || h.seq < newest.tailSeq || p.softEnd != 0 && h.seq >= p.softEnd || (h.epoch == sb.Boot) != (h.seq > sb.endBatch) {
 			continue
 		}
 		b := j.mem[pos : pos+uint64(h.size())]
@@ -180,7 +180,7 @@ func (p *opening) salvageJournal(newest batchInfo, known uint64) {
 		}
 		bi := uint32(b.seq % uint64(len(j.batches)))
 		j.batches[bi] = batch{pos: b.virtual}
-		j.seq, j.durable = b.seq, b.seq
+		j.seq, j.durable, j.settled = b.seq, b.seq, b.seq
 		mem := j.mem[b.pos : b.pos+uint64(b.size())]
 		_ = b.entries(mem, sb, func(e *entry, at uint32) error {
 			j.entry = max(j.entry, e.seq)
@@ -215,7 +215,7 @@ func (p *opening) salvageJournal(newest batchInfo, known uint64) {
 	if !p.o.ReadOnly {
 		j.entry += salvageJump
 	}
-	j.durable, j.durableEntry = j.seq, j.entry
+	j.durable, j.durableEntry, j.settled = j.seq, j.entry, j.seq
 	j.freeFrom, j.tailKnown = j.size+newest.tailPos, newest.tailSeq
 	s.round.last = max(s.round.last, s.round.done)
 	for d := range s.dirty {

@@ -50,6 +50,7 @@ type Store struct {
 	j     journal
 	fl    flusher
 	round round
+	lazy  lazy
 	pairs pairs
 	pgs   pgRecords
 	lists map[layout.PoolID]*poolLists
@@ -118,6 +119,8 @@ type opImpl struct {
 	first, last uint32 // units being read
 	journaled   bool   // the data travels in the journal
 	block0      uint32 // the block the change gives to the object
+	lazy        bool   // done before it is durable
+	stamp       uint64 // the landing of its data, if that was written lazily
 }
 
 // ReadOnly reports whether the store was opened for looking only.
@@ -234,7 +237,7 @@ func (s *Store) Submit(op *Op) {
 	case op.Kind == OpRead || op.Kind == OpReadObject:
 		s.read(op)
 	case op.Kind == OpSync:
-		s.finishOp(op, nil) // what was acknowledged is durable
+		s.sync(op)
 	default:
 		if err := s.change(op); err != nil {
 			s.finishOp(op, err)
@@ -288,6 +291,9 @@ func (s *Store) fail(err error) {
 		for op := s.dirty[i].waiters.pop(); op != nil; op = s.dirty[i].waiters.pop() {
 			s.finishOp(op, ErrFailed)
 		}
+	}
+	for op := s.lazy.syncs.pop(); op != nil; op = s.lazy.syncs.pop() {
+		s.finishOp(op, ErrFailed)
 	}
 	s.pgs.fail(s, ErrFailed)
 	if s.o.OnFailure != nil {

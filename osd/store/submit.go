@@ -40,7 +40,7 @@ func (s *Store) change(op *Op) error {
 		v := slotView(s.t.slot(slot))
 		newest, hasBlock = v.state(), v.block() != noBlock
 	}
-	op.impl.journaled, op.impl.block0 = false, noBlock
+	op.impl.journaled, op.impl.block0, op.impl.lazy, op.impl.stamp = false, noBlock, false, 0
 	c := change{kind: kindOfOp[op.Kind], state: changeReady, version: uint64(op.Version), interval: uint64(op.Interval), block: noBlock}
 	if op.Unstable && op.Kind <= OpDelete {
 		c.flags |= entryUnstable
@@ -112,6 +112,7 @@ func (s *Store) change(op *Op) error {
 	if op.impl.journaled {
 		c.flags |= inJournal
 	}
+	op.impl.lazy = s.isLazy(op, direct)
 	if !ok && s.t.slotFree.free <= s.slotReserve(op) || c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
 		if c.block != noBlock && !planted.NoSpaceHalf {
 			s.blocks.give(c.block)
@@ -376,6 +377,9 @@ func (s *Store) writeBlock(op *Op, block uint32) {
 	}
 	io := &op.impl.disk
 	io.Kind, io.Off, io.Data, io.Vec = loop.DiskSync, s.sb.blockOff(block)+int64(off), data, nil
+	if op.impl.lazy && s.sb.Config.ChecksumType != ChecksumNone {
+		io.Kind = loop.DiskWrite
+	}
 	if io.Done == nil {
 		io.Done = func(*loop.DiskOp) { op.impl.store.deviceDone(op) }
 	}
@@ -395,6 +399,9 @@ func (s *Store) deviceDone(op *Op) {
 	io := &op.impl.disk
 	if io.Err != nil {
 		s.fail(fmt.Errorf("write %d bytes of object %v at device offset %d: %w", len(io.Data), op.Object, io.Off, io.Err))
+	}
+	if io.Kind == loop.DiskWrite {
+		op.impl.stamp = s.lazy.landed()
 	}
 	c := &s.changes[op.impl.change]
 	c.state = changeReady
@@ -517,8 +524,8 @@ func (s *Store) sumUnit(dst, data []byte) {
 	}
 }
 
-// durableOp completes a change whose entry is durable, and everything before it.
-func (s *Store) durableOp(op *Op) {
+// written completes a change whose entry, and everything before it, is durable; soft: has landed in the device.
+func (s *Store) written(op *Op, soft bool) {
 	i := op.impl.change
 	s.ops[i] = nil
 	c := &s.changes[i]
@@ -536,7 +543,11 @@ func (s *Store) durableOp(op *Op) {
 			}
 		}
 	}
-	s.show(i)
+	if soft {
+		s.reveal(op)
+	} else {
+		s.show(i)
+	}
 	op.State = s.dirty[d].visible
 	s.wake(d)
 	s.clean(d)

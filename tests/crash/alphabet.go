@@ -87,6 +87,21 @@ var alphabet = []letter{
 	{'p', "PG record", func(r *runner) { r.putPG(1, false) }},
 	{'P', "PG dropped", func(r *runner) { r.putPG(1, true) }},
 	{'q', "end of the session", func(r *runner) { r.endSession() }},
+	{'W', "lazy whole write", func(r *runner) { r.lazy(r.a(), 0, r.c.units(), store.Lazy) }},
+	{'S', "lazy small write", func(r *runner) { r.lazy(r.a(), 2, 2, store.Lazy) }},
+	{'N', "lazy first write of a whole object", func(r *runner) { r.lazy(r.fresh(), 0, r.c.units(), store.Lazy) }},
+	{'L', "lazy writes of two objects", func(r *runner) {
+		r.lazy(r.b(), 0, r.c.units(), store.Lazy)
+		r.lazy(r.a(), 3, 2, store.Lazy)
+	}},
+	{'B', "whole write, lazy for blocks", func(r *runner) { r.lazy(r.a(), 0, r.c.units(), store.LazyBlocks) }},
+	{'O', "small write, lazy for blocks", func(r *runner) { r.lazy(r.a(), 1, 3, store.LazyBlocks) }},
+	{'T', "lazy delete", func(r *runner) {
+		op := r.base(store.OpDelete, r.b())
+		op.Lazy = store.Lazy
+		r.submit(r.b(), op, nil)
+	}},
+	{'V', "sync", func(r *runner) { r.sync() }},
 	{'i', "flusher and round", func(r *runner) { r.settle() }},
 	{'C', "close and reopen", func(r *runner) { r.reopen() }},
 	{'E', "writes until the disk is full", func(r *runner) { r.fillUp() }},
@@ -169,6 +184,8 @@ var styles = []string{
 	"uuuuUYY2222222mmmmmmmmffDppkjr",
 	"nnnfffFwsddddDDggggxtZ22mphE",
 	"hhhlllleeexvssww22mmuUkrdgq",
+	"WWSSNNLLBBOOTVVwsnd2mz",
+	"WSNLBOTLNSW",
 }
 
 // randomSequence draws a long sequence in one of the styles, so that the journal goes round and the disk fills up.

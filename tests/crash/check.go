@@ -15,6 +15,7 @@ type judge struct {
 	h      *history
 	moment int  // of the cut; what was acknowledged before must be there
 	busy   bool // the store has worked since it was opened: until it comes to rest, blocks that were replaced may be taken still
+	whole  bool // no power was lost: what was acknowledged lazily must be there too
 }
 
 // judgeAll checks everything and returns what was found, as a history of its own: from now on that is what must be there.
@@ -22,12 +23,16 @@ func (j *judge) judgeAll() (*history, error) {
 	found := &history{version: j.h.version, tag: j.h.tag}
 	at := map[*object]*object{}
 	for _, o := range j.h.objects {
-		lo, hi := window(o.hist, j.moment, (*step).times)
+		times := (*step).times
+		if j.whole || j.busy {
+			times = (*step).seen
+		}
+		lo, hi := window(o.hist, j.moment, times)
 		i, err := j.judgeObject(o, lo, hi)
 		if err != nil {
 			return nil, err
 		}
-		f := &object{o.id, []step{{o.hist[i].snap, -1, -1}}}
+		f := &object{o.id, []step{{o.hist[i].snap, -1, -1, -1}}}
 		at[o] = f
 		found.objects = append(found.objects, f)
 	}

@@ -21,6 +21,7 @@ type object struct {
 type step struct {
 	snap
 	submitted, acked int
+	sure             int // when it must be durable: acked, but for lazy changes
 }
 
 func (o *object) newest() snap { return o.hist[len(o.hist)-1].snap }
@@ -79,14 +80,15 @@ func window[T any](hist []T, m int, times func(*T) (submitted, acked int)) (lo, 
 	return lo, max(lo, hi)
 }
 
-func (s *step) times() (int, int)   { return s.submitted, s.acked }
+func (s *step) times() (int, int)   { return s.submitted, s.sure }
+func (s *step) seen() (int, int)    { return s.submitted, s.acked }
 func (s *pgStep) times() (int, int) { return s.submitted, s.acked }
 
 // fork is a history that begins where this one ends, with nothing under way.
 func (h *history) fork() *history {
 	f := &history{version: h.version, tag: h.tag}
 	for _, o := range h.objects {
-		f.objects = append(f.objects, &object{o.id, []step{{snap: o.newest(), submitted: -1, acked: -1}}})
+		f.objects = append(f.objects, &object{o.id, []step{{snap: o.newest(), submitted: -1, acked: -1, sure: -1}}})
 	}
 	for _, p := range h.pgs {
 		f.pgs = append(f.pgs, &pgHistory{p.id, []pgStep{{rec: p.hist[len(p.hist)-1].rec, submitted: -1, acked: -1}}})
@@ -125,7 +127,7 @@ func objectID(n uint64) layout.ObjectID {
 }
 
 func (h *history) add(n uint64, units int) *object {
-	o := &object{objectID(n), []step{{snap: snap{stack: []version{nothing(units)}}, submitted: -1, acked: -1}}}
+	o := &object{objectID(n), []step{{snap: snap{stack: []version{nothing(units)}}, submitted: -1, acked: -1, sure: -1}}}
 	h.objects = append(h.objects, o)
 	return o
 }

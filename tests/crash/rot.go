@@ -17,7 +17,7 @@ func (p *process) rot(h *history, rng *rand.Rand) error {
 	for range 12 {
 		p.dev.Flip(area.Off+rng.Int64N(area.Len), 1<<rng.IntN(8))
 	}
-	j := &judge{p, h, never - 1, true}
+	j := &judge{process: p, h: h, moment: never - 1, busy: true}
 	for _, o := range h.objects {
 		op := &store.Op{Kind: store.OpReadObject, Object: o.id}
 		if err := p.do(op); err != nil {

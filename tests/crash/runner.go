@@ -21,10 +21,17 @@ type runner struct {
 	running  int
 	acked    int
 	refused  int
-	problem  error // the first thing that must not be
-	bare     bool  // nothing has an identity
-	lenient  bool  // the device fails: operations may end with an error
-	failures int   // operations that did
+	problem  error    // the first thing that must not be
+	bare     bool     // nothing has an identity
+	lenient  bool     // the device fails: operations may end with an error
+	failures int      // operations that did
+	soft     []change // acknowledged, and not known to be durable
+}
+
+// change is one entry of an object's history.
+type change struct {
+	o     *object
+	index int
 }
 
 func (r *runner) now() int {
@@ -115,7 +122,7 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 		next.loose = false
 	}
 	index := -1
-	moment := r.now()
+	moment, soft := r.now(), slices.Clone(r.soft)
 	op.Done = func(op *store.Op) {
 		release(op)
 		r.running--
@@ -126,7 +133,7 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 		case op.Err != nil:
 			r.wrong("operation %d of object %v ended with %v", op.Kind, op.Object, op.Err)
 		default:
-			r.ack(o, index, moment)
+			r.ack(o, index, moment, soft, op.Lazy)
 		}
 	}
 	r.running++
@@ -140,7 +147,7 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 	case err == nil && want == errNoChange:
 	case err == nil && want == nil:
 		index = len(o.hist)
-		o.hist = append(o.hist, step{next, moment, never})
+		o.hist = append(o.hist, step{next, moment, never, never})
 	case !sameRefusal(err, want):
 		r.wrong("operation %d of object %v (base %x, version %x) over %+v: the store says %v, the model %v", op.Kind, o.id, op.Base, op.Version, before.top().State, err, want)
 	}
@@ -160,17 +167,49 @@ func sameRefusal(err, want error) bool {
 }
 
 // ack notes that o's change was acknowledged, and so is what the store promises with it.
-func (r *runner) ack(o *object, index, submitted int) {
+func (r *runner) ack(o *object, index, submitted int, before []change, lazy store.Laziness) {
 	if index > 0 && o.hist[index-1].acked == never {
 		r.wrong("change %d of object %v is acknowledged before the one before it", index, o.id)
 	}
 	o.hist[index].acked = r.now()
 	r.acked++
+	if lazy != store.Durable {
+		r.soft = append(r.soft, change{o, index})
+		return // it is sure when something later is
+	}
+	r.sure(append(before, change{o, index}))
 	for _, s := range r.h.sessions {
 		if s.ended != never && s.endedSure == never && !s.lost && submitted >= s.ended {
 			s.endedSure = r.now()
 		}
 	}
+}
+
+// sure notes that changes are durable.
+func (r *runner) sure(list []change) {
+	for _, c := range list {
+		if st := &c.o.hist[c.index]; st.sure == never {
+			st.sure = r.now()
+		}
+	}
+	r.soft = slices.DeleteFunc(r.soft, func(c change) bool { return c.o.hist[c.index].sure != never })
+}
+
+// sync makes everything that is acknowledged durable.
+func (r *runner) sync() {
+	soft := slices.Clone(r.soft)
+	r.running++
+	r.s.Submit(&store.Op{Kind: store.OpSync, Done: func(op *store.Op) {
+		r.running--
+		switch {
+		case r.lenient && errors.Is(op.Err, store.ErrFailed) && r.s.Failure() != nil:
+			r.failures++
+		case op.Err != nil:
+			r.wrong("a sync ended with %v", op.Err)
+		default:
+			r.sure(soft)
+		}
+	}})
 }
 
 // maySayFull complains when the store refuses although it has room.
@@ -199,6 +238,15 @@ func (r *runner) write(o *object, from, n int, unstable bool) {
 	g := r.c.config.Granularity
 	op := r.base(store.OpWrite, o)
 	op.Unstable = unstable
+	op.Offset, op.Len = uint32(from)*g, uint32(n)*g
+	r.submit(o, op, r.values(n))
+}
+
+// lazy writes units [from, from+n) of o and does not ask that they are durable.
+func (r *runner) lazy(o *object, from, n int, how store.Laziness) {
+	g := r.c.config.Granularity
+	op := r.base(store.OpWrite, o)
+	op.Lazy = how
 	op.Offset, op.Len = uint32(from)*g, uint32(n)*g
 	r.submit(o, op, r.values(n))
 }
@@ -321,6 +369,7 @@ func (r *runner) reopen() {
 	r.drain()
 	err := r.close()
 	if err == nil {
+		r.sure(slices.Clone(r.soft))
 		err = r.open()
 	}
 	if err != nil && !r.lenient {

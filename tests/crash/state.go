@@ -168,11 +168,11 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 	if p.s.Failure() != nil {
 		return nil, fmt.Errorf("the store stopped: %w", p.s.Failure())
 	}
-	found, err := (&judge{p, r.h, never - 1, true}).judgeAll()
+	found, err := (&judge{process: p, h: r.h, moment: never - 1, busy: true}).judgeAll()
 	if err != nil {
 		return nil, err
 	}
-	if err := (&judge{p, r.h, never - 1, true}).judgeSpace(found, true); err != nil {
+	if err := (&judge{process: p, h: r.h, moment: never - 1, busy: true}).judgeSpace(found, true); err != nil {
 		return nil, err
 	}
 	t, err := newTape(before, r.rec, b.layout.writeThrough)
@@ -193,7 +193,8 @@ func (w *worker) state(rc *recorded, moment int, variant uint64) (err error) {
 	rng := rand.New(rand.NewPCG(seed, 3))
 	var image *sim.Image
 	var volatile []*taped
-	if killed := rng.IntN(8) == 0 && !rc.base.layout.writeThrough; killed {
+	killed := rng.IntN(8) == 0 && !rc.base.layout.writeThrough
+	if killed {
 		// The process dies and the power stays: what the disk holds in its cache can be read, and be lost later.
 		w.Killed++
 		image, _ = rc.tape.cut(moment, 0, rng, nil)
@@ -205,7 +206,7 @@ func (w *worker) state(rc *recorded, moment int, variant uint64) (err error) {
 		image, l = rc.tape.cut(moment, variant, rng, w.log)
 		w.Losses.add(l)
 	}
-	return w.look(rc, seed, rng, image, volatile, moment)
+	return w.look(rc, seed, rng, image, volatile, moment, killed)
 }
 
 // cached are the completed writes that are not durable before step m, but those that a durable one has replaced.
@@ -228,7 +229,7 @@ func (t *tape) cached(m int) (out []*taped) {
 }
 
 // look opens the store on an image, judges it, works with it and cuts the power again.
-func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Image, volatile []*taped, moment int) error {
+func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Image, volatile []*taped, moment int, killed bool) error {
 	p := boot(seed, rc.base.layout, image)
 	defer p.end()
 	if err := p.start(); err != nil {
@@ -250,7 +251,7 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 		return err
 	}
 	opened := len(rec.Log)
-	found, err := (&judge{p, rc.h, moment, false}).judgeAll()
+	found, err := (&judge{process: p, h: rc.h, moment: moment, whole: killed}).judgeAll()
 	if err != nil {
 		return err
 	}
@@ -280,9 +281,9 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 	if err := q.open(); err != nil {
 		return fmt.Errorf("after a second cut: %w", err)
 	}
-	j := &judge{q, rc.h, moment, false}
+	j := &judge{process: q, h: rc.h, moment: moment}
 	if second >= opened {
-		j = &judge{q, after, second, false}
+		j = &judge{process: q, h: after, moment: second}
 	}
 	if found, err = j.judgeAll(); err != nil {
 		return fmt.Errorf("after a second cut: %w", err)
@@ -355,7 +356,7 @@ func (w *worker) work(r *runner, c Case) error {
 	if settled {
 		r.settle()
 	}
-	j := &judge{r.process, r.h, never - 1, true}
+	j := &judge{process: r.process, h: r.h, moment: never - 1, busy: true}
 	found, err := j.judgeAll()
 	if err == nil && settled {
 		err = j.judgeSpace(found, true)

@@ -128,7 +128,7 @@ func (w *worker) fail(name, sequence string, mode byte, f Fault) (fired bool, er
 	for variant := range uint64(3) {
 		image, _ := t.cut(t.steps, variant, r.rng, nil)
 		rc := &recorded{Case{name, mode, sequence, 0}, b, r.h, t, 0}
-		if err := w.look(rc, seed+variant, r.rng, image, nil, t.steps); err != nil {
+		if err := w.look(rc, seed+variant, r.rng, image, nil, t.steps, false); err != nil {
 			return d.fired, fmt.Errorf("after the power was cut: %w", err)
 		}
 	}
@@ -165,7 +165,7 @@ func (r *runner) underFault(sequence string, mode byte, d *faulty) error {
 
 // readUnderFault reads every object: it is as the model says, or the reader is told.
 func (r *runner) readUnderFault(d *faulty) error {
-	j := &judge{r.process, r.h, never - 1, true}
+	j := &judge{process: r.process, h: r.h, moment: never - 1, busy: true}
 	for _, o := range r.h.objects {
 		op := &store.Op{Kind: store.OpReadObject, Object: o.id}
 		if err := r.do(op); err != nil {

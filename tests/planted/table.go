@@ -32,6 +32,8 @@ var hunts = []hunt{
 	{Bug: "ring-reused", By: crash},
 	{Bug: "pages-unflushed", By: crash},
 	{Bug: "block-freed-early", By: crash},
+	{Bug: "sync-unflushed", By: crash},
+	{Bug: "soft-unchecked", By: crash},
 	{Bug: "pg-record-early", By: crash},
 	{Bug: "replace-keeps-newer", By: crash},
 	{Bug: "checksum-unverified", By: crash},
