@@ -37,9 +37,7 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 			v.OpStats[op.String()] = cluster.OpStats{Count: cluster.Number(o.Count), Usec: cluster.Number(o.Usec), Bytes: cluster.Number(o.Bytes)}
 		}
 	}
-	if r := s.prim.Recovery; r.Objects > 0 {
-		v.RecoveryStats["degraded"] = s.progress.rate(s.l.Now(), r)
-	}
+	s.progress.rates(s.l.Now(), s.recovered(), v.RecoveryStats)
 	return v
 }
 

@@ -48,8 +48,14 @@ func (r *pgRun) reason() string {
 	if len(back) > 0 {
 		list = append(list, osds(back)+" did not give its lock in time and is tried again soon")
 	}
-	if r.served != nil && r.served.Counts().Left > 0 && r.s.prim.Tuning().NoRecovery {
-		list = append(list, "no_recovery holds recovery back: set it to false")
+	if r.served != nil {
+		c, t := r.served.Counts(), r.s.prim.Tuning()
+		switch {
+		case t.NoRecovery && c.Left > 0:
+			list = append(list, "no_recovery holds recovery back: set it to false")
+		case t.NoRebalance && c.Misplaced > 0:
+			list = append(list, "no_rebalance holds misplaced objects back: set it to false")
+		}
 	}
 	return cluster.ClipReason(strings.Join(list, "; "))
 }
@@ -87,31 +93,47 @@ func (r *pgRun) statsValue() *cluster.PGStats {
 		v.DegradedCount, v.MisplacedCount = cluster.Number(c.Left-c.Misplaced), cluster.Number(c.Misplaced)
 	}
 	v.ObjectCount, v.CleanCount = cluster.Number(n), cluster.Number(n-bad)
-	v.RecoveryLeft, v.UnfoundCount = cluster.Number(c.Left), cluster.Number(c.Unfound)
+	v.RecoveryLeft, v.RecoveryMisplaced, v.UnfoundCount = cluster.Number(c.Left), cluster.Number(c.Misplaced), cluster.Number(c.Unfound)
 	if c.Left > 0 {
-		v.RecoveryTotal = cluster.Number(c.Total)
+		v.RecoveryTotal, v.RecoveryRate = cluster.Number(c.Total), cluster.Number(r.served.Rate())
 	}
 	return v
+}
+
+// recovered is what recovery has done since the start: objects of which copies were missing, and those that only were elsewhere.
+type recovered struct{ degraded, misplaced primary.RecoveryStat }
+
+func (s *OSD) recovered() recovered {
+	return recovered{s.prim.Recovery.Without(s.prim.Moved), s.prim.Moved}
 }
 
 // progress remembers what recovery had done when its rate was published last.
 type progress struct {
 	at   loop.Instant
-	done primary.RecoveryStat
+	done recovered
 }
 
-// rate is osd/stats's recovery_stats: sums since the start, and what they grew per second since it was asked last.
-func (p *progress) rate(now loop.Instant, r primary.RecoveryStat) cluster.OpStats {
-	v := cluster.OpStats{Count: cluster.Number(r.Objects), Usec: cluster.Number(r.Usec), Bytes: cluster.Number(r.Bytes)}
-	if dt := now.Sub(p.at).Seconds(); p.at != 0 && dt > 0 {
-		n := r.Objects - p.done.Objects
-		v.Iops = cluster.Number(float64(n)/dt + 0.5)
-		v.Bps = cluster.Number(float64(r.Bytes-p.done.Bytes) / dt)
-		if n > 0 {
-			v.Lat = cluster.Number((r.Usec - p.done.Usec) / n)
-		}
+// rates puts osd/stats's recovery_stats into a map: sums since the start, and what they grew per second since it was asked last.
+func (p *progress) rates(now loop.Instant, r recovered, to map[string]cluster.OpStats) {
+	dt := now.Sub(p.at).Seconds()
+	if p.at == 0 {
+		dt = 0
+	}
+	if r.degraded.Objects > 0 {
+		to["degraded"] = rate(dt, r.degraded, p.done.degraded)
+	}
+	if r.misplaced.Objects > 0 {
+		to["misplaced"] = rate(dt, r.misplaced, p.done.misplaced)
 	}
 	p.at, p.done = now, r
+}
+
+// rate is one of them, dt seconds after the one before; 0: there was none.
+func rate(dt float64, r, before primary.RecoveryStat) cluster.OpStats {
+	v := cluster.OpStats{Count: cluster.Number(r.Objects), Usec: cluster.Number(r.Usec), Bytes: cluster.Number(r.Bytes)}
+	if d := r.Without(before); dt > 0 && d.Objects > 0 {
+		v.Iops, v.Bps, v.Lat = cluster.Number(float64(d.Objects)/dt+0.5), cluster.Number(float64(d.Bytes)/dt), cluster.Number(d.Usec/d.Objects)
+	}
 	return v
 }
 
@@ -135,7 +157,7 @@ func (s *OSD) statsPause() time.Duration {
 
 // hurryStats has the next statistics come sooner when there is progress to show. Recovery that begins only now is measured from now on.
 func (s *OSD) hurryStats() {
-	if s.progress.done == s.prim.Recovery {
+	if s.progress.done == s.recovered() {
 		s.progress.at = s.l.Now()
 	}
 	if next := s.l.Now().Add(s.statsPause()); s.stats.Armed() && s.stats.At > next {

@@ -13,14 +13,14 @@ import (
 	"holdfast/osd/store"
 )
 
-// hold switches recovery off or on, on every OSD.
-func (b *bed) hold(held bool) {
+// tune changes what every OSD goes by.
+func (b *bed) tune(f func(*primary.Tuning)) {
 	b.t.Helper()
 	for n := range len(b.osds) {
 		o := b.osds[layout.OSDNum(n+1)]
 		o.run(func() {
 			t := o.s.Tuning()
-			t.Primary.NoRecovery = held
+			f(&t.Primary)
 			o.s.Tune(t)
 		})
 	}
@@ -65,7 +65,7 @@ func TestWhatIsNotWholeIsPublished(t *testing.T) {
 			put(b.osds[2], object, interval)
 		}
 	}
-	b.hold(true)
+	b.tune(func(t *primary.Tuning) { t.NoRecovery = true })
 	b.place(1, 1, 3)
 	b.wait("the counts in etcd", func() bool { return b.stats().RecoveryLeft == 8 })
 	v := b.stats()
@@ -77,22 +77,27 @@ func TestWhatIsNotWholeIsPublished(t *testing.T) {
 		t.Errorf("state = %v, %v", st.State, err)
 	}
 	b.never("objects were copied", 6*time.Second, func() bool { return b.stats().RecoveryLeft != 8 })
-	b.hold(false)
+	b.tune(func(t *primary.Tuning) { t.NoRecovery, t.NoRebalance = false, true })
+	b.wait("what misses copies recovered", func() bool { return b.stats().RecoveryLeft == 5 })
+	if v := b.stats(); v.MisplacedCount != 5 || v.DegradedCount != 0 || v.RecoveryMisplaced != 5 || v.Reason != "no_rebalance holds misplaced objects back: set it to false" {
+		t.Errorf("pgstats = %+v", v)
+	}
+	b.never("objects were moved", 6*time.Second, func() bool { return b.stats().RecoveryLeft != 5 })
+	b.tune(func(t *primary.Tuning) { t.NoRebalance = false })
 	b.wait("the PG whole, and no reason", func() bool {
 		v := b.stats()
 		return v.Reason == "" && v.RecoveryLeft == 0 && v.CleanCount == 8 && v.MisplacedCount == 0 && v.DegradedCount == 0
 	})
-	var rate cluster.OpStats
-	b.wait("the rate in etcd", func() bool {
-		var st cluster.OSDStats
-		if kv := b.get(cluster.OSDStatsKey(1)); kv.Key != "" && json.Unmarshal(kv.Value, &st) != nil {
+	var sums cluster.OSDStats
+	b.wait("the sums in etcd", func() bool {
+		sums = cluster.OSDStats{}
+		if kv := b.get(cluster.OSDStatsKey(1)); kv.Key != "" && json.Unmarshal(kv.Value, &sums) != nil {
 			t.Fatal("osd/stats cannot be read")
 		}
-		rate = st.RecoveryStats["degraded"]
-		return rate.Count > 0
+		return sums.RecoveryStats["misplaced"].Count > 0
 	})
-	if rate.Count != 8 || rate.Iops == 0 || rate.Bps == 0 {
-		t.Errorf("recovery_stats = %+v", rate)
+	if d, m := sums.RecoveryStats["degraded"], sums.RecoveryStats["misplaced"]; d.Count != 3 || m.Count != 5 || m.Iops == 0 || m.Bps == 0 || d.Bytes == 0 {
+		t.Errorf("recovery_stats = %+v", sums.RecoveryStats)
 	}
 }
 
@@ -139,16 +144,22 @@ func TestStateOfAWaitingPGDoesNotFlap(t *testing.T) {
 	})
 }
 
-func TestRateOfRecovery(t *testing.T) {
+func TestRatesOfRecovery(t *testing.T) {
 	second := func(n int) loop.Instant { return loop.Instant(n) * loop.Instant(time.Second) }
 	var p progress
-	if v := p.rate(second(1), primary.RecoveryStat{Objects: 10, Bytes: 100, Usec: 1000}); v.Iops != 0 || v.Count != 10 {
+	rates := func(at int, degraded, misplaced primary.RecoveryStat) map[string]cluster.OpStats {
+		to := map[string]cluster.OpStats{}
+		p.rates(second(at), recovered{degraded, misplaced}, to)
+		return to
+	}
+	if v := rates(1, primary.RecoveryStat{Objects: 10, Bytes: 100, Usec: 1000}, primary.RecoveryStat{}); len(v) != 1 || v["degraded"].Iops != 0 || v["degraded"].Count != 10 {
 		t.Errorf("the first time: %+v", v)
 	}
-	if v := p.rate(second(6), primary.RecoveryStat{Objects: 60, Bytes: 5100, Usec: 2000}); v.Iops != 10 || v.Bps != 1000 || v.Lat != 20 || v.Count != 60 || v.Bytes != 5100 {
+	if v := rates(6, primary.RecoveryStat{Objects: 60, Bytes: 5100, Usec: 2000}, primary.RecoveryStat{})["degraded"]; v.Iops != 10 || v.Bps != 1000 || v.Lat != 20 || v.Count != 60 || v.Bytes != 5100 {
 		t.Errorf("50 objects in 5 s: %+v", v)
 	}
-	if v := p.rate(second(11), primary.RecoveryStat{Objects: 60, Bytes: 5100, Usec: 2000}); v.Iops != 0 || v.Bps != 0 || v.Lat != 0 {
-		t.Errorf("none: %+v", v)
+	v := rates(11, primary.RecoveryStat{Objects: 60, Bytes: 5100, Usec: 2000}, primary.RecoveryStat{Objects: 5, Bytes: 50, Usec: 5})
+	if d, m := v["degraded"], v["misplaced"]; d.Iops != 0 || d.Bps != 0 || d.Lat != 0 || m != (cluster.OpStats{Count: 5, Bytes: 50, Usec: 5, Iops: 1, Bps: 10, Lat: 1}) {
+		t.Errorf("5 objects moved: %+v", v)
 	}
 }

@@ -306,6 +306,9 @@ func writePGs(w io.Writer, list []admin.PG, p admin.Progress) {
 		if p.RecoveryLeft > 0 {
 			left = fmt.Sprintf("%d of %d", p.RecoveryLeft, p.RecoveryTotal)
 		}
+		if p.RecoveryRate > 0 {
+			left += fmt.Sprintf(", %d/s", p.RecoveryRate)
+		}
 		rows = append(rows, []string{fmt.Sprintf("%d/%d", p.PoolID, p.Num), strings.Join(p.State, "+"), num(p.Primary), numbers(p.OSDSet), num(p.Interval), num(p.Objects), num(p.Degraded), num(p.Misplaced), left})
 	}
 	table(w, rows)

@@ -20,7 +20,7 @@ func TestGoldenOutput(t *testing.T) {
 		{Pool: "main", PoolID: 1, Num: 6, State: []string{"active"}, Primary: 2, OSDSet: []uint64{2, 3, 4}, Peers: []uint64{2, 3, 4}, Interval: 3, Objects: 40},
 		{Pool: "main", PoolID: 1, Num: 7, State: []string{"incomplete"}, Primary: 1, OSDSet: []uint64{1, 2, 3}, Interval: 14, Objects: 37, Incomplete: 37, Reason: waits},
 		{Pool: "main", PoolID: 1, Num: 8, State: []string{"active", "has_degraded", "has_misplaced"}, Primary: 4, OSDSet: []uint64{4, 1, 5}, Peers: []uint64{4, 1, 5}, Interval: 9, Objects: 500, Degraded: 12, Misplaced: 3,
-			RecoveryLeft: 15, RecoveryTotal: 60, Reason: lacks},
+			RecoveryLeft: 15, RecoveryTotal: 60, RecoveryRate: 3, Reason: lacks},
 	}
 	going := admin.Progress{Left: 15, Total: 60, Objects: 3, Bytes: 400 << 10, SecondsLeft: 5}
 	status := admin.Status{
@@ -30,7 +30,7 @@ func TestGoldenOutput(t *testing.T) {
 		Warnings: []string{"OSD 2 (host b) is down, last heard of 2026-09-21 14:14:20 UTC"},
 	}
 	held := status
-	held.Progress = admin.Progress{Left: 15, Total: 60, HeldBy: []string{"no_recovery"}}
+	held.Progress = admin.Progress{Left: 15, Total: 60, Held: 15, HeldBy: []string{"no_recovery"}}
 	held.Reasons, held.MoreWait, held.Warnings, held.Flags = nil, 0, nil, []string{"no_recovery", "noout"}
 	described := []admin.Described{{
 		PG: pgs[1], Activated: 12, Sets: []admin.PGSet{{Interval: 12, OSDs: []uint64{2, 3}}},

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"holdfast/appliance/gateway"
@@ -84,9 +85,26 @@ func tuneOSD(p *config.Part, s *osd.OSD) {
 	p.On(func(v *config.Values) {
 		s.Tune(osd.Tuning{
 			StatsInterval: v.Duration("etcd_stats_interval"), Peer: peerTimes(v),
-			Primary: primary.Tuning{RecoveryDepth: int(v.Int("recovery_queue_depth")), NoRecovery: v.Bool("no_recovery"), SlowLog: v.Duration("slow_log_interval")},
+			Primary: primaryTuning(v),
 		})
-	}, append([]string{"etcd_stats_interval", "recovery_queue_depth", "no_recovery", "slow_log_interval"}, peerNames...)...)
+	}, slices.Concat([]string{"etcd_stats_interval"}, primaryNames, peerNames)...)
+}
+
+// primaryNames are what primaryTuning reads.
+var primaryNames = []string{"recovery_queue_depth", "recovery_idle_queue_depth", "recovery_pg_switch", "recovery_sleep_us", "recovery_tune_interval", "recovery_tune_util_low",
+	"recovery_tune_util_high", "recovery_tune_client_util_low", "recovery_tune_client_util_high", "recovery_tune_agg_interval", "recovery_tune_sleep_min_us",
+	"recovery_tune_sleep_cutoff_us", "no_recovery", "no_rebalance", "slow_log_interval"}
+
+func primaryTuning(v *config.Values) primary.Tuning {
+	return primary.Tuning{
+		Recovery: primary.Pacing{
+			Depth: int(v.Int("recovery_queue_depth")), IdleDepth: int(v.Int("recovery_idle_queue_depth")), Pause: v.Duration("recovery_sleep_us"), Interval: v.Duration("recovery_tune_interval"),
+			UtilLow: v.Float("recovery_tune_util_low"), UtilHigh: v.Float("recovery_tune_util_high"),
+			ClientLow: v.Float("recovery_tune_client_util_low"), ClientHigh: v.Float("recovery_tune_client_util_high"), Samples: int(v.Int("recovery_tune_agg_interval")),
+			PauseMin: v.Duration("recovery_tune_sleep_min_us"), PauseMax: v.Duration("recovery_tune_sleep_cutoff_us"),
+		},
+		PGSwitch: int(v.Int("recovery_pg_switch")), NoRecovery: v.Bool("no_recovery"), NoRebalance: v.Bool("no_rebalance"), SlowLog: v.Duration("slow_log_interval"),
+	}
 }
 
 func tuneMonitor(p *config.Part, m *monitor.Monitor) {

@@ -30,6 +30,7 @@ import (
 	"holdfast/core/registry/etcd"
 	"holdfast/monitor"
 	"holdfast/osd"
+	"holdfast/osd/primary"
 	"holdfast/osd/store"
 )
 
@@ -180,14 +181,20 @@ func (x *running) inForce() map[config.Component]map[string]any {
 		return map[string]any{"peer_connect_interval": n.ConnectInterval, "peer_connect_max_interval": n.ConnectIntervalMax, "peer_connect_timeout": [2]time.Duration{n.ConnectTimeout, n.HandshakeTimeout},
 			"osd_idle_timeout": n.IdleTimeout, "osd_ping_timeout": n.PingTimeout}
 	}
+	ofPrimary := func(n primary.Tuning) map[string]any {
+		r := n.Recovery
+		return map[string]any{"recovery_queue_depth": r.Depth, "recovery_idle_queue_depth": r.IdleDepth, "recovery_sleep_us": r.Pause, "recovery_tune_interval": r.Interval,
+			"recovery_tune_util_low": r.UtilLow, "recovery_tune_util_high": r.UtilHigh, "recovery_tune_client_util_low": r.ClientLow, "recovery_tune_client_util_high": r.ClientHigh,
+			"recovery_tune_agg_interval": r.Samples, "recovery_tune_sleep_min_us": r.PauseMin, "recovery_tune_sleep_cutoff_us": r.PauseMax, "recovery_pg_switch": n.PGSwitch,
+			"no_recovery": n.NoRecovery, "no_rebalance": n.NoRebalance, "slow_log_interval": n.SlowLog}
+	}
 	ofClient := func(n client.Tuning) map[string]any {
 		return map[string]any{"client_retry_interval": n.RetryInterval, "client_eio_retry_interval": n.EIORetryInterval, "client_retry_enospc": n.RetryENOSPC, "op_ttl": n.OpTTL}
 	}
 
 	var o osd.Tuning
 	x.osd.t.Do(func() { o = x.osd.osd.Tuning() })
-	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), map[string]any{"etcd_stats_interval": o.StatsInterval, "recovery_queue_depth": o.Primary.RecoveryDepth,
-		"no_recovery": o.Primary.NoRecovery, "slow_log_interval": o.Primary.SlowLog})
+	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval})
 
 	var m monitor.Tuning
 	x.mon.t.Do(func() { m = x.mon.mon.Tuning() })
@@ -254,21 +261,46 @@ var others = map[string]struct {
 	"osd_ping_timeout":           {`1.5`, 1500 * time.Millisecond},
 	"etcd_stats_interval":        {`20`, 20 * time.Second},
 	"recovery_queue_depth":       {`8`, 8},
-	"no_recovery":                {`true`, true},
-	"slow_log_interval":          {`3`, 3 * time.Second},
-	"mon_change_timeout":         {`300`, 300 * time.Millisecond},
-	"mon_stats_timeout":          {`400`, 400 * time.Millisecond},
-	"osd_out_time":               {`"1h"`, time.Hour},
-	"osd_nearfull_ratio":         {`0.8`, 0.8},
-	"noout":                      {`1`, true},
-	"op_ttl":                     {`3`, 3 * time.Second},
-	"client_retry_interval":      {`70`, 70 * time.Millisecond},
-	"client_eio_retry_interval":  {`0`, time.Duration(0)},
-	"client_retry_enospc":        {`false`, false},
-	"client_wait_up_timeout":     {`5`, 5 * time.Second},
-	"nbd_allow":                  {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-	"nfs_allow":                  {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-	"iscsi_allow":                {`"10.1.2.3"`, []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")}},
+	"recovery_idle_queue_depth":  {`32`, 32},
+	"recovery_pg_switch":         {`16`, 16},
+	"recovery_sleep_us":          {`50`, 50 * time.Microsecond},
+	"recovery_tune_interval":     {`0.5`, 500 * time.Millisecond},
+	"recovery_tune_util_low":     {`0.2`, 0.2},
+	"recovery_tune_util_high":    {`0.9`, 0.9},
+
+	"recovery_tune_client_util_low":  {`0.05`, 0.05},
+	"recovery_tune_client_util_high": {`2`, 2.0},
+	"recovery_tune_agg_interval":     {`5`, 5},
+	"recovery_tune_sleep_min_us":     {`"1ms"`, time.Millisecond},
+	"recovery_tune_sleep_cutoff_us":  {`1000000`, time.Second},
+
+	"no_rebalance":              {`true`, true},
+	"no_recovery":               {`true`, true},
+	"slow_log_interval":         {`3`, 3 * time.Second},
+	"mon_change_timeout":        {`300`, 300 * time.Millisecond},
+	"mon_stats_timeout":         {`400`, 400 * time.Millisecond},
+	"osd_out_time":              {`"1h"`, time.Hour},
+	"osd_nearfull_ratio":        {`0.8`, 0.8},
+	"noout":                     {`1`, true},
+	"op_ttl":                    {`3`, 3 * time.Second},
+	"client_retry_interval":     {`70`, 70 * time.Millisecond},
+	"client_eio_retry_interval": {`0`, time.Duration(0)},
+	"client_retry_enospc":       {`false`, false},
+	"client_wait_up_timeout":    {`5`, 5 * time.Second},
+	"nbd_allow":                 {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	"nfs_allow":                 {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	"iscsi_allow":               {`"10.1.2.3"`, []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")}},
+}
+
+// What an OSD in a test goes by is what one in a cluster does where nobody has set anything.
+func TestDefaultTuningIsThatOfTheParameters(t *testing.T) {
+	v, err := config.Load(config.Sources{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have, want := primary.DefaultTuning(), primaryTuning(v); have != want {
+		t.Errorf("DefaultTuning() = %+v, the parameters say %+v", have, want)
+	}
 }
 
 func TestEveryOnlineParameterChangesInEveryDaemonThatUsesIt(t *testing.T) {

@@ -11,11 +11,13 @@ import (
 // Progress is how far recovery is, over all PGs that are served.
 type Progress struct {
 	Left        uint64   `json:"objects_left"`
-	Total       uint64   `json:"objects_total"` // as many as there were when the PGs began to be served
+	Total       uint64   `json:"objects_total"`     // as many as there were when the PGs began to be served
+	Misplaced   uint64   `json:"objects_misplaced"` // of those left: they have enough copies, if elsewhere
+	Held        uint64   `json:"objects_held"`      // of those left: they are held back
 	Objects     uint64   `json:"objects_per_second"`
 	Bytes       uint64   `json:"bytes_per_second"`
-	SecondsLeft uint64   `json:"seconds_left"` // at this rate; 0: unknown, or done
-	HeldBy      []string `json:"held_by"`      // what holds recovery back
+	SecondsLeft uint64   `json:"seconds_left"` // for those that are not held back, at this rate; 0: unknown, or done
+	HeldBy      []string `json:"held_by"`      // what holds them back
 }
 
 // recovery sums up how far recovery is.
@@ -24,6 +26,7 @@ func recovery(s *cluster.Snapshot) Progress {
 	for id, st := range s.PGStates.All() {
 		if p, ok := s.PGStats.Get(id); ok && st.State&cluster.StateActive != 0 && p.Mod >= st.Create {
 			v.Left += uint64(p.RecoveryLeft)
+			v.Misplaced += uint64(min(p.RecoveryMisplaced, p.RecoveryLeft))
 			v.Total += uint64(max(p.RecoveryTotal, p.RecoveryLeft))
 		}
 	}
@@ -34,10 +37,14 @@ func recovery(s *cluster.Snapshot) Progress {
 		v.Objects += r.Iops
 		v.Bytes += r.Bps
 	}
-	if flag(s, "no_recovery") {
-		v.HeldBy = append(v.HeldBy, "no_recovery")
-	} else if v.Objects > 0 {
-		v.SecondsLeft = max(1, (v.Left+v.Objects/2)/v.Objects)
+	switch {
+	case flag(s, heldBack):
+		v.Held, v.HeldBy = v.Left, append(v.HeldBy, heldBack)
+	case flag(s, heldMoves) && v.Misplaced > 0:
+		v.Held, v.HeldBy = v.Misplaced, append(v.HeldBy, heldMoves)
+	}
+	if going := v.Left - v.Held; v.Objects > 0 && going > 0 {
+		v.SecondsLeft = max(1, (going+v.Objects/2)/v.Objects)
 	}
 	return v
 }
@@ -68,10 +75,14 @@ func (v Progress) Line() string {
 		return ""
 	}
 	text := fmt.Sprintf("%d of %d objects left, ", v.Left, v.Total)
+	held := "held back by " + strings.Join(v.HeldBy, ", ")
 	switch {
-	case len(v.HeldBy) > 0:
-		return text + "held back by " + strings.Join(v.HeldBy, ", ")
-	case v.Objects == 0:
+	case v.Held == v.Left:
+		return text + held
+	case v.Held > 0:
+		text += fmt.Sprintf("%d of them %s, ", v.Held, held)
+	}
+	if v.Objects == 0 {
 		return text + "time left not known yet"
 	}
 	return text + fmt.Sprintf("%d objects/s, %s/s, about %s left", v.Objects, Size(int64(v.Bytes)), Period(time.Duration(v.SecondsLeft)*time.Second))

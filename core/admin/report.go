@@ -267,7 +267,13 @@ type PG struct {
 	Unfound       uint64 `json:"unfound_count"`
 	RecoveryLeft  uint64 `json:"recovery_left"`  // objects to be copied
 	RecoveryTotal uint64 `json:"recovery_total"` // as many as there were when the PG began to be served
-	Reason        string `json:"reason"`         // why it waits or is not whole, and what would help; empty when it is active and whole
+	RecoveryRate  uint64 `json:"recovery_rate"`  // of RecoveryLeft, per second lately
+	// RecoverySeconds is how long it takes at this rate; 0: unknown, or done.
+	RecoverySeconds uint64 `json:"recovery_seconds_left"`
+	// RecoveryMisplaced are those of RecoveryLeft that have enough copies, if elsewhere.
+	RecoveryMisplaced uint64 `json:"recovery_misplaced"`
+
+	Reason string `json:"reason"` // why it waits or is not whole, and what would help; empty when it is active and whole
 
 	cause string // Reason without counts
 }
@@ -329,6 +335,10 @@ func pgOf(w *reasoner, p *cluster.Pool, id layout.PGID) PG {
 		v.Objects, v.Degraded = uint64(st.ObjectCount), uint64(st.DegradedCount)
 		v.Misplaced, v.Incomplete, v.Unfound = uint64(st.MisplacedCount), uint64(st.IncompleteCount), uint64(st.UnfoundCount)
 		v.RecoveryLeft, v.RecoveryTotal = uint64(st.RecoveryLeft), uint64(max(st.RecoveryLeft, st.RecoveryTotal))
+		if v.RecoveryRate = uint64(st.RecoveryRate); v.RecoveryRate > 0 && v.RecoveryLeft > 0 {
+			v.RecoverySeconds = max(1, (v.RecoveryLeft+v.RecoveryRate/2)/v.RecoveryRate)
+		}
+		v.RecoveryMisplaced = uint64(min(st.RecoveryLeft, st.RecoveryMisplaced))
 	}
 	w.explain(&v, p, id)
 	return v

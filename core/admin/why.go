@@ -22,12 +22,19 @@ const maxSets = 3
 type reasoner struct {
 	s      *cluster.Snapshot
 	noout  bool
-	held   bool // no_recovery
+	held   string // no_recovery or no_rebalance, if set
 	unsaid []layout.OSDNum
 }
 
 func newReasoner(s *cluster.Snapshot) *reasoner {
-	return &reasoner{s: s, noout: flag(s, "noout"), held: flag(s, "no_recovery"), unsaid: s.Unreported()}
+	w := &reasoner{s: s, noout: flag(s, "noout"), unsaid: s.Unreported()}
+	switch {
+	case flag(s, heldBack):
+		w.held = heldBack
+	case flag(s, heldMoves):
+		w.held = heldMoves
+	}
+	return w
 }
 
 // flag reports whether config/global sets a switch.
@@ -243,14 +250,20 @@ func (w *reasoner) whyUnclean(id layout.PGID, st *cluster.PGState) string {
 	if v.UnfoundCount > 0 {
 		list = append(list, "what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second")
 	}
-	if v.RecoveryLeft > 0 && w.held && !strings.Contains(said, heldBack) {
+	if v.RecoveryLeft > 0 && w.held == heldBack && !strings.Contains(said, heldBack) {
 		list = append(list, heldBack+" holds recovery back: set it to false")
+	}
+	if v.RecoveryMisplaced > 0 && w.held == heldMoves && !strings.Contains(said, heldMoves) {
+		list = append(list, heldMoves+" holds misplaced objects back: set it to false")
 	}
 	return strings.Join(list, "; ")
 }
 
-// heldBack is the switch that holds recovery back, as reasons name it.
-const heldBack = "no_recovery"
+// The switches that hold recovery back, as reasons name them.
+const (
+	heldBack  = "no_recovery"  // everything
+	heldMoves = "no_rebalance" // what is only misplaced
+)
 
 // stats are what the PG's present primary has published; empty when it has not yet.
 func (w *reasoner) stats(id layout.PGID, st *cluster.PGState) *cluster.PGStats {
@@ -277,8 +290,15 @@ func (p *PG) sentence() string {
 	if p.cause != "" {
 		list = append(list, p.cause)
 	}
-	if p.RecoveryLeft > 0 && !strings.Contains(p.cause, heldBack) {
-		list = append(list, fmt.Sprintf("%d are being copied", p.RecoveryLeft))
+	going := p.RecoveryLeft
+	switch {
+	case strings.Contains(p.cause, heldBack):
+		going = 0
+	case strings.Contains(p.cause, heldMoves):
+		going -= p.RecoveryMisplaced
+	}
+	if going > 0 {
+		list = append(list, fmt.Sprintf("%d are being copied", going))
 	}
 	return strings.Join(list, "; ")
 }
@@ -370,6 +390,7 @@ func Reasons(list []PG) []Waits {
 		if s := &g.sum; active {
 			s.Objects, s.Degraded, s.Misplaced = s.Objects+p.Objects, s.Degraded+p.Degraded, s.Misplaced+p.Misplaced
 			s.Incomplete, s.Unfound, s.RecoveryLeft = s.Incomplete+p.Incomplete, s.Unfound+p.Unfound, s.RecoveryLeft+p.RecoveryLeft
+			s.RecoveryMisplaced += p.RecoveryMisplaced
 			s.Reason = cmp.Or(s.sentence(), s.Reason)
 		}
 	}

@@ -105,6 +105,10 @@ func TestWhy(t *testing.T) {
 			"of 9 objects 4 degraded, 1 misplaced, 1 unfound; what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second; 5 are being copied"},
 		{"held back", "123", map[string]string{"config/global": `{"no_recovery":"yes"}`, "pg/state/1/1": `{"primary":1,"state":["active","has_degraded"],"peers":[1,2,3]}`, "pgstats/1/1": `{"object_count":9,"degraded_count":4,"recovery_left":4}`},
 			"of 9 objects 4 degraded; no_recovery holds recovery back: set it to false"},
+		{"moves held back", "123", map[string]string{"config/global": `{"no_rebalance":1}`, "pg/state/1/1": `{"primary":1,"state":["active","has_degraded","has_misplaced"],"peers":[1,2,3]}`, "pgstats/1/1": `{"object_count":9,"degraded_count":4,"misplaced_count":3,"recovery_left":7,"recovery_misplaced":3}`},
+			"of 9 objects 4 degraded, 3 misplaced; no_rebalance holds misplaced objects back: set it to false; 4 are being copied"},
+		{"moves held back, and nothing else to do", "123", map[string]string{"config/global": `{"no_rebalance":1}`, "pg/state/1/1": `{"primary":1,"state":["active","has_misplaced"],"peers":[1,2,3]}`, "pgstats/1/1": `{"object_count":9,"misplaced_count":3,"recovery_left":3,"recovery_misplaced":3,"reason":"no_rebalance holds misplaced objects back: set it to false"}`},
+			"of 9 objects 3 misplaced; no_rebalance holds misplaced objects back: set it to false"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := onePG(t, c.up, c.keys).snapshot()
@@ -159,6 +163,20 @@ func TestProgress(t *testing.T) {
 	}
 	if want := []string{"no_recovery", "noout", "noout of OSD 2"}; !reflect.DeepEqual(v.Flags, want) {
 		t.Errorf("Flags = %q, want %q", v.Flags, want)
+	}
+	keys["config/global"] = `{"no_rebalance":1}`
+	keys["pgstats/1/1"] = `{"object_count":900,"degraded_count":300,"misplaced_count":100,"recovery_left":400,"recovery_misplaced":100,"recovery_total":800,"recovery_rate":20}`
+	v = Report(onePG(t, "12", keys).snapshot())
+	if got, want := v.Progress.Line(), "400 of 800 objects left, 100 of them held back by no_rebalance, 40 objects/s, 4 M/s, about 8 s left"; got != want || v.Progress.Held != 100 {
+		t.Errorf("Line = %q, want %q; %+v", got, want, v.Progress)
+	}
+	if pgs, _ := PGs(onePG(t, "12", keys).snapshot(), PGFilter{}); pgs[0].RecoveryRate != 20 || pgs[0].RecoverySeconds != 20 || pgs[0].RecoveryMisplaced != 100 {
+		t.Errorf("the PG: %+v", pgs[0])
+	}
+	keys["pgstats/1/1"] = `{"object_count":900,"misplaced_count":400,"recovery_left":400,"recovery_misplaced":400,"recovery_total":800}`
+	v = Report(onePG(t, "12", keys).snapshot())
+	if got, want := v.Progress.Line(), "400 of 800 objects left, held back by no_rebalance"; got != want || v.Progress.SecondsLeft != 0 {
+		t.Errorf("Line = %q, want %q; %+v", got, want, v.Progress)
 	}
 	if got := (Progress{Left: 1, Total: 2}).Line(); got != "1 of 2 objects left, time left not known yet" {
 		t.Errorf("Line = %q", got)

@@ -244,7 +244,11 @@ type PGStats struct {
 	Reason        string `json:"reason,omitempty"`         // for people: why the PG waits or is not whole, and what would help; see ClipReason
 	RecoveryLeft  Number `json:"recovery_left,omitempty"`  // objects that are not whole on the acting set
 	RecoveryTotal Number `json:"recovery_total,omitempty"` // as many as there were when the PG began to serve
-	UnfoundCount  Number `json:"unfound_count,omitempty"`  // of RecoveryLeft, those that no OSD could give at the last try
+	RecoveryRate  Number `json:"recovery_rate,omitempty"`  // of RecoveryLeft, per second lately
+	// RecoveryMisplaced are those of RecoveryLeft of which there are enough copies, if elsewhere.
+	RecoveryMisplaced Number `json:"recovery_misplaced,omitempty"`
+
+	UnfoundCount Number `json:"unfound_count,omitempty"` // of RecoveryLeft, those that no OSD could give at the last try
 }
 
 // MaxReason bounds a reason, in bytes.

@@ -178,6 +178,9 @@ func (o *Object) Block(w *Waiter) {
 	o.blockedEnd = w
 }
 
+// Blocked reports whether somebody waits for the object to be whole.
+func (o *Object) Blocked() bool { return o.blocked != nil }
+
 // Whole says that every member has the object's truth, version v (gone: a tombstone or nothing), and lets those go on who waited for it, oldest first.
 func (t *Table) Whole(o *Object, v layout.Version, gone bool) {
 	o.Unclean, o.Recovering = nil, false

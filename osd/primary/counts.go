@@ -1,7 +1,10 @@
 package primary
 
 import (
+	"time"
+
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/osd/peering"
 )
 
@@ -18,6 +21,27 @@ func (q *PG) Counts() Counts {
 	return Counts{Left: q.left, Total: max(q.total, q.left), Misplaced: q.misplaced, Unfound: len(q.unfound)}
 }
 
+// meter measures how fast a PG's objects become whole.
+type meter struct {
+	since loop.Instant
+	done  int // since then
+	rate  uint64
+}
+
+// leastSpan is the shortest time that a rate is measured over.
+const leastSpan = time.Second
+
+// Rate is how many objects became whole per second between the last two times it was asked, or over the last second and more if it is asked more often.
+func (q *PG) Rate() uint64 {
+	m := &q.meter
+	now := q.p.l.Now()
+	if dt := now.Sub(m.since); dt >= leastSpan {
+		m.rate = uint64(float64(m.done)/dt.Seconds() + 0.5)
+		m.since, m.done = now, 0
+	}
+	return m.rate
+}
+
 // misplacedBy reports whether an object only has to move.
 func (q *PG) misplacedBy(u *peering.Unclean) bool { return len(u.Holders) >= len(q.members) }
 
@@ -32,6 +56,7 @@ func (q *PG) notFound(o layout.ObjectID) {
 // madeWhole takes an object out of the counts.
 func (q *PG) madeWhole(u *peering.Unclean) {
 	q.left--
+	q.meter.done++
 	delete(q.unfound, u.Object)
 	if q.misplacedBy(u) {
 		q.misplaced--

@@ -6,6 +6,8 @@
 package primary
 
 import (
+	"time"
+
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -37,7 +39,7 @@ type Host interface {
 type Options struct {
 	Self          layout.OSDNum
 	Instance      uint64
-	RecoveryDepth int // Tuning.RecoveryDepth at first
+	RecoveryDepth int // recovery_queue_depth at first; 0: as by default
 	// LockConfirm has every member confirm its grant before a client is told something that only our own copy says: the clock may have stood still since the last renewal.
 	LockConfirm bool
 	Probe       Probe
@@ -61,11 +63,13 @@ type Primary struct {
 	tuning     Tuning
 	slow       slow
 	recovering int // objects under background recovery
-	turn       int // position in order of the PG that recovers next
+	queues     queues
+	throttle   throttle
 	kickTask   loop.Task
 	retry      loop.Timer
 	forget     loop.Timer
-	Recovery   RecoveryStat
+	Recovery   RecoveryStat // all of it
+	Moved      RecoveryStat // of that, objects that were only misplaced
 	Events     Events
 }
 
@@ -75,13 +79,31 @@ type OpStat struct{ Count, Usec, Bytes uint64 }
 // RecoveryStat sums up recovery since the start.
 type RecoveryStat struct{ Objects, Bytes, Usec uint64 }
 
+// add counts one object.
+func (r *RecoveryStat) add(bytes int, took time.Duration) {
+	r.Objects++
+	r.Bytes += uint64(bytes)
+	r.Usec += uint64(took.Microseconds())
+}
+
+// Without is r less what part of it sums up.
+func (r RecoveryStat) Without(part RecoveryStat) RecoveryStat {
+	return RecoveryStat{r.Objects - part.Objects, r.Bytes - part.Bytes, r.Usec - part.Usec}
+}
+
 // New makes a primary without PGs.
 func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, host Host, o Options) *Primary {
 	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}}
-	p.tuning = Tuning{RecoveryDepth: o.RecoveryDepth, SlowLog: defaultSlowLog}
+	p.tuning = DefaultTuning()
+	if o.RecoveryDepth > 0 {
+		p.tuning.Recovery.Depth = o.RecoveryDepth
+	}
+	p.throttle.now = p.throttle.pacer.decide(&p.tuning.Recovery)
+	p.throttle.tick.Fire = p.repace
+	p.throttle.rested.Fire = p.recoverSome
 	p.slow.timer.Fire = p.nameSlow
 	p.kickTask.Run = p.recoverSome
-	p.retry.Fire = p.recoverSome
+	p.retry.Fire = p.retryAll
 	p.forget.Fire = p.forgetAll
 	return p
 }
@@ -105,13 +127,14 @@ type PG struct {
 	running int // local store operations under way
 	drained func()
 
-	unclean   []layout.ObjectID // in order, those still to be recovered from next on
-	next      int
-	left      int // objects that are not whole
+	backlog   backlog
+	resting   []layout.ObjectID // could not be recovered, and are tried again when Primary.retry fires
+	left      int               // objects that are not whole
 	total     int
 	misplaced int                      // of left
 	unfound   map[layout.ObjectID]bool // of left; nil as a rule
-	clean     bool                     // the record says so: tombstones may go
+	meter     meter
+	clean     bool // the record says so: tombstones may go
 	tombs     []wire.SubEntry
 	waiting   []wire.SubEntry // tombstones made while not clean
 	reported  bool
@@ -131,17 +154,19 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 		u := &v.Unclean[i]
 		o := q.Table.Open(u.Object, u.Truth.Version, u.Truth.Version == 0 || u.Truth.Tombstone)
 		o.Unclean = u
-		q.unclean = append(q.unclean, u.Object)
+		q.enqueue(u)
 		if q.misplacedBy(u) {
 			q.misplaced++
 		}
 	}
-	q.left, q.total = len(q.unclean), len(q.unclean)
+	q.left, q.total = len(v.Unclean), len(v.Unclean)
+	q.meter.since = p.l.Now()
 	for _, e := range v.Tombstones {
 		q.waiting = append(q.waiting, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval})
 	}
 	p.pgs[id] = q
 	p.sortPGs()
+	p.watchLoad()
 	p.kick()
 	if b := p.o.Probe; b != nil {
 		b.Serving(id, interval, q.members)
@@ -169,6 +194,7 @@ func (p *Primary) Stop(id layout.PGID, drained func()) {
 	}
 	delete(p.pgs, id)
 	p.sortPGs()
+	q.clearBacklog()
 	q.stopped = true
 	if b := p.o.Probe; b != nil {
 		b.Stopped(id, q.Interval)

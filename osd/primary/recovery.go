@@ -1,12 +1,12 @@
 package primary
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 	"time"
 
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/core/peer"
 	"holdfast/core/planted"
 	"holdfast/core/wire"
@@ -28,9 +28,10 @@ type copyJob struct {
 	obj        *pg.Object
 	u          peering.Unclean
 	background bool
-	from       int // holders tried
-	unreadable int // of them
-	start      time.Duration
+	from       int  // holders tried
+	unreadable int  // of them
+	moved      bool // it was only misplaced
+	start      loop.Instant
 
 	read  store.Op
 	fetch peer.Call
@@ -43,22 +44,22 @@ func (p *Primary) sortPGs() {
 	for id := range p.pgs { // order: sorted below
 		p.order = append(p.order, id)
 	}
-	slices.SortFunc(p.order, func(a, b layout.PGID) int { return cmp.Or(cmp.Compare(a.Pool, b.Pool), cmp.Compare(a.Num, b.Num)) })
+	slices.SortFunc(p.order, comparePGs)
 }
 
 func (p *Primary) kick() { p.l.Defer(&p.kickTask) }
 
-// recoverSome starts background recovery up to the depth, PG by PG.
+// recoverSome starts background recovery as far as the throttle allows, the most endangered objects first.
 func (p *Primary) recoverSome() {
-	idle := 0
-	for !p.tuning.NoRecovery && p.recovering < p.tuning.RecoveryDepth && idle < len(p.order) {
-		p.turn = (p.turn + 1) % len(p.order)
-		q := p.pgs[p.order[p.turn]]
-		if !q.recoverNext() {
-			idle++
-			continue
+	for p.mayRecover() {
+		q, u := p.pick()
+		if q == nil {
+			break
 		}
-		idle = 0
+		if obj := q.Table.Get(q.dequeue(u)); obj != nil && obj.Unclean != nil && !obj.Recovering {
+			p.recovering++
+			q.recover(obj, true)
+		}
 	}
 	for _, id := range p.order {
 		p.pgs[id].checkRecovered()
@@ -72,18 +73,24 @@ func (q *PG) checkRecovered() {
 	}
 }
 
-// recoverNext starts the recovery of the next object of the PG that nobody has begun; false when there is none.
-func (q *PG) recoverNext() bool {
-	for q.next < len(q.unclean) {
-		obj := q.Table.Get(q.unclean[q.next])
-		q.next++
-		if obj != nil && obj.Unclean != nil && !obj.Recovering {
-			q.p.recovering++
-			q.recover(obj, true)
-			return true
+// retryAll puts what could not be recovered back into the backlog. What a client waits for is tried at once.
+func (p *Primary) retryAll() {
+	for _, id := range p.order {
+		q := p.pgs[id]
+		again := q.resting
+		q.resting = nil
+		for _, o := range again {
+			obj := q.Table.Get(o)
+			switch {
+			case obj == nil || obj.Unclean == nil || obj.Recovering:
+			case obj.Blocked():
+				q.recoverNow(obj)
+			default:
+				q.enqueue(obj.Unclean)
+			}
 		}
 	}
-	return false
+	p.recoverSome()
 }
 
 // recoverNow starts the recovery of an object that a request waits for, if it is not under way.
@@ -95,7 +102,7 @@ func (q *PG) recoverNow(obj *pg.Object) {
 
 func (q *PG) recover(obj *pg.Object, background bool) {
 	obj.Recovering = true
-	j := &copyJob{q: q, obj: obj, u: *obj.Unclean, background: background, start: time.Duration(q.p.l.Now())}
+	j := &copyJob{q: q, obj: obj, u: *obj.Unclean, background: background, moved: q.misplacedBy(obj.Unclean), start: q.p.l.Now()}
 	j.read.Done = func(*store.Op) { j.readLocal() }
 	j.fetch.Done = func(*peer.Call) { j.fetched() }
 	j.next()
@@ -120,7 +127,7 @@ func (j *copyJob) next() {
 		j.fail()
 		return
 	}
-	osd := j.u.Holders[j.from]
+	osd := j.holder()
 	j.from++
 	if osd == p.o.Self {
 		j.read.Kind, j.read.Object = store.OpReadObject, j.u.Object
@@ -131,6 +138,18 @@ func (j *copyJob) next() {
 	m := wire.Sub{Op: wire.OpSubRead, Object: j.u.Object, Grant: j.q.grant}
 	m.Encode(&j.fetch.Header)
 	p.hub.Call(osd, &j.fetch)
+}
+
+// holder is whom to read from next: ourselves first, if the truth is here.
+func (j *copyJob) holder() layout.OSDNum {
+	own := slices.Index(j.u.Holders, j.q.p.o.Self)
+	switch {
+	case own < 0 || j.from > own:
+		return j.u.Holders[j.from]
+	case j.from == 0:
+		return j.q.p.o.Self
+	}
+	return j.u.Holders[j.from-1]
 }
 
 func (j *copyJob) readLocal() {
@@ -276,9 +295,10 @@ func (j *copyJob) written(err error) {
 	case j.err != nil:
 		j.fail()
 	default:
-		p.Recovery.Objects++
-		p.Recovery.Bytes += uint64(n * len(j.u.Lacks))
-		p.Recovery.Usec += uint64((time.Duration(p.l.Now()) - j.start).Microseconds())
+		p.Recovery.add(n*len(j.u.Lacks), p.l.Now().Sub(j.start))
+		if j.moved {
+			p.Moved.add(n*len(j.u.Lacks), p.l.Now().Sub(j.start))
+		}
 		q.madeWhole(j.obj.Unclean)
 		j.over()
 		q.Table.Whole(j.obj, j.u.Truth.Version, j.u.Truth.Version == 0 || j.u.Truth.Tombstone)
@@ -293,6 +313,7 @@ func (j *copyJob) over() {
 	if j.background {
 		j.background = false
 		j.q.p.recovering--
+		j.q.p.rest(j.start)
 		j.q.p.kick()
 	}
 }
@@ -313,12 +334,11 @@ func (j *copyJob) fail() {
 		p.host.Lost(q.ID, p.o.Self, false)
 		return
 	}
-	q.unclean = append(q.unclean, j.u.Object)
-	if j.background {
-		j.background = false
-		p.recovering--
+	q.resting = append(q.resting, j.u.Object)
+	j.over()
+	if !p.retry.Armed() {
+		p.l.Arm(&p.retry, p.l.Now().Add(retryPause))
 	}
-	p.l.Arm(&p.retry, p.l.Now().Add(retryPause))
 }
 
 // repair makes an object unclean whose copy here cannot be read, so that recovery puts another member's in its place; false when no other member can have it.

@@ -63,7 +63,7 @@ func TestSlowOperationsAreNamed(t *testing.T) {
 
 	third := begin(4)
 	w.Run(3 * time.Second)
-	p.Tune(Tuning{RecoveryDepth: 1, SlowLog: 2 * time.Second})
+	p.Tune(Tuning{SlowLog: 2 * time.Second})
 	w.Run(100 * time.Millisecond)
 	if lines() != 3 || !strings.Contains(log.String(), "session=4 age=3s") {
 		t.Fatalf("a shorter interval is not gone by:\n%s", log.String())

@@ -4,23 +4,30 @@ import (
 	"time"
 )
 
-// defaultSlowLog is slow_log_interval until Tune says otherwise.
-const defaultSlowLog = 10 * time.Second
-
 // Tuning is what may change while a primary runs.
 type Tuning struct {
-	RecoveryDepth int           // recovery_queue_depth: objects recovered at once in the background, over all PGs
-	NoRecovery    bool          // no_recovery: none; what a client waits for is made whole all the same
-	SlowLog       time.Duration // slow_log_interval
+	Recovery    Pacing
+	PGSwitch    int           // recovery_pg_switch: objects of one PG that are recovered before another has its turn
+	NoRecovery  bool          // no_recovery: nothing in the background; what a client waits for is made whole all the same
+	NoRebalance bool          // no_rebalance: the same for objects that are only misplaced
+	SlowLog     time.Duration // slow_log_interval
 }
 
-// Tune takes over t. Objects under recovery are finished when the depth shrinks, or there is to be none.
+// DefaultTuning is what the parameters say where nobody has set them.
+func DefaultTuning() Tuning {
+	return Tuning{Recovery: DefaultPacing(), PGSwitch: 128, SlowLog: 10 * time.Second}
+}
+
+// Tune takes over t. Objects under recovery are finished when fewer may be, or there is to be none.
 func (p *Primary) Tune(t Tuning) {
 	p.tuning = t
 	p.l.Disarm(&p.slow.timer)
 	if p.slow.first != nil {
 		p.watchSlow()
 	}
+	p.l.Disarm(&p.throttle.tick)
+	p.throttle.now = p.throttle.pacer.decide(&p.tuning.Recovery)
+	p.watchLoad()
 	p.kick()
 }
 

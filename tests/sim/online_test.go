@@ -10,7 +10,6 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/config"
 	"holdfast/core/loop"
-	"holdfast/osd/primary"
 )
 
 // global follows config/global for an OSD, as its process does.
@@ -30,7 +29,7 @@ func (n *Node) followGlobal(log *bytes.Buffer) {
 	n.Loop.Post(&loop.Task{Run: func() {
 		live.Part(func(f func()) { n.Loop.Post(&loop.Task{Run: f}) }).On(func(v *config.Values) {
 			t := n.OSD.Tuning()
-			t.Primary = primary.Tuning{RecoveryDepth: int(v.Int("recovery_queue_depth")), NoRecovery: v.Bool("no_recovery"), SlowLog: v.Duration("slow_log_interval")}
+			t.Primary.Recovery.Depth, t.Primary.NoRecovery, t.Primary.SlowLog = int(v.Int("recovery_queue_depth")), v.Bool("no_recovery"), v.Duration("slow_log_interval")
 			t.StatsInterval = v.Duration("etcd_stats_interval")
 			n.OSD.Tune(t)
 		}, "recovery_queue_depth", "no_recovery", "slow_log_interval", "etcd_stats_interval")
@@ -66,7 +65,7 @@ func TestRecoveryIsHeldBackAndLetGoWhileRunning(t *testing.T) {
 	c.put(cluster.KeyGlobal, []byte(`{"recovery_queue_depth": 7}`))
 	c.Wait("all PGs clean", 30*time.Second, func() bool { return c.States(cluster.StateActive) })
 	for _, n := range c.Nodes {
-		if got := n.OSD.Tuning().Primary.RecoveryDepth; got != 7 {
+		if got := n.OSD.Tuning().Primary.Recovery.Depth; got != 7 {
 			t.Errorf("OSD %d: recovery_queue_depth is %d, want 7", n.Num, got)
 		}
 	}

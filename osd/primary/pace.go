@@ -1,0 +1,110 @@
+package primary
+
+import "time"
+
+// Pacing says how recovery shares the disks with clients.
+//
+// An OSD's load is how many operations of clients are under way on it, on the average over an interval. Up to ClientLow recovery has UtilHigh of the time of each copy that may be under way,
+// at ClientHigh and above UtilLow, in between a straight line: a copy that took L is followed by a pause of L/share - L. When the load is at most ClientLow, IdleDepth copies may be under way
+// instead of Depth. Beside more than copyCost operations a copy matters less than beside one, and the share grows with them: recovery has UtilLow of all that is done.
+type Pacing struct {
+	Depth      int           // recovery_queue_depth: objects recovered at once in the background, over all PGs
+	IdleDepth  int           // recovery_idle_queue_depth: the same while clients are quiet, if it is more
+	Pause      time.Duration // recovery_sleep_us: after each object where Interval is 0
+	Interval   time.Duration // recovery_tune_interval: how often the pace is decided; 0: never
+	UtilLow    float64       // recovery_tune_util_low
+	UtilHigh   float64       // recovery_tune_util_high
+	ClientLow  float64       // recovery_tune_client_util_low
+	ClientHigh float64       // recovery_tune_client_util_high
+	Samples    int           // recovery_tune_agg_interval: intervals that are remembered
+	PauseMin   time.Duration // recovery_tune_sleep_min_us: a shorter pause is left out
+	PauseMax   time.Duration // recovery_tune_sleep_cutoff_us: no pause is longer
+}
+
+// DefaultPacing is what the parameters say where nobody has set them.
+func DefaultPacing() Pacing {
+	return Pacing{Depth: 1, IdleDepth: 16, Interval: time.Second, UtilLow: 0.1, UtilHigh: 1, ClientLow: 0, ClientHigh: 0.5, Samples: 10, PauseMin: 10 * time.Microsecond, PauseMax: 10 * time.Second}
+}
+
+// leastShare is the least of what recovery gets, and the load below which clients count as quiet, whatever the parameters say: a share of nothing would never end.
+const leastShare = 0.01
+
+// paceSample is what happened in one interval.
+type paceSample struct {
+	span   time.Duration
+	client time.Duration // what clients' operations took, one with another
+	copies int           // background copies that ended
+	took   time.Duration // what these took, one with another
+}
+
+// copyCost is how many operations of clients cost about as much as a copy.
+const copyCost = 4
+
+// pacer decides the pace. It is a value: its owner gives it one sample in each interval and does as it says.
+type pacer struct {
+	kept    []paceSample  // the last ones, oldest first
+	latency time.Duration // of a copy: each sample counts as much as all before it
+}
+
+// pace is how recovery goes on until the next sample.
+type pace struct {
+	depth int           // copies under way or resting
+	pause time.Duration // rest after each
+}
+
+// step takes a sample in. A load that rises counts at once; one that falls counts when it has left the samples that are kept.
+func (c *pacer) step(p *Pacing, s paceSample) pace {
+	if n := len(c.kept) + 1 - max(p.Samples, 1); n > 0 {
+		c.kept = c.kept[:copy(c.kept, c.kept[n:])]
+	}
+	c.kept = append(c.kept, s)
+	switch {
+	case s.copies > 0 && c.latency == 0:
+		c.latency = s.took / time.Duration(s.copies)
+	case s.copies > 0:
+		c.latency = (c.latency + s.took/time.Duration(s.copies)) / 2
+	}
+	return c.decide(p)
+}
+
+// decide is the pace by the samples that are there.
+func (c *pacer) decide(p *Pacing) pace {
+	if p.Interval == 0 {
+		return pace{depth: p.Depth, pause: p.Pause}
+	}
+	var sum, s paceSample
+	for _, s = range c.kept {
+		sum.span, sum.client = sum.span+s.span, sum.client+s.client
+	}
+	share, idle := p.share(max(s.load(), sum.load()))
+	v := pace{depth: p.Depth, pause: min(time.Duration(float64(c.latency)*(1/share-1)), p.PauseMax)}
+	if idle {
+		v.depth = max(p.Depth, p.IdleDepth)
+	}
+	if v.pause < p.PauseMin {
+		v.pause = 0
+	}
+	return v
+}
+
+// load is how many operations of clients were under way on the average.
+func (s paceSample) load() float64 {
+	if s.span <= 0 {
+		return 0
+	}
+	return float64(s.client) / float64(s.span)
+}
+
+// share is what recovery gets of the time of each of its copies beside such a load, at most 1; idle says that clients are quiet.
+func (p *Pacing) share(load float64) (share float64, idle bool) {
+	low, high := max(p.ClientLow, leastShare), p.ClientHigh
+	switch {
+	case load <= low:
+		share, idle = p.UtilHigh, true
+	case load >= high:
+		share = min(p.UtilLow*max(1, load/copyCost), p.UtilHigh)
+	default:
+		share = p.UtilHigh - (p.UtilHigh-p.UtilLow)*(load-low)/(high-low)
+	}
+	return min(max(share, leastShare), 1), idle
+}

@@ -1,0 +1,95 @@
+package primary
+
+import (
+	"testing"
+	"time"
+
+	"holdfast/core/sim"
+	"holdfast/core/wire"
+)
+
+func TestPauseKeepsItsPlace(t *testing.T) {
+	w := sim.NewWorld(1)
+	defer w.Close()
+	p := New(w.NewLoop("osd"), nil, nil, nil, nil, Options{})
+	p.Tune(Tuning{Recovery: Pacing{Depth: 2, Pause: 10 * ms}, SlowLog: time.Hour})
+	begin := func(want bool) {
+		t.Helper()
+		if got := p.mayRecover(); got != want {
+			t.Fatalf("mayRecover() = %t after %v, want %t", got, w.Elapsed(), want)
+		}
+		if want {
+			p.recovering++
+		}
+	}
+	end := func() { p.recovering--; p.rest(p.l.Now()) }
+	begin(true)
+	begin(true)
+	begin(false)
+	end()
+	begin(false)
+	w.Run(5 * ms)
+	end()
+	begin(false)
+	w.Run(5 * ms)
+	begin(true)
+	begin(false)
+	w.Run(5 * ms)
+	begin(true)
+	end()
+	end()
+	p.Tune(Tuning{Recovery: Pacing{Depth: 2}, SlowLog: time.Hour})
+	begin(true)
+	p.Tune(Tuning{Recovery: Pacing{Depth: 2}, NoRecovery: true, SlowLog: time.Hour})
+	begin(false)
+}
+
+func TestClientsOperationCountsBeforeTheNextInterval(t *testing.T) {
+	w := sim.NewWorld(1)
+	defer w.Close()
+	p := New(w.NewLoop("osd"), nil, nil, nil, nil, Options{})
+	p.recovering = 3
+	if !p.mayRecover() {
+		t.Fatal("not at full speed while nobody is there")
+	}
+	o := p.get()
+	if p.mayRecover() {
+		t.Error("goes on at full speed beside a client")
+	}
+	w.Run(2 * time.Second)
+	if !p.mayRecover() {
+		t.Error("held up by an operation that has been stuck for long")
+	}
+	p.put(o)
+}
+
+func TestLoadIsMeasuredWhilePGsAreServed(t *testing.T) {
+	w := sim.NewWorld(1)
+	defer w.Close()
+	p := New(w.NewLoop("osd"), nil, nil, nil, nil, Options{})
+	w.Run(5 * time.Second)
+	if p.throttle.tick.Armed() {
+		t.Error("measures without a PG")
+	}
+	p.pgs[pgNum(1)] = &PG{ID: pgNum(1), p: p, left: 1}
+	p.sortPGs()
+	p.stats[wire.OpWrite].Usec = 1e9 // before
+	p.watchLoad()
+	w.Run(500 * ms)
+	p.stats[wire.OpWrite].Usec += 3e6
+	p.rest(p.l.Now() - 4*1e6)
+	w.Run(600 * ms)
+	if got, want := p.throttle.now, (pace{1, 36 * ms}); got != want {
+		t.Errorf("beside 3 operations of clients: %+v, want %+v", got, want)
+	}
+	w.Run(10 * time.Second)
+	if p.throttle.now.depth != 16 {
+		t.Errorf("10 s later: %+v", p.throttle.now)
+	}
+	delete(p.pgs, pgNum(1))
+	p.sortPGs()
+	w.Run(2 * time.Second)
+	if p.throttle.tick.Armed() {
+		t.Error("goes on measuring without a PG")
+	}
+}
