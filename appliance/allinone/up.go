@@ -53,9 +53,9 @@ type Cluster struct {
 	osds  map[layout.OSDNum]*daemon.OSD // guarded by mu; those that run
 	early map[layout.OSDNum]bool        // guarded by mu; those that failed before they were in osds
 	bury  sync.WaitGroup                // reports of deaths
-	heirs sync.WaitGroup                // OSDs that wait with a disk that cannot be trusted
-	end   context.CancelFunc            // of heirs' ctx
-	ctx   context.Context               // until Stop
+	ctx   context.Context               // of heirs; ends with Stop
+	end   context.CancelFunc            // called with mu
+	heirs sync.WaitGroup                // OSDs that wait with a disk that cannot be trusted; added to with mu, while ctx lasts
 	ended chan error                    // the cluster cannot go on
 }
 
@@ -326,6 +326,11 @@ func (c *Cluster) osdOptions(n layout.OSDNum) daemon.OSDOptions {
 
 // succeed waits until the disk of an OSD that cannot be trusted is emptied or accepted, then starts the OSD.
 func (c *Cluster) succeed(n layout.OSDNum, cause error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ctx.Err() != nil {
+		return // stop waits for the others
+	}
 	c.heirs.Go(func() {
 		err := daemon.Succeed(c.ctx, c.osdOptions(n), cause)
 		for err == nil {
@@ -386,7 +391,7 @@ func (c *Cluster) lost(n layout.OSDNum, err error) {
 		if d != nil {
 			d.Kill()
 		}
-		if osd.Untrusted(err) && !c.v.Bool("readonly") && c.ctx.Err() == nil {
+		if osd.Untrusted(err) && !c.v.Bool("readonly") {
 			c.succeed(n, err)
 		}
 		if d == nil {
@@ -548,7 +553,9 @@ func (c *Cluster) Live() *config.Live { return c.live }
 func (c *Cluster) Stop() { c.stop(c.o.Say) }
 
 func (c *Cluster) stop(say func(string, ...any)) {
+	c.mu.Lock()
 	c.end()
+	c.mu.Unlock()
 	c.heirs.Wait()
 	late := func(what string, err error) {
 		if err != nil {

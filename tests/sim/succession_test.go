@@ -91,7 +91,7 @@ func (c *tended) end(n *Node, power bool) {
 // TestDisksSetBackAtRandom writes, ends OSDs and puts earlier copies of their disks back, as many as it comes, also of all at once. What was acknowledged is read back whenever the PGs are
 // served; and where they are not, the disks that they may need are as they were.
 func TestDisksSetBackAtRandom(t *testing.T) {
-	seeds := uint64(40)
+	seeds := uint64(20)
 	if testing.Short() {
 		seeds = 10
 	}
