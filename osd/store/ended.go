@@ -20,11 +20,11 @@ func (s *Store) CountPG(pg layout.PGID) int {
 	return len(p.pgs[pg.Num-1])
 }
 
-// Remembers reports whether the request that made a version of an object is remembered: whoever sent it may ask for it again.
+// Remembers reports whether a request is remembered that made a version of an object, or one below it: whoever sent it may ask for it again.
 func (s *Store) Remembers(object layout.ObjectID, version layout.Version) bool {
 	for i := s.pairs.byObject.get(uint64(object.Inode), object.Stripe); i != 0; i = s.pairs.nodes[i].objNext {
 		n := &s.pairs.nodes[i]
-		if r := s.pairs.sessions.get(n.pair.Session, 0); n.version == uint64(version) && n.pair.Sequence >= s.pairs.list[r].low {
+		if r := s.pairs.sessions.get(n.pair.Session, 0); n.version <= uint64(version) && n.pair.Sequence >= s.pairs.list[r].low {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,5 +71,33 @@ func TestDeletionIsDoneOnceWhereItCameByRecovery(t *testing.T) {
 	k.do(t, remove, nil)
 	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, pattern(4096, 2)) {
 		t.Errorf("a delete that was sent again undid a newer write: version %x is read", r.Version)
+	}
+}
+
+// TestWriteIsDoneOnceThoughItsObjectWasDeleted sends a write again, as a client does that has lost the answer, after another client has deleted the object and every member of then is gone: it
+// brings nothing back (seed 480 of the second draw).
+func TestWriteIsDoneOnceThoughItsObjectWasDeleted(t *testing.T) {
+	c := start(t, Options{Seed: 23, OSDs: 3, Replicas: 2, MinSize: 1, PGs: 1, OutTime: 2 * time.Second})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	lost := write(0, 4096, 7, 100)
+	k.do(t, lost, pattern(4096, 1))
+	k.do(t, wire.ReadWrite{Op: wire.OpDelete, Inode: image, Trailer: wire.Trailer{Session: 8, Sequence: 1, Low: 1}}, nil)
+	k.do(t, write(1<<20, 4096, 8, 2), pattern(4096, 2)) // the answer to the deletion has come
+	c.W.Run(3 * time.Second)                            // deletions that nobody asks for again are forgotten
+	st, _ := c.Snapshot().PGStates.Get(onlyPG)
+	for _, osd := range st.Peers {
+		if osd != st.Primary {
+			c.Nodes[osd].Kill()
+		}
+	}
+	c.Wait("another member", 30*time.Second, func() bool {
+		now, ok := c.Snapshot().PGStates.Get(onlyPG)
+		return ok && now.State == cluster.StateActive && len(now.Peers) == 2 && !slices.Equal(now.Peers, st.Peers)
+	})
+	c.Nodes[st.Primary].Kill()
+	k.do(t, lost, pattern(4096, 1))
+	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, make([]byte, 4096)) {
+		t.Errorf("a write that was sent again came back after a later deletion: version %x is read", r.Version)
 	}
 }
