@@ -124,7 +124,7 @@ func (c *Cluster) up(ctx context.Context) error {
 	if err := c.firstPool(ctx, s); err != nil {
 		return err
 	}
-	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.live, Host: daemon.Host(), Log: c.log.With("component", "monitor")}); err != nil {
+	if c.mon, err = daemon.StartMonitor(daemon.MonitorOptions{Config: c.live, Host: daemon.Host(), Log: c.log.With("component", "monitor"), Snapshots: c.dir.File("snapshots")}); err != nil {
 		return err
 	}
 	if err := c.wait(ctx); err != nil {

@@ -18,8 +18,8 @@ import (
 )
 
 func (a *app) etcd() *cobra.Command {
-	c := &cobra.Command{Use: "etcd", Short: "What to do when etcd was restored from a backup"}
-	c.AddCommand(a.etcdRestored(), a.etcdLost())
+	c := &cobra.Command{Use: "etcd", Short: "Keep what is in etcd, and put it back"}
+	c.AddCommand(a.etcdSnapshot(), a.etcdCheck(), a.etcdRestore(), a.etcdRestored(), a.etcdLost())
 	return c
 }
 

@@ -88,6 +88,9 @@ func writeStatus(w io.Writer, v admin.Status) {
 	if line := v.Progress.Line(); line != "" {
 		rows = append(rows, []string{"  recovery", line})
 	}
+	if e := v.Snapshot; e != nil {
+		rows = append(rows, []string{"  etcd snapshot", fmt.Sprintf("%s, %s on %s", e.Time, e.File, e.Host)})
+	}
 	if len(v.Flags) > 0 {
 		rows = append(rows, []string{"  flags", strings.Join(v.Flags, ", ")})
 	}

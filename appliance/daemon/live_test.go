@@ -199,7 +199,7 @@ func (x *running) inForce() map[config.Component]map[string]any {
 	var m monitor.Tuning
 	x.mon.t.Do(func() { m = x.mon.mon.Tuning() })
 	add(config.Monitor, ofEtcd(x.mon.reg.Times()), map[string]any{"mon_change_timeout": m.ChangeDelay, "mon_stats_timeout": m.StatsDelay, "osd_out_time": m.OSDOutTime, "noout": m.NoOut,
-		"osd_nearfull_ratio": m.NearFull})
+		"osd_nearfull_ratio": m.NearFull, "etcd_snapshot_interval": x.mon.keep.tuned.Load().interval, "etcd_snapshot_keep": x.mon.keep.tuned.Load().days})
 
 	last := len(x.gate.threads) - 1 // of several loops
 	x.gate.threads[last].Do(func() {
@@ -286,6 +286,8 @@ var others = map[string]struct {
 	"client_retry_interval":     {`70`, 70 * time.Millisecond},
 	"client_eio_retry_interval": {`0`, time.Duration(0)},
 	"client_retry_enospc":       {`false`, false},
+	"etcd_snapshot_interval":    {`"2h"`, 2 * time.Hour},
+	"etcd_snapshot_keep":        {`3`, 3},
 	"client_wait_up_timeout":    {`5`, 5 * time.Second},
 	"nbd_allow":                 {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 	"nfs_allow":                 {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},

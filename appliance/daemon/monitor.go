@@ -14,6 +14,8 @@ type MonitorOptions struct {
 	Config *config.Live // with config/global
 	Host   string
 	Log    *slog.Logger
+	// Snapshots is the folder for snapshots of etcd where etcd_snapshot_dir names none [DefaultSnapshots].
+	Snapshots string
 }
 
 // Monitor is one running monitor on its own thread.
@@ -23,6 +25,7 @@ type Monitor struct {
 	part *config.Part
 	reg  *etcd.Registry
 	mon  *monitor.Monitor
+	keep *keeper
 }
 
 // StartMonitor starts a monitor; it leads when no other one does.
@@ -50,6 +53,7 @@ func StartMonitor(o MonitorOptions) (*Monitor, error) {
 		t.Stop()
 		return nil, err
 	}
+	m.keep = startKeeper(m, o)
 	return m, nil
 }
 
@@ -58,6 +62,7 @@ func (m *Monitor) Follow() { m.t.Do(func() { Follow(m.t, m.reg, m.live) }) }
 
 // Stop gives the leadership up and ends the thread.
 func (m *Monitor) Stop(ctx context.Context) error {
+	m.keep.stop()
 	m.part.End()
 	_, err := Await(ctx, m.t, func(done func(struct{}, error)) { m.mon.Stop(func() { done(struct{}{}, nil) }) })
 	m.t.Do(m.reg.Close)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"strconv"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
@@ -122,6 +123,14 @@ func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done 
 			}
 			for _, f := range faults {
 				taken[f.ID] = true // it is still there, and may be corrected
+			}
+		}
+		// A pool that etcd has forgotten, as after a restore: its images would show through in the new one's.
+		for _, space := range s.OSDSpace.All() {
+			for text := range space { // order: a set
+				if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+					taken[layout.PoolID(n)] = true
+				}
 			}
 		}
 		id := layout.PoolID(1)

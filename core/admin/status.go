@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
@@ -37,6 +38,17 @@ type Status struct {
 	MoreWait   int          `json:"reasons_more"` // and how many more there are
 	Flags      []string     `json:"flags"`        // that hold something back, such as no_recovery
 	Warnings   []string     `json:"warnings"`     // what an operator should look at
+
+	Snapshot *EtcdSaved `json:"etcd_snapshot,omitempty"` // the newest that a monitor that runs has written
+}
+
+// EtcdSaved is a snapshot of etcd in a file.
+type EtcdSaved struct {
+	Host     string `json:"host"`
+	File     string `json:"file"`
+	Time     string `json:"time"`
+	Revision uint64 `json:"revision"`
+	Keys     int    `json:"keys"`
 }
 
 // StateCount is how many PGs have a state.
@@ -108,6 +120,11 @@ func Report(s *cluster.Snapshot) Status {
 		warn("etcd was restored from an older state (%s): no PG becomes active until OSD %v have reported; start them, or declare what is gone lost with `holdfast etcd lost OSD`", s.Restored.Reason, list)
 		worse("degraded")
 	}
+	if r := s.Restoring; r != nil {
+		warn("a restore of etcd from %s was begun and has not ended, and nothing is served before it has: run `holdfast etcd restore` with it again", cmp.Or(r.File, "a snapshot"))
+		worse("down")
+	}
+	v.Snapshot = saved(s, warn)
 	v.pgs(s, warn, worse)
 	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub", "noout"} {
 		if flag(s, name) {
@@ -176,6 +193,28 @@ func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(
 		v.PGs = append(v.PGs, StateCount{state, n})
 	}
 	slices.SortFunc(v.PGs, func(a, b StateCount) int { return cmp.Or(b.Count-a.Count, strings.Compare(a.State, b.State)) })
+}
+
+// saved is the newest snapshot of etcd.
+func saved(s *cluster.Snapshot, warn func(string, ...any)) (newest *EtcdSaved) {
+	at := int64(0)
+	for _, m := range s.Monitors.All() {
+		n := m.Snapshot
+		if n == nil {
+			continue
+		}
+		if n.Time > at {
+			at, newest = n.Time, &EtcdSaved{Host: n.Host, File: n.File, Time: stamp(time.Unix(n.Time, 0)), Revision: uint64(n.Revision), Keys: n.Keys}
+		}
+		if n.Error != "" {
+			last := "none since it started"
+			if n.Time != 0 {
+				last = "the last is of " + stamp(time.Unix(n.Time, 0))
+			}
+			warn("the monitor on host %s cannot write snapshots of etcd (%s): %s", n.Host, last, n.Error)
+		}
+	}
+	return newest
 }
 
 // ratio is osd_nearfull_ratio.

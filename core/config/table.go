@@ -139,6 +139,12 @@ var params = []*Param{
 		Help: "How full an OSD may be before it is warned of."},
 	{Name: "noout", Group: "Monitor", Type: Bool, Default: "false", Effect: Online, Used: Monitor,
 		Help: "Place no PGs elsewhere however long an OSD is away, as during maintenance."},
+	{Name: "etcd_snapshot_interval", Group: "Monitor", Type: Duration, Unit: "s", Default: "600", Min: 0, Max: 86400, Effect: Online, Used: Monitor,
+		Help: "How often each monitor writes what is in etcd into a file, to be put back by `holdfast etcd restore`; 0: never."},
+	{Name: "etcd_snapshot_dir", Group: "Monitor", Type: String, Effect: AtStart, Used: Monitor,
+		Help: "Folder for these files; empty: /var/lib/holdfast/snapshots, or snapshots in the folder of `holdfast up`."},
+	{Name: "etcd_snapshot_keep", Group: "Monitor", Type: Int, Default: "7", Min: 1, Max: 3650, Effect: Online, Used: Monitor,
+		Help: "For how many days one of these files each is kept; all of the last hour and one of each hour of the last day are, too."},
 
 	// Client.
 	{Name: "op_ttl", Group: "Client", Type: Duration, Unit: "s", Default: "4", Min: 0.5, Max: 30, Effect: Online, Used: Gateway | Client,
