@@ -92,6 +92,7 @@ func init() {
 			most := 20 * time.Millisecond << (f.N % 6)
 			r.c.Reg.SetDelay(sim.Delay{Min: time.Millisecond, Max: most})
 			r.c.Reg.SetWatchDelay(sim.Delay{Min: time.Millisecond, Max: most})
+			r.c.W.CountFault(sim.FaultWatchSlow)
 			return func() {
 				r.c.Reg.SetDelay(sim.Delay{})
 				r.c.Reg.SetWatchDelay(sim.Delay{})
@@ -367,6 +368,7 @@ func (r *run) part(a, b []*sim.Loop, both, registry bool, osd int) func() {
 
 // flap cuts and heals a link between two OSDs again and again.
 func (r *run) flap(f *PlannedFault) func() {
+	r.c.W.CountFault(sim.FaultFlap)
 	on, cut := true, false
 	var step func()
 	step = func() {
