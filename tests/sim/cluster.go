@@ -48,6 +48,7 @@ type Options struct {
 	LockTime time.Duration // pg_lock_time
 	Confirm  bool          // lock_confirm
 	Stranger time.Duration // osd.Options.StrangerTime
+	Commit   string        // immediate_commit of the pool [all]
 	Monitors int           // [1]
 	Store    store.Config  // what disks are formatted with; the pool has the same block size and granularity
 	Depth    int           // recovery_queue_depth [4]
@@ -131,7 +132,7 @@ func New(t TB, o Options) *Cluster {
 	c.admin = c.open(c.adminLoop)
 	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{c})
 	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd",
-		BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
+		ImmediateCommit: o.Commit, BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
 	txn, err := cluster.SetPool(nil, 1, pool)
 	if err != nil {
 		t.Fatal(err)
@@ -360,6 +361,7 @@ type Client struct {
 	hub     *peer.Hub
 	session uint64
 	seq     uint64
+	ttl     time.Duration // how long a change may take to begin; 0: for ever
 }
 
 // NewClient connects nothing yet.
@@ -442,6 +444,9 @@ func (k *Client) Begin(m wire.ReadWrite, data []byte, done func(Result)) {
 		}
 		k.hub.SetPeer(osdNum, []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", osdNum)}})
 		m.Encode(&call.Header)
+		if call.Deadline = 0; k.ttl > 0 {
+			call.Deadline = k.Loop.Now().Add(k.ttl)
+		}
 		call.Payload = nil
 		if ref != nil {
 			call.Payload = []peer.Piece{{Ref: ref, Len: len(data)}}

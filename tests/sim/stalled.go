@@ -20,10 +20,15 @@ func (r *run) stalledClient(f *PlannedFault) func() {
 	instance := uint64(5000 + f.ID)
 	key := cluster.GatewayKey(fmt.Sprintf("stalled.%d", f.ID))
 	busy, made, on := true, false, true
+	answered, late := false, false
 	left := 150 + int(f.N%250)
 	var k *Client
 	end := func() {
-		on, busy = false, false
+		on = false
+		r.c.W.After(6*time.Second, func() { // what it has sent is begun no more then
+			late = true
+			busy = !answered
+		})
 		if k != nil {
 			k.Loop.Kill()
 		}
@@ -33,6 +38,7 @@ func (r *run) stalledClient(f *PlannedFault) func() {
 	}
 	r.operator(func() {
 		images.Create(r.admin, n, func(id layout.Inode, err error) {
+			answered, busy = true, !late
 			if err != nil {
 				r.logf("create image %s: %v", n.Name, err)
 				return
@@ -43,6 +49,7 @@ func (r *run) stalledClient(f *PlannedFault) func() {
 			}
 			r.put(key, cluster.Value(&cluster.Gateway{Instance: instance, Host: "stalled"}))
 			k = r.c.NewClient(instance<<cluster.SessionBits | 1)
+			k.ttl = 4 * time.Second
 			sequence := uint64(0)
 			var write func(Result)
 			write = func(Result) {
