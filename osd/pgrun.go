@@ -107,7 +107,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 	for poolID, pool := range next.Pools.All() {
 		g, err := next.Geometry(poolID)
 		sb := s.o.Store.Superblock().Config
-		ours := err == nil && pool.Scheme == "replicated" && g.BlockSize == sb.BlockSize && g.Granularity == sb.Granularity && next.Generation(poolID) != 0 && next.ImmediateCommit(pool) == "all"
+		ours := err == nil && pool.Scheme == "replicated" && g.BlockSize == sb.BlockSize && g.Granularity == sb.Granularity && next.Generation(poolID) != 0
 		if ours {
 			s.shard(poolID, store.Sharding{PGCount: g.PGCount, PGStripeSize: g.PGStripeSize})
 		}
@@ -553,6 +553,18 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 	take := func(e wire.SubEntry) {
 		f := store.StateFlags(e.Flags)
 		sofar = append(sofar, peering.Entry{Object: e.Object, Version: e.Version, Interval: e.Interval, Tombstone: f&store.Tombstone != 0, Void: f&store.Void != 0})
+	}
+	if osd == s.o.Num && after == 0 && len(sofar) == 0 && s.o.Store.Unsynced() > 0 {
+		s.sec.Sync(func(err error) { // as a member does before it answers
+			switch {
+			case round != r.m.Round:
+			case err != nil:
+				r.exec(r.m.Restart())
+			default:
+				r.list(round, osd, nil, after)
+			}
+		})
+		return
 	}
 	if osd == s.o.Num {
 		entries, next, more := s.sec.List(r.id, after, secondary.ListLimit)

@@ -28,7 +28,7 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.List(r)
 	case wire.OpFence:
 		s.fenceNow(r)
-	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead:
+	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead, wire.OpSubSync:
 		s.sec.Serve(r)
 	default:
 		r.Fail(wire.EINVAL)

@@ -11,6 +11,7 @@ import (
 type Tuning struct {
 	StatsInterval time.Duration // etcd_stats_interval
 	Primary       primary.Tuning
+	Sync          primary.Syncing
 	Peer          peer.Times
 }
 
@@ -25,10 +26,13 @@ func (s *OSD) Tune(t Tuning) {
 	if t.Primary != s.prim.Tuning() {
 		s.prim.Tune(t.Primary)
 	}
+	if t.Sync != s.prim.Syncing() {
+		s.prim.TuneSync(t.Sync)
+	}
 	s.hub.SetTimes(t.Peer)
 }
 
 // Tuning is what the OSD goes by at present.
 func (s *OSD) Tuning() Tuning {
-	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Peer: s.hub.Times()}
+	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Sync: s.prim.Syncing(), Peer: s.hub.Times()}
 }

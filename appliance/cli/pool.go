@@ -55,6 +55,7 @@ func (a *app) createPool() *cobra.Command {
 	f.StringVar(&block, "block_size", "", "bytes of an object; OSDs formatted with another are not used (the cluster's)")
 	f.StringVar(&granularity, "bitmap_granularity", "", "smallest write (the cluster's)")
 	f.StringVar(&stripe, "pg_stripe_size", "", "bytes that follow each other in one PG (an object's)")
+	f.StringVar(&n.Commit, "immediate_commit", "", "which writes of clients that keep copies are durable when they are acknowledged: all, small or none (the cluster's)")
 	f.BoolVar(&wait, "wait", false, "wait until all PGs are active")
 	f.BoolVarP(&n.Force, "force", "f", false, "also when there are too few OSDs now")
 	return a.withParams(a.withJSON(c), config.Client)

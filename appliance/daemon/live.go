@@ -86,8 +86,9 @@ func tuneOSD(p *config.Part, s *osd.OSD) {
 		s.Tune(osd.Tuning{
 			StatsInterval: v.Duration("etcd_stats_interval"), Peer: peerTimes(v),
 			Primary: primaryTuning(v),
+			Sync:    primary.Syncing{Interval: v.Duration("autosync_interval"), Writes: int(v.Int("autosync_writes"))},
 		})
-	}, slices.Concat([]string{"etcd_stats_interval"}, primaryNames, peerNames)...)
+	}, slices.Concat([]string{"etcd_stats_interval", "autosync_interval", "autosync_writes"}, primaryNames, peerNames)...)
 }
 
 // primaryNames are what primaryTuning reads.

@@ -194,7 +194,7 @@ func (x *running) inForce() map[config.Component]map[string]any {
 
 	var o osd.Tuning
 	x.osd.t.Do(func() { o = x.osd.osd.Tuning() })
-	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval})
+	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes})
 
 	var m monitor.Tuning
 	x.mon.t.Do(func() { m = x.mon.mon.Tuning() })
@@ -277,6 +277,8 @@ var others = map[string]struct {
 	"no_rebalance":              {`true`, true},
 	"no_recovery":               {`true`, true},
 	"slow_log_interval":         {`3`, 3 * time.Second},
+	"autosync_interval":         {`7`, 7 * time.Second},
+	"autosync_writes":           {`99`, 99},
 	"mon_change_timeout":        {`300`, 300 * time.Millisecond},
 	"mon_stats_timeout":         {`400`, 400 * time.Millisecond},
 	"osd_out_time":              {`"1h"`, time.Hour},

@@ -20,10 +20,11 @@ type NewPool struct {
 	FailureDomain string // level of the placement tree of which a PG uses each node once [host]
 	RootNode      string
 	OSDTags       []string
-	BlockSize     int64 // bytes [the cluster's]
-	Granularity   int64 // bytes [the cluster's]
-	PGStripeSize  int64 // bytes
-	Force         bool  // also when there are too few OSDs or failure domains now
+	BlockSize     int64  // bytes [the cluster's]
+	Granularity   int64  // bytes [the cluster's]
+	PGStripeSize  int64  // bytes
+	Commit        string // immediate_commit: all, small or none [the cluster's]
+	Force         bool   // also when there are too few OSDs or failure domains now
 }
 
 // Pool fills in the defaults and checks the pool against the cluster, which must have been read with its OSD states and statistics.
@@ -43,6 +44,7 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	p := &cluster.Pool{
 		Name: n.Name, Scheme: cluster.Replicated, PGSize: cluster.Number(n.Replicas), PGMinSize: cluster.Number(n.MinSize), PGCount: cluster.Number(n.PGCount), FailureDomain: n.FailureDomain,
 		RootNode: n.RootNode, OSDTags: n.OSDTags, BlockSize: cluster.Number(n.BlockSize), Granularity: cluster.Number(n.Granularity), PGStripeSize: cluster.Number(n.PGStripeSize),
+		ImmediateCommit: n.Commit,
 	}
 	if n.Replicas < 0 || n.MinSize < 0 || n.PGCount < 0 {
 		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}

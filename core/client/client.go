@@ -338,12 +338,9 @@ func (c *Client) setPeer(s *cluster.Snapshot, key string) {
 // readPools takes over what operations need of the pools.
 func (c *Client) readPools() {
 	clear(c.pools)
-	for id, p := range c.snap.Pools.All() {
+	for id := range c.snap.Pools.All() {
 		q := &pool{}
 		q.g, q.err = c.snap.Geometry(id)
-		if mode := c.snap.ImmediateCommit(p); q.err == nil && mode != "all" {
-			q.err = errors.New("immediate_commit is " + strconv.Quote(mode) + ", which this version cannot serve safely: set it to all, with OSDs on disks whose writes are durable")
-		}
 		if q.size = q.g.ObjectSize(); q.err == nil && q.size > 1<<31 {
 			q.err = errors.New("its objects have " + strconv.FormatUint(q.size, 10) + " bytes, this version serves at most 2 GiB: make another pool with a smaller block_size")
 		}

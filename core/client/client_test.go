@@ -549,18 +549,17 @@ func TestLayerWithParent(t *testing.T) {
 	}
 }
 
-func TestLazyPoolIsRefused(t *testing.T) {
+func TestChangesInLazyPoolsAreDurable(t *testing.T) {
 	x := clienttest.New(t, 1, nil)
 	x.Put(cluster.KeyGlobal, `{"immediate_commit":"none"}`)
 	x.W.Run(10 * time.Millisecond)
-	op := x.Write(0, 4096, 1)
-	x.Finish(op)
-	if _, ok := errors.AsType[*client.PoolError](op.Err); !ok {
-		t.Errorf("error %v, want a PoolError", op.Err)
-	}
-	x.Put(cluster.KeyGlobal, `{"immediate_commit":"all"}`)
-	x.W.Run(10 * time.Millisecond)
 	x.Do(x.Write(0, 4096, 1))
+	seen := x.OSDs[1].Seen
+	var r wire.ReadWrite
+	_ = r.Decode(&seen[len(seen)-1])
+	if r.Session == 0 || r.Flags&wire.FlagLazy != 0 {
+		t.Errorf("session %x, flags %x: the OSD would acknowledge it before it is durable", r.Session, r.Flags)
+	}
 	x.Do(x.Op(client.Flush, 0, 0))
 }
 

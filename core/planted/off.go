@@ -43,5 +43,8 @@ const (
 	FenceLeavesChanges = false
 	RestoreNotAwaited  = false
 	SyncUnflushed      = false
+	SyncEarly          = false
+	TombsUnsynced      = false
+	ReplayOver         = false
 	SoftUnchecked      = false
 )

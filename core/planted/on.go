@@ -49,6 +49,9 @@ var (
 	FenceLeavesChanges = is("fence-leaves-changes")
 	RestoreNotAwaited  = is("restore-not-awaited")
 	SyncUnflushed      = is("sync-unflushed")
+	SyncEarly          = is("sync-early")
+	TombsUnsynced      = is("tombs-unsynced")
+	ReplayOver         = is("replay-over")
 	SoftUnchecked      = is("soft-unchecked")
 )
 

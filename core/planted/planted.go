@@ -45,5 +45,8 @@ var Bugs = []Bug{
 	{"fenced-write", "a change of a fenced session is carried out"},
 	{"fence-renewed", "a member that has acknowledged a fence renews the grants of a primary that has not applied it"},
 	{"fence-leaves-changes", "a change that hangs on a disk when its session is fenced stays under way, and takes effect later"},
+	{"sync-early", "a SYNC is answered before the other members have flushed"},
+	{"tombs-unsynced", "a lazy deletion is forgotten before it is durable on every member"},
+	{"replay-over", "a lazy change that was lost is written again over what another writer has flushed meanwhile"},
 	{"restore-not-awaited", "after a restore of etcd a PG activates although a store has not reported"},
 }

@@ -63,12 +63,14 @@ var goldens = []golden{
 var (
 	ownGrant  = Grant{layout.PGID{Pool: 1, Num: 9}, 5, 0x1122334455667788}
 	ownObject = layout.ObjectID{Inode: layout.MakeInode(1, 7), Stripe: 131072}
-	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite}
+	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite, 0}
 )
 
 func init() {
 	hole := ownChange
 	hole.Kind = ChangeHole
+	lazy := ownChange
+	lazy.Kind, lazy.Lazy = ChangeDelete, 2
 	replace := Sub{Op: OpSubReplace, Object: ownObject, Base: 5<<16 | 8, Version: 4<<16 | 3, BaseInterval: 4, Written: 3, Grant: ownGrant, Meta: 40}
 	tombstone := replace
 	tombstone.Flags, tombstone.Meta = SubTombstone, 0
@@ -92,6 +94,8 @@ func init() {
 		{"sub_unlock/one", 42, &Sub{Op: OpSubUnlock, Grant: ownGrant}, 0},
 		{"sub_announce/json", 43, &Sub{Op: OpSubAnnounce, Grant: ownGrant, Meta: 2}, 2},
 		{"sub_dead/json", 44, &Sub{Op: OpSubDead, Meta: 2}, 2},
+		{"sub_sync/one", 47, &Sub{Op: OpSubSync, Grant: ownGrant}, 0},
+		{"sub_change/lazy", 48, &lazy, 0},
 		{"fence/json", 45, &Sub{Op: OpFence, Meta: 2}, 2},
 	}...)
 }

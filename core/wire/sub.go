@@ -21,6 +21,7 @@ const (
 	OpSubAnnounce Opcode = 42 // primary -> heard store: the interval is activated, write it down
 	OpSubDead     Opcode = 43 // parent of an OSD -> OSD: that instance is dead
 	OpFence       Opcode = 44 // client -> OSD: refuse a session from now on, as its key in etcd says
+	OpSubSync     Opcode = 45 // primary -> member: make durable what was acknowledged lazily
 )
 
 func init() {
@@ -37,10 +38,17 @@ func init() {
 	registerOp(OpSubAnnounce, "sub_announce", OSDOnly)
 	registerOp(OpSubDead, "sub_dead", OwnClient)
 	registerOp(OpFence, "fence", OwnClient)
+	registerOp(OpSubSync, "sub_sync", OSDOnly)
 }
 
 // ZeroKeepWritten in Zero.Flags makes the range explicit zeroes, which hide a layer's parent; without it the range becomes a hole.
 const ZeroKeepWritten uint32 = 1
+
+// Flags of WRITE, DELETE and ZERO from our own clients, for pools whose immediate_commit is not all. Without FlagLazy a change with a session is durable when it is acknowledged.
+const (
+	FlagLazy   uint32 = 1 << 30 // the client keeps a copy until a SYNC is answered
+	FlagReplay uint32 = 1 << 31 // such a copy is sent again: Version is the newest version of the object that the client has made; over a newer one it is refused with EEXIST
+)
 
 // Zero is the request ZERO; its reply is a ReadWriteReply's bytes under this opcode (Version @40).
 type Zero struct {
@@ -147,6 +155,7 @@ type SubChange struct {
 	Low      uint64          // @80
 	Grant                    // @88..109
 	Kind     ChangeKind      // @110
+	Lazy     uint8           // @111: when the member may acknowledge it: 0 when it is durable, 1 as soon as the device has it if it goes straight to a block, 2 as soon as the device has it
 }
 
 // Encode writes the packet, all but its id.
@@ -162,7 +171,7 @@ func (m *SubChange) Encode(h *Header) {
 	le.PutUint64(h[72:], m.Sequence)
 	le.PutUint64(h[80:], m.Low)
 	m.Grant.encode(h)
-	h[110] = byte(m.Kind)
+	h[110], h[111] = byte(m.Kind), m.Lazy
 	if m.Kind == ChangeWrite {
 		le.PutUint32(h[116:], m.Len)
 	}
@@ -182,7 +191,10 @@ func (m *SubChange) Decode(h *Header) error {
 	m.Sequence = le.Uint64(h[72:])
 	m.Low = le.Uint64(h[80:])
 	m.Grant.decode(h)
-	m.Kind = ChangeKind(h[110])
+	m.Kind, m.Lazy = ChangeKind(h[110]), h[111]
+	if m.Lazy > 2 {
+		return &PacketError{Op: OpSubChange, Field: "lazy", Value: uint64(m.Lazy)}
+	}
 	if m.Kind < ChangeWrite || m.Kind > ChangeDelete {
 		return &PacketError{Op: OpSubChange, Field: "kind", Value: uint64(m.Kind)}
 	}
@@ -192,7 +204,7 @@ func (m *SubChange) Decode(h *Header) error {
 	return nil
 }
 
-// Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
+// Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST, SUB_SYNC and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
 type Sub struct {
 	Op           Opcode
 	Object       layout.ObjectID // @24: of SUB_READ and SUB_REPLACE; of SUB_LIST the stripe is the cursor that the last answer gave
@@ -212,7 +224,7 @@ const (
 	SubResume    uint32 = 2 // SUB_LIST's reply: there is more
 )
 
-var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence)
+var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence, OpSubSync)
 
 // Encode writes the packet, all but its id.
 func (m *Sub) Encode(h *Header) {

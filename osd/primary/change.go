@@ -44,6 +44,18 @@ func (o *op) change() {
 		p.refuse(o, wire.ETIMEDOUT)
 		return
 	}
+	if o.again && uint64(obj.Last) > o.mine && !planted.ReplayOver {
+		if obj.Changing() {
+			obj.Await(&o.waiter, obj.Last)
+			return
+		}
+		q.Table.Close(obj)
+		if o.isSure() {
+			p.Events.Overtaken++
+			p.refuse(o, wire.EEXIST)
+		}
+		return
+	}
 	if current := visible(obj.Last, obj.Gone); o.cas != 0 && o.cas != uint64(current)+1 && !planted.CASIgnored {
 		if obj.Changing() {
 			// What the client will be told must be true: wait until it is on every member.
@@ -117,7 +129,7 @@ func (o *op) begin(base layout.Version) {
 	obj.Assign(&o.ch)
 	m := wire.SubChange{
 		Object: o.id, Base: base, Version: version, Offset: o.off, Len: o.len, Kind: o.kind, Grant: q.grant,
-		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low,
+		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.laziness()),
 	}
 	o.left = 1 + len(q.others)
 	for i, osd := range q.others {
@@ -209,12 +221,10 @@ func (o *op) committed() {
 		return
 	}
 	if o.ch.Tombstone {
-		e := wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}
-		if q.clean || planted.TombstoneEarly {
-			q.tombs = append(q.tombs, e)
-			p.armForget()
+		if e := (wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}); o.laziness() != store.Durable && !planted.TombsUnsynced {
+			q.lazy.tombs = append(q.lazy.tombs, e)
 		} else {
-			q.waiting = append(q.waiting, e)
+			q.buried(e)
 		}
 	}
 	version := uint64(o.ch.Version)
@@ -230,6 +240,16 @@ func (o *op) committed() {
 	o.reply(version)
 }
 
+// buried takes a deletion that is durable on every member.
+func (q *PG) buried(e wire.SubEntry) {
+	if q.clean || planted.TombstoneEarly {
+		q.tombs = append(q.tombs, e)
+		q.p.armForget()
+	} else {
+		q.waiting = append(q.waiting, e)
+	}
+}
+
 // tell shows the probe what the client is about to be told.
 func (o *op) tell(version layout.Version, repeated bool) {
 	if b := o.p.o.Probe; b != nil {
@@ -239,6 +259,7 @@ func (o *op) tell(version layout.Version, repeated bool) {
 
 // reply acknowledges the operation and ends it.
 func (o *op) reply(version uint64) {
+	o.dirtied()
 	o.p.count(o, o.len)
 	o.answer(int64(o.len), version)
 }

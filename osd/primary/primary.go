@@ -62,6 +62,7 @@ type Primary struct {
 
 	tuning     Tuning
 	slow       slow
+	syncs      syncs
 	recovering int // objects under background recovery
 	queues     queues
 	throttle   throttle
@@ -102,6 +103,7 @@ func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, hos
 	p.throttle.tick.Fire = p.repace
 	p.throttle.rested.Fire = p.recoverSome
 	p.slow.timer.Fire = p.nameSlow
+	p.syncs.init(p)
 	p.kickTask.Run = p.recoverSome
 	p.retry.Fire = p.retryAll
 	p.forget.Fire = p.forgetAll
@@ -122,6 +124,7 @@ type PG struct {
 	others  []layout.OSDNum // members besides us
 	members []layout.OSDNum
 	grant   wire.Grant
+	lazy    pgLazy
 	floor   layout.Version
 	stopped bool
 	running int // local store operations under way
@@ -144,6 +147,7 @@ type PG struct {
 func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, v *peering.Verdict) *PG {
 	q := &PG{ID: id, Interval: interval, Geometry: g, Table: pg.NewTable(), p: p, floor: v.Floor,
 		grant: wire.Grant{PG: id, Interval: interval, Instance: p.o.Instance}}
+	q.lazy.mode = p.lazyMode(id.Pool)
 	for _, m := range members {
 		q.members = append(q.members, m.OSD)
 		if m.OSD != p.o.Self {
@@ -201,6 +205,7 @@ func (p *Primary) Stop(id layout.PGID, drained func()) {
 	}
 	q.drained = drained
 	q.Table.Abandon(func(c *pg.Change) { c.Committed() })
+	q.dropWriters()
 	if q.running == 0 {
 		q.drained = nil
 		drained()

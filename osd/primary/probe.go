@@ -29,4 +29,7 @@ type Events struct {
 	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read
 	Lapsed      uint64 // times when a member's grant was found to have run out
 	Forgotten   uint64 // tombstones whose forgetting was begun
+	Syncs       uint64 // syncs that had something to do
+	Overtaken   uint64 // lazy changes that came again and were refused, because another client had written since
+	Dropped     uint64 // connections ended because their clients have to write again what was not synced
 }

@@ -23,8 +23,11 @@ type op struct {
 	len   uint32
 	kind  wire.ChangeKind
 	cas   uint64 // version to be made, 0 unconditional
+	mine  uint64 // of a replay: the newest version of the object that the client has made
 	meta  uint64 // revision of the image's configuration that the client knows, 0 unconditional
 	trail wire.Trailer
+	lazy  bool // the client keeps a copy of the change until it has synced it,
+	again bool // and this is that copy
 	start loop.Instant
 
 	waiter pg.Waiter
@@ -77,7 +80,7 @@ func (p *Primary) put(o *op) {
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
-	o.q, o.r, o.joined, o.failed, o.sure = nil, nil, nil, false, false
+	o.q, o.r, o.joined, o.failed, o.sure, o.lazy, o.again = nil, nil, nil, false, false, false, false
 	o.next, p.free = p.free, o
 }
 
@@ -85,12 +88,9 @@ func (p *Primary) put(o *op) {
 func (p *Primary) Request(r *peer.Request) {
 	code := r.Header.Op()
 	if code == wire.OpSync {
-		// Everything was durable when it was acknowledged.
-		p.stats[code].Count++
-		var h wire.Header
-		m := wire.BareReply{Op: wire.OpSync}
-		m.Encode(&h)
-		r.Reply(&h, nil, nil)
+		o := p.get()
+		o.r, o.code = r, code
+		p.sync(o)
 		return
 	}
 	var inode layout.Inode
@@ -105,6 +105,7 @@ func (p *Primary) Request(r *peer.Request) {
 		}
 		inode, offset, o.len, o.cas, o.trail = m.Inode, m.Offset, m.Len, m.Version, m.Trailer
 		o.kind = wire.ChangeHole
+		o.keeps(m.Flags)
 		if m.Flags&wire.ZeroKeepWritten != 0 {
 			o.kind = wire.ChangeZero
 		}
@@ -115,6 +116,7 @@ func (p *Primary) Request(r *peer.Request) {
 			return
 		}
 		inode, offset, o.len, o.cas, o.trail, revision = m.Inode, m.Offset, m.Len, m.Version, m.Trailer, m.MetaRevision
+		o.keeps(m.Flags)
 		o.kind = wire.ChangeWrite
 		if code == wire.OpDelete {
 			o.kind = wire.ChangeDelete
@@ -155,6 +157,17 @@ func (p *Primary) Request(r *peer.Request) {
 		o.kind, o.off, o.len = wire.ChangeDelete, 0, 0
 	}
 	o.admit()
+}
+
+// keeps takes over what the client's flags say of copies that it keeps.
+func (o *op) keeps(flags uint32) {
+	if o.trail.Session == 0 {
+		return // a stock client: its flags are its own
+	}
+	o.lazy = flags&wire.FlagLazy != 0
+	if o.again = flags&wire.FlagReplay != 0; o.again {
+		o.mine, o.cas = o.cas, 0
+	}
 }
 
 // checkInode applies what the image's configuration says.

@@ -158,6 +158,11 @@ func (s *Server) Serve(r *peer.Request) {
 		return
 	}
 	switch m.Op {
+	case wire.OpSubSync:
+		j := s.job(r)
+		j.pg = m.PG
+		j.op.Kind = store.OpSync
+		s.st.Submit(&j.op)
 	case wire.OpSubList:
 		s.serveList(r, &m)
 	case wire.OpSubRead:
@@ -213,6 +218,7 @@ func fillChange(op *store.Op, m *wire.SubChange) {
 	op.Base, op.Version, op.Interval = m.Base, m.Version, m.Interval
 	op.Pair = store.Pair{Session: m.Session, Sequence: m.Sequence}
 	op.Low = m.Low
+	op.Lazy = store.Laziness(m.Lazy)
 }
 
 func (s *Server) change(r *peer.Request) {
@@ -250,6 +256,8 @@ func (j *job) done() {
 	}
 	var h wire.Header
 	switch j.op.Kind {
+	case store.OpSync:
+		s.reply(r, wire.OpSubSync, Retval(j.op.Err))
 	case store.OpReadObject:
 		a := wire.SubReply{Op: wire.OpSubRead, Retval: Retval(j.op.Err)}
 		if j.op.Err != nil {
@@ -365,6 +373,34 @@ func (s *Server) serveList(r *peer.Request, m *wire.Sub) {
 		r.Fail(wire.EAGAIN)
 		return
 	}
+	if m.Object.Stripe == 0 && s.st.Unsynced() > 0 {
+		// What is listed may become the truth for which nobody else is asked any more: it must be durable.
+		m := *m
+		s.Sync(func(err error) {
+			switch {
+			case err != nil:
+				r.Fail(Retval(err))
+			case !s.holds(r, m.Grant):
+				r.Fail(wire.ESTALE)
+			default:
+				s.answerList(r, &m, limit)
+			}
+		})
+		return
+	}
+	s.answerList(r, m, limit)
+}
+
+// Sync calls done when everything in the store that is visible is durable: at once, if it is.
+func (s *Server) Sync(done func(error)) {
+	if s.st.Unsynced() == 0 {
+		done(nil)
+		return
+	}
+	s.st.Submit(&store.Op{Kind: store.OpSync, Done: func(op *store.Op) { done(op.Err) }})
+}
+
+func (s *Server) answerList(r *peer.Request, m *wire.Sub, limit int) {
 	entries, next, more := s.List(m.PG, store.Cursor(m.Object.Stripe), limit)
 	s.meta = s.meta[:0]
 	for _, e := range entries {

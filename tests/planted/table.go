@@ -61,5 +61,8 @@ var hunts = []hunt{
 	{Bug: "fenced-write", By: scenario, Test: "TestFenceReachesOSDsWithoutEtcd"},
 	{Bug: "fence-renewed", By: scenario, Test: "TestFenceEndsThePrimaryThatItDoesNotReach"},
 	{Bug: "fence-leaves-changes", By: sim},
+	{Bug: "sync-early", By: scenario, Test: "TestSyncedChangesSurvive"},
+	{Bug: "tombs-unsynced", By: scenario, Test: "TestLazyDeletionIsRememberedUntilItIsDurable"},
+	{Bug: "replay-over", By: scenario, Test: "TestLazyChangeIsNotRepeatedOverAnother"},
 	{Bug: "restore-not-awaited", By: scenario, Test: "TestRestoredEtcdWaitsForEveryStore"},
 }

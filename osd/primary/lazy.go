@@ -1,0 +1,260 @@
+package primary
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/planted"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// In a pool whose immediate_commit is not all, changes of clients that keep copies (stock clients, and our own that say so) are acknowledged when every member has taken them, and are durable on all of them when
+// a later SYNC is answered (docs/adr/0014-lazy-sync.md). Everything else is durable as ever: what other clients write, what recovery copies, and what peering has listed.
+
+// Syncing is how soon a primary makes durable what nobody asks for.
+type Syncing struct {
+	Interval time.Duration // autosync_interval: at the latest so long after it was acknowledged; 0: when a client asks
+	Writes   int           // autosync_writes: when so many changes are acknowledged and not durable; 0: any number
+}
+
+// DefaultSyncing is what the parameters say where nobody has set them.
+func DefaultSyncing() Syncing { return Syncing{Interval: 5 * time.Second, Writes: 128} }
+
+// pgLazy is what of one PG is acknowledged and not durable.
+type pgLazy struct {
+	mode     store.Laziness   // of changes that may be lazy
+	unsynced bool             // something was acknowledged since the last sync began
+	writers  []*peer.Incoming // by whom
+	tombs    []wire.SubEntry  // of that, deletions: they may be forgotten when they are durable
+
+	// Of the sync under way:
+	syncing   bool
+	syncers   []*peer.Incoming
+	syncTombs []wire.SubEntry
+}
+
+// errUnsynced ends the connections of clients that have to write again what was not synced.
+var errUnsynced = errors.New("the PG is served anew: write again what was not synced")
+
+// syncs makes durable on every member what was acknowledged before. One sync runs at a time; requests that come meanwhile have the next one.
+type syncs struct {
+	p       *Primary
+	how     Syncing
+	waiting []*op // SYNC requests for the next sync
+	running []*op // and of this one
+	pgs     []*PG // under way
+	left    int
+	failed  bool
+	writes  int // acknowledged and not durable
+	local   store.Op
+	timer   loop.Timer
+	task    loop.Task
+}
+
+func (s *syncs) init(p *Primary) {
+	s.p, s.how = p, DefaultSyncing()
+	s.task.Run = s.start
+	s.timer.Fire = s.start
+	s.local.Done = func(op *store.Op) { s.answered(nil, op.Err) }
+}
+
+// TuneSync takes over how soon unsynced changes are made durable.
+func (p *Primary) TuneSync(t Syncing) {
+	p.syncs.how = t
+	p.l.Disarm(&p.syncs.timer)
+	if p.unsynced() {
+		p.syncs.arm()
+	}
+}
+
+// Syncing is what TuneSync has set.
+func (p *Primary) Syncing() Syncing { return p.syncs.how }
+
+// lazyMode is how the pool's changes may be acknowledged.
+func (p *Primary) lazyMode(id layout.PoolID) store.Laziness {
+	snap := p.host.Snapshot()
+	pool, ok := snap.Pools.Get(id)
+	if !ok {
+		return store.Durable
+	}
+	switch snap.ImmediateCommit(pool) {
+	case wire.CommitNone:
+		return store.Lazy
+	case wire.CommitSmall:
+		return store.LazyBlocks
+	}
+	return store.Durable
+}
+
+// laziness is how o may be acknowledged: as the pool says, if its client keeps a copy until it has synced.
+func (o *op) laziness() store.Laziness {
+	if o.trail.Session != 0 && !o.lazy {
+		return store.Durable
+	}
+	return o.q.lazy.mode
+}
+
+// dirtied notes, before the client is told, that a change of its is on every member and perhaps not durable.
+func (o *op) dirtied() {
+	q := o.q
+	if o.laziness() == store.Durable {
+		return
+	}
+	s, z := &q.p.syncs, &q.lazy
+	z.unsynced = true
+	if from := o.r.From; from != nil && !slices.Contains(z.writers, from) {
+		z.writers = append(z.writers, from)
+	}
+	if s.writes++; s.how.Writes > 0 && s.writes >= s.how.Writes && s.left == 0 {
+		q.p.l.Defer(&s.task)
+	}
+	s.arm()
+}
+
+func (s *syncs) arm() {
+	if s.how.Interval > 0 && !s.timer.Armed() {
+		s.p.l.Arm(&s.timer, s.p.l.Now().Add(s.how.Interval))
+	}
+}
+
+// unsynced reports whether anything was acknowledged that no sync has covered or is about to.
+func (p *Primary) unsynced() bool {
+	for _, id := range p.order {
+		if p.pgs[id].lazy.unsynced {
+			return true
+		}
+	}
+	return false
+}
+
+// sync takes a SYNC.
+func (p *Primary) sync(o *op) {
+	s := &p.syncs
+	s.waiting = append(s.waiting, o)
+	if s.left == 0 {
+		p.l.Defer(&s.task)
+	}
+}
+
+// start begins a sync of everything that is acknowledged now, if none is under way.
+func (s *syncs) start() {
+	p := s.p
+	if s.left > 0 {
+		return
+	}
+	p.l.Disarm(&s.timer)
+	s.running, s.waiting = s.waiting, s.running[:0]
+	s.pgs, s.failed, s.writes = s.pgs[:0], false, 0
+	s.left = 1
+	for _, id := range p.order {
+		q := p.pgs[id]
+		z := &q.lazy
+		if !z.unsynced {
+			continue
+		}
+		z.unsynced, z.syncing = false, true
+		z.syncers, z.writers = z.writers, z.syncers[:0]
+		z.syncTombs, z.tombs = z.tombs, nil
+		s.pgs = append(s.pgs, q)
+		for _, osd := range q.others {
+			if planted.SyncEarly {
+				break
+			}
+			s.left++
+			m := wire.Sub{Op: wire.OpSubSync, Grant: q.grant}
+			c := &peer.Call{}
+			m.Encode(&c.Header)
+			c.Done = func(c *peer.Call) {
+				err := c.Err
+				if err == nil {
+					err = c.Reply.Err()
+				}
+				if err != nil && !q.stopped {
+					p.l.Log().Warn("a member failed a sync", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
+					p.host.Lost(q.ID, osd, false)
+				}
+				s.answered(q, err)
+			}
+			p.hub.Call(osd, c)
+		}
+	}
+	if len(s.pgs) > 0 {
+		p.Events.Syncs++
+		s.left++
+		done := s.local.Done
+		s.local = store.Op{Kind: store.OpSync, Done: done}
+		p.st.Submit(&s.local)
+	}
+	s.answered(nil, nil)
+}
+
+// answered counts one answer. A PG that has stopped meanwhile does not matter: its writers' connections were ended with it, and the others have nothing in it.
+func (s *syncs) answered(q *PG, err error) {
+	if err != nil && (q == nil || q.lazy.syncing) {
+		s.failed = true
+	}
+	if s.left--; s.left > 0 {
+		return
+	}
+	p := s.p
+	for _, q := range s.pgs {
+		z := &q.lazy
+		if !z.syncing {
+			continue
+		}
+		z.syncing = false
+		if s.failed {
+			z.unsynced = true
+			for _, c := range z.syncers {
+				if !slices.Contains(z.writers, c) {
+					z.writers = append(z.writers, c)
+				}
+			}
+			z.tombs = append(z.syncTombs, z.tombs...)
+		} else {
+			for _, e := range z.syncTombs {
+				q.buried(e)
+			}
+		}
+		clear(z.syncers)
+		z.syncers, z.syncTombs = z.syncers[:0], nil
+	}
+	for i, o := range s.running {
+		s.running[i] = nil
+		if s.failed {
+			p.refuse(o, wire.EPIPE)
+			continue
+		}
+		p.count(o, 0)
+		var h wire.Header
+		m := wire.BareReply{Op: wire.OpSync}
+		m.Encode(&h)
+		o.r.Reply(&h, nil, nil)
+		p.put(o)
+	}
+	s.running = s.running[:0]
+	if len(s.waiting) > 0 || s.how.Writes > 0 && s.writes >= s.how.Writes {
+		p.l.Defer(&s.task)
+	}
+	if p.unsynced() {
+		s.arm()
+	}
+}
+
+// dropWriters ends the connections of those whose changes may be lost with the interval, so that they write again what they have not synced.
+func (q *PG) dropWriters() {
+	z := &q.lazy
+	writers := append(z.writers, z.syncers...)
+	z.unsynced, z.syncing, z.writers, z.syncers, z.tombs, z.syncTombs = false, false, nil, nil, nil, nil
+	for _, c := range writers {
+		if !c.Gone() {
+			q.p.Events.Dropped++
+			c.Close(errUnsynced)
+		}
+	}
+}
