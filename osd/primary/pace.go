@@ -16,7 +16,7 @@ type Pacing struct {
 	UtilHigh   float64       // recovery_tune_util_high
 	ClientLow  float64       // recovery_tune_client_util_low
 	ClientHigh float64       // recovery_tune_client_util_high
-	Samples    int           // recovery_tune_agg_interval: intervals that are remembered
+	Samples    int           // recovery_tune_agg_interval: intervals over which the load is averaged when it falls
 	PauseMin   time.Duration // recovery_tune_sleep_min_us: a shorter pause is left out
 	PauseMax   time.Duration // recovery_tune_sleep_cutoff_us: no pause is longer
 }
@@ -50,9 +50,10 @@ type pacer struct {
 type pace struct {
 	depth int           // copies under way or resting
 	pause time.Duration // rest after each
+	yield time.Duration // the same while an operation of a client is under way that was not reckoned with
 }
 
-// step takes a sample in. A load that rises counts at once; one that falls counts when it has left the samples that are kept.
+// step takes a sample in. A load that rises counts at once; one that falls is averaged over the samples that are kept, until clients are quiet.
 func (c *pacer) step(p *Pacing, s paceSample) pace {
 	if n := len(c.kept) + 1 - max(p.Samples, 1); n > 0 {
 		c.kept = c.kept[:copy(c.kept, c.kept[n:])]
@@ -70,21 +71,30 @@ func (c *pacer) step(p *Pacing, s paceSample) pace {
 // decide is the pace by the samples that are there.
 func (c *pacer) decide(p *Pacing) pace {
 	if p.Interval == 0 {
-		return pace{depth: p.Depth, pause: p.Pause}
+		return pace{p.Depth, p.Pause, p.Pause}
 	}
 	var sum, s paceSample
 	for _, s = range c.kept {
 		sum.span, sum.client = sum.span+s.span, sum.client+s.client
 	}
-	share, idle := p.share(max(s.load(), sum.load()))
-	v := pace{depth: p.Depth, pause: min(time.Duration(float64(c.latency)*(1/share-1)), p.PauseMax)}
-	if idle {
+	load := s.load()
+	if !p.quiet(load) {
+		load = max(load, sum.load())
+	}
+	v := pace{depth: p.Depth, pause: c.pause(p, p.share(load)), yield: c.pause(p, p.share(p.ClientHigh))}
+	if p.quiet(load) {
 		v.depth = max(p.Depth, p.IdleDepth)
 	}
-	if v.pause < p.PauseMin {
-		v.pause = 0
-	}
 	return v
+}
+
+// pause is how long to rest after a copy for recovery to have a share of the time.
+func (c *pacer) pause(p *Pacing, share float64) time.Duration {
+	d := min(time.Duration(float64(c.latency)*(1/share-1)), p.PauseMax)
+	if d < p.PauseMin {
+		return 0
+	}
+	return d
 }
 
 // load is how many operations of clients were under way on the average.
@@ -95,16 +105,19 @@ func (s paceSample) load() float64 {
 	return float64(s.client) / float64(s.span)
 }
 
-// share is what recovery gets of the time of each of its copies beside such a load, at most 1; idle says that clients are quiet.
-func (p *Pacing) share(load float64) (share float64, idle bool) {
+// quiet reports whether clients count as quiet at such a load.
+func (p *Pacing) quiet(load float64) bool { return load <= max(p.ClientLow, leastShare) }
+
+// share is what recovery gets of the time of each of its copies beside such a load, at most 1.
+func (p *Pacing) share(load float64) float64 {
 	low, high := max(p.ClientLow, leastShare), p.ClientHigh
+	share := p.UtilHigh
 	switch {
-	case load <= low:
-		share, idle = p.UtilHigh, true
+	case p.quiet(load):
 	case load >= high:
 		share = min(p.UtilLow*max(1, load/copyCost), p.UtilHigh)
 	default:
-		share = p.UtilHigh - (p.UtilHigh-p.UtilLow)*(load-low)/(high-low)
+		share -= (p.UtilHigh - p.UtilLow) * (load - low) / (high - low)
 	}
-	return min(max(share, leastShare), 1), idle
+	return min(max(share, leastShare), 1)
 }

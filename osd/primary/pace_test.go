@@ -18,7 +18,7 @@ func TestShareOfRecovery(t *testing.T) {
 		p     Pacing
 		load  float64
 		share float64
-		idle  bool
+		quiet bool
 	}{
 		{"nobody", d, 0, 1, true},
 		{"hardly anybody", d, 0.01, 1, true},
@@ -35,8 +35,8 @@ func TestShareOfRecovery(t *testing.T) {
 		{"low above high: from there on", cliff, 2.1, 0.5, false},
 		{"never nothing", none, 5, leastShare, false},
 	} {
-		if share, idle := c.p.share(c.load); math.Abs(share-c.share) > 1e-9 || idle != c.idle {
-			t.Errorf("%s: share(%g) = %g, %t, want %g, %t", c.name, c.load, share, idle, c.share, c.idle)
+		if share, quiet := c.p.share(c.load), c.p.quiet(c.load); math.Abs(share-c.share) > 1e-9 || quiet != c.quiet {
+			t.Errorf("%s: share(%g) = %g, quiet %t, want %g, %t", c.name, c.load, share, quiet, c.share, c.quiet)
 		}
 	}
 }
@@ -46,6 +46,7 @@ func TestPace(t *testing.T) {
 	busy := paceSample{span: time.Second, client: 4 * time.Second, copies: 50, took: 100 * ms}
 	slow := paceSample{span: time.Second, client: 4 * time.Second, copies: 1, took: 3 * time.Second}
 	quiet := paceSample{span: time.Second}
+	light := paceSample{span: time.Second, client: 255 * ms}
 	short := paceSample{span: time.Second, client: time.Second, copies: 100, took: 100 * time.Microsecond}
 	few := DefaultPacing()
 	few.Samples = 2
@@ -59,19 +60,21 @@ func TestPace(t *testing.T) {
 		samples []paceSample
 		want    pace
 	}{
-		{"nothing known yet", DefaultPacing(), nil, pace{16, 0}},
-		{"idle", DefaultPacing(), []paceSample{idle}, pace{16, 0}},
-		{"busy", DefaultPacing(), []paceSample{busy}, pace{1, 18 * ms}},
-		{"it yields at once", DefaultPacing(), []paceSample{idle, idle, idle, busy}, pace{1, 18 * ms}},
-		{"the latency follows", DefaultPacing(), []paceSample{busy, {span: time.Second, client: time.Second, copies: 1, took: 4 * ms}}, pace{1, 27 * ms}},
-		{"clients have left, a moment ago", few, []paceSample{busy, quiet}, pace{1, 18 * ms}},
-		{"and a while ago", few, []paceSample{busy, quiet, quiet}, pace{16, 0}},
-		{"no copy ended: the latency is as before", few, []paceSample{idle, quiet, quiet, {span: time.Second, client: time.Second}}, pace{1, 18 * ms}},
-		{"no pause is longer than allowed", DefaultPacing(), []paceSample{slow}, pace{1, 10 * time.Second}},
-		{"a pause too short to matter", DefaultPacing(), []paceSample{short}, pace{1, 0}},
-		{"not tuned", fixed, []paceSample{busy, idle}, pace{5, 3 * ms}},
-		{"idle is never less than busy", deep, []paceSample{idle}, pace{64, 0}},
-		{"no time has passed", DefaultPacing(), []paceSample{{client: time.Second}}, pace{16, 0}},
+		{"nothing known yet", DefaultPacing(), nil, pace{16, 0, 0}},
+		{"idle", DefaultPacing(), []paceSample{idle}, pace{16, 0, 18 * ms}},
+		{"busy", DefaultPacing(), []paceSample{busy}, pace{1, 18 * ms, 18 * ms}},
+		{"it yields at once", DefaultPacing(), []paceSample{idle, idle, idle, busy}, pace{1, 18 * ms, 18 * ms}},
+		{"the latency follows", DefaultPacing(), []paceSample{busy, {span: time.Second, client: time.Second, copies: 1, took: 4 * ms}}, pace{1, 27 * ms, 27 * ms}},
+		{"clients have left", DefaultPacing(), []paceSample{busy, busy, quiet}, pace{16, 0, 18 * ms}},
+		{"few are left", DefaultPacing(), []paceSample{busy, busy, light}, pace{1, 18 * ms, 18 * ms}},
+		{"few are left, for a while", few, []paceSample{busy, light, light}, pace{1, 1636363 * time.Nanosecond, 18 * ms}},
+		{"now and then one", DefaultPacing(), []paceSample{busy, quiet, busy}, pace{1, 18 * ms, 18 * ms}},
+		{"no copy ended: the latency is as before", few, []paceSample{idle, quiet, quiet, {span: time.Second, client: time.Second}}, pace{1, 18 * ms, 18 * ms}},
+		{"no pause is longer than allowed", DefaultPacing(), []paceSample{slow}, pace{1, 10 * time.Second, 10 * time.Second}},
+		{"a pause too short to matter", DefaultPacing(), []paceSample{short}, pace{1, 0, 0}},
+		{"not tuned", fixed, []paceSample{busy, idle}, pace{5, 3 * ms, 3 * ms}},
+		{"idle is never less than busy", deep, []paceSample{idle}, pace{64, 0, 18 * ms}},
+		{"no time has passed", DefaultPacing(), []paceSample{{client: time.Second}}, pace{16, 0, 0}},
 	} {
 		var r pacer
 		got := r.decide(&c.p)
@@ -133,7 +136,7 @@ func TestPaceOnDisks(t *testing.T) {
 			}
 			for _, clients := range []float64{1, 4, 32} {
 				step(clients) // the one that surprises it
-				_, alone := d.second(clients, pace{depth: 0, pause: 1})
+				_, alone := d.second(clients, pace{pause: 1})
 				var last pace
 				for i := range 30 {
 					s, ops := step(clients)
@@ -149,10 +152,9 @@ func TestPaceOnDisks(t *testing.T) {
 					last = now
 				}
 			}
-			for i := range p.Samples + 1 {
-				if s, _ := step(0); i == p.Samples && s.copies < full.copies*9/10 {
-					t.Errorf("%d copies/s after clients have left, the disk can do %d", s.copies, full.copies)
-				}
+			step(0)
+			if s, _ := step(0); s.copies < full.copies*9/10 {
+				t.Errorf("%d copies/s after clients have left, the disk can do %d", s.copies, full.copies)
 			}
 		})
 	}

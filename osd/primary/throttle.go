@@ -56,26 +56,26 @@ func (p *Primary) rest(start loop.Instant) {
 	now := p.l.Now()
 	t.sum.copies++
 	t.sum.took += now.Sub(start)
-	if t.now.pause > 0 {
-		t.ends = append(t.ends, now)
-	}
+	t.ends = append(t.ends, now)
 }
 
-// mayRecover reports whether there is a free place for a background copy. As soon as a client's operation is seen the places are as many as beside clients, whatever was decided before.
+// mayRecover reports whether there is a free place for a background copy. As soon as a client's operation is seen recovery yields, whatever was decided before.
 func (p *Primary) mayRecover() bool {
 	t := &p.throttle
 	now := p.l.Now()
+	depth, pause := t.now.depth, t.now.pause
+	if o := p.slow.last; o != nil && now.Sub(o.start) < p.tuning.Recovery.Interval && depth > p.tuning.Recovery.Depth {
+		depth, pause = p.tuning.Recovery.Depth, t.now.yield
+	}
 	n := 0
-	for n < len(t.ends) && now >= t.ends[n].Add(t.now.pause) {
+	for n < len(t.ends) && now >= t.ends[n].Add(pause) {
 		n++
 	}
 	t.ends = t.ends[:copy(t.ends, t.ends[n:])]
-	if p.l.Disarm(&t.rested); len(t.ends) > 0 {
-		p.l.Arm(&t.rested, t.ends[0].Add(t.now.pause))
-	}
-	depth := t.now.depth
-	if o := p.slow.last; o != nil && now.Sub(o.start) < p.tuning.Recovery.Interval {
-		depth = min(depth, p.tuning.Recovery.Depth)
+	if len(t.ends) == 0 {
+		p.l.Disarm(&t.rested)
+	} else if at := t.ends[0].Add(pause); !t.rested.Armed() || t.rested.At != at {
+		p.l.Arm(&t.rested, at)
 	}
 	return !p.tuning.NoRecovery && p.recovering+len(t.ends) < depth
 }

@@ -79,13 +79,24 @@ func TestLoadIsMeasuredWhilePGsAreServed(t *testing.T) {
 	p.stats[wire.OpWrite].Usec += 3e6
 	p.rest(p.l.Now() - 4*1e6)
 	w.Run(600 * ms)
-	if got, want := p.throttle.now, (pace{1, 36 * ms}); got != want {
+	if got, want := p.throttle.now, (pace{1, 36 * ms, 36 * ms}); got != want {
 		t.Errorf("beside 3 operations of clients: %+v, want %+v", got, want)
 	}
-	w.Run(10 * time.Second)
-	if p.throttle.now.depth != 16 {
-		t.Errorf("10 s later: %+v", p.throttle.now)
+	w.Run(time.Second)
+	if got, want := p.throttle.now, (pace{16, 0, 36 * ms}); got != want {
+		t.Errorf("when they have left: %+v, want %+v", got, want)
 	}
+	p.recovering = 0
+	o := p.get()
+	p.rest(p.l.Now())
+	if p.mayRecover() {
+		t.Error("no pause beside an operation that was not reckoned with")
+	}
+	w.Run(36 * ms)
+	if !p.mayRecover() {
+		t.Error("the pause does not end")
+	}
+	p.put(o)
 	delete(p.pgs, pgNum(1))
 	p.sortPGs()
 	w.Run(2 * time.Second)
