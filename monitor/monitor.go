@@ -180,13 +180,14 @@ func (m *Monitor) tell() {
 	if m.stopped || m.electing || m.told == m.note || m.lease == nil || m.lease.ID() == 0 {
 		return
 	}
-	m.told = m.note
+	note := m.note
+	m.told = note
 	m.o.Registry.Txn(registry.Txn{
 		If:   []registry.Compare{registry.HeldBy(cluster.MonMemberKey(m.lease.ID()), m.lease.ID())}, // else the next election writes it
 		Then: []registry.Op{{Kind: registry.Put, Key: cluster.MonMemberKey(m.lease.ID()), Value: cluster.Value(m.self()), Lease: m.lease.ID()}},
-	}, func(_ registry.TxnResult, err error) {
-		if err != nil {
-			m.log.Debug("the note on snapshots of etcd was not published; the next one is", "err", err)
+	}, func(res registry.TxnResult, err error) {
+		if (err != nil || !res.Succeeded) && m.told == note {
+			m.told = nil // tried again with the next change
 		}
 	})
 }
@@ -208,6 +209,7 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 		}
 		m.elect()
 	}
+	m.tell()
 	delay := time.Duration(-1)
 	for _, key := range keys {
 		k, ok := cluster.ParseKey(key)

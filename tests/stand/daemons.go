@@ -30,6 +30,7 @@ type Plan struct {
 	Pool     []string // more flags of `create-pool`
 	OSD      []string // more flags of OSDs
 	Gateway  []string // more flags of the gateway
+	Monitor  []string // more flags of monitors
 	NoGate   bool     // without a gateway
 	// Keys are what etcd holds before any of our daemons starts, by name without the prefix: "config/global", "config/node_placement".
 	Keys map[string]string
@@ -157,7 +158,7 @@ func (d *Daemons) StartEtcd(i int) {
 		all = append(all, fmt.Sprintf("member%d=http://%s", n, d.Hosts[n].at(d.ports[1])))
 	}
 	client, peer := "http://"+d.Hosts[i].at(d.ports[0]), "http://"+d.Hosts[i].at(d.ports[1])
-	d.Etcds[i] = d.Hosts[i].Start(fmt.Sprintf("etcd %d", i), Tool(d.t, "etcd"), "--name", fmt.Sprintf("member%d", i), "--data-dir", filepath.Join(d.Dir, fmt.Sprintf("etcd.%d", i)),
+	d.Etcds[i] = d.Hosts[i].Start(fmt.Sprintf("etcd %d", i), Tool(d.t, "etcd"), "--name", fmt.Sprintf("member%d", i), "--data-dir", d.etcdDir(i),
 		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", strings.Join(all, ","),
 		"--log-level", "warn", "--pre-vote") // as later versions do: a member that returns does not depose the leader
 }
@@ -224,8 +225,30 @@ func (d *Daemons) EtcdLeader() (leader int) {
 // StartMonitor starts the monitor of a host.
 func (d *Daemons) StartMonitor(i int) {
 	d.t.Helper()
-	d.Mons[i] = d.Hosts[i].Start(fmt.Sprintf("monitor %d", i), Binary(d.t), "mon", "--etcd_address", d.Etcd)
+	d.Mons[i] = d.Hosts[i].Start(fmt.Sprintf("monitor %d", i), Binary(d.t), append([]string{"mon", "--etcd_address", d.Etcd, "--etcd_snapshot_dir", d.Snapshots(i)}, d.plan.Monitor...)...)
 }
+
+// Snapshots is the folder into which the monitor of a host writes what is in etcd.
+func (d *Daemons) Snapshots(i int) string {
+	return filepath.Join(d.Dir, fmt.Sprintf("snapshots.%d", i))
+}
+
+// WipeEtcd kills every member of etcd, removes what they held, and starts empty ones in their place.
+func (d *Daemons) WipeEtcd() {
+	d.t.Helper()
+	for i, p := range d.Etcds {
+		p.Kill()
+		if err := os.RemoveAll(d.etcdDir(i)); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	for i := 1; i <= d.plan.Etcds; i++ {
+		d.StartEtcd(i)
+	}
+	d.AwaitEtcd(20 * time.Second)
+}
+
+func (d *Daemons) etcdDir(i int) string { return filepath.Join(d.Dir, fmt.Sprintf("etcd.%d", i)) }
 
 // StartGateway starts the gateway.
 func (d *Daemons) StartGateway() {
