@@ -61,7 +61,7 @@ func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 
 // declare has every store report. It is carried out once: whoever is first does it for all.
 func (s *OSD) declare(reason string) {
-	if s.declaring {
+	if s.declaring || s.Snapshot().Restoring != nil { // whoever restores has declared it
 		return
 	}
 	s.declaring, s.undeclared = true, ""
@@ -103,8 +103,8 @@ func fallsShort(snap *cluster.Snapshot, num layout.OSDNum, known *store.PGRecord
 
 // compareRecords reports when that is asked for, and goes on with the verification, as far as what is applied allows.
 func (s *OSD) compareRecords() {
-	if s.declaring || s.reporting || s.stopping || s.failed || s.restoredRetry.Armed() {
-		return
+	if s.declaring || s.reporting || s.stopping || s.failed || s.restoredRetry.Armed() || s.Snapshot().Restoring != nil {
+		return // half of a restored etcd may lack the pool of what we know
 	}
 	if s.undeclared != "" {
 		if s.Snapshot().Restored == s.undeclaredAfter {

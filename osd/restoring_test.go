@@ -1,10 +1,12 @@
 package osd
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/registry"
 )
 
 // TestNobodyRegistersInHalfARestoredEtcd: what is there says something else than the whole does.
@@ -19,6 +21,27 @@ func TestNobodyRegistersInHalfARestoredEtcd(t *testing.T) {
 	b.never("the OSD registered", 10*time.Second, func() bool { return b.stateOf(1) != "" })
 	b.put(cluster.KeyRestoring, nil)
 	b.wait("the OSD to be up", func() bool { return o.s.leaseUp })
+}
+
+// TestNobodyReportsToHalfARestoredEtcd: the pool's identity may not be there yet, and what is known of its PGs would count as that of another pool.
+func TestNobodyReportsToHalfARestoredEtcd(t *testing.T) {
+	b := newBed(t, 1)
+	reported := func() string {
+		id := &cluster.OSDIdentity{}
+		for _, kv := range b.reg.Dump() {
+			if kv.Key == cluster.OSDIdentityKey(1) && json.Unmarshal(kv.Value, id) != nil {
+				t.Fatalf("identity %s", kv.Value)
+			}
+		}
+		return id.Reported
+	}
+	b.txn(registry.Txn{Then: []registry.Op{
+		{Kind: registry.Put, Key: cluster.KeyRestoring, Value: cluster.Value(&cluster.Restoring{ID: "9", File: "f"})},
+		{Kind: registry.Put, Key: cluster.KeyRestored, Value: cluster.Value(&cluster.Restored{ID: "9", Time: 1, Reason: "r"})},
+	}})
+	b.never("the OSD reported", 10*time.Second, func() bool { return reported() == "9" })
+	b.put(cluster.KeyRestoring, nil)
+	b.wait("the report", func() bool { return reported() == "9" })
 }
 
 // stateOf is the value of osd/state, or "".

@@ -293,6 +293,9 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 	for key, f := range snap.Faults.All() {
 		return fmt.Sprintf("etcd key %s cannot be used (%v), so what the PGs need is not known: correct it", key, f.Reason)
 	}
+	if snap.Restoring != nil {
+		return "a restore of etcd was begun and has not ended: run `holdfast etcd restore` again"
+	}
 	if list := snap.Unreported(); len(list) > 0 {
 		return "etcd was restored from an older state: " + describeOSDs(list) + " must report first; start them, or declare what is gone lost (`holdfast etcd lost`)"
 	}
@@ -306,6 +309,9 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 		return fmt.Sprintf("OSD %d is up on another disk, at %s port %d: this one was replaced; take it out, or give it another number", s.o.Num, up.Host, up.Port)
 	}
 	for i := range s.known {
+		if pg := s.known[i].PG; snap.Restored != nil && snap.Generation(pg.Pool) == 0 {
+			return fmt.Sprintf("the store has PG %v of a pool that etcd does not know, and etcd was restored: the pool was removed, or was made after what etcd holds", pg)
+		}
 		if why := fallsShort(snap, s.o.Num, &s.known[i]); why != "" {
 			return "etcd was set back, or the store was given up with what only it knows: " + why
 		}

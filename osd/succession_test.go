@@ -394,6 +394,11 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 			w.state.State = cluster.StateIncomplete
 		}, ""},
 		{"etcd knows less than the store", func(w *world) { w.known = []store.PGRecord{{PG: pg1, Generation: 5, Interval: 99}} }, "etcd was set back"},
+		{"etcd is half restored", func(w *world) { w.snap.Restoring = &cluster.Restoring{} }, "has not ended"},
+		{"a pool that a restored etcd does not know", func(w *world) {
+			w.snap.Restored, w.own.Reported = &cluster.Restored{ID: "1"}, "1"
+			w.known = []store.PGRecord{{PG: layout.PGID{Pool: 2, Num: 1}, Generation: 8, Interval: 3}}
+		}, "PG 2/1 of a pool that etcd does not know"},
 		{"etcd knows as much", func(w *world) { w.known = []store.PGRecord{{PG: pg1, Generation: 5, Interval: 8, TookPart: 8}} }, ""},
 	} {
 		b := newBed(t, 1)
