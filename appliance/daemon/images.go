@@ -36,6 +36,7 @@ func OpenLive(ctx context.Context, live *config.Live, log *slog.Logger) (*blocki
 	o.Key, o.Instance, o.Name, o.Log = key, Instance(), "holdfast on "+Host(), log
 	t := clientTuning(v)
 	o.RetryInterval, o.EIORetryInterval, o.RetryENOSPC, o.OpTTL = t.RetryInterval, t.EIORetryInterval, t.RetryENOSPC, t.OpTTL
+	o.MaxDirtyBytes, o.MaxDirtyOps = int(v.Bytes("client_max_dirty_bytes")), int(v.Int("client_max_dirty_ops"))
 	o.Peer = func(p *peer.Options) { setPeerTimes(p, v) }
 	ctx, cancel := context.WithTimeout(ctx, v.Duration("etcd_slow_timeout"))
 	defer cancel()

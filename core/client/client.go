@@ -14,6 +14,7 @@ import (
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
 	"holdfast/core/registry"
+	"holdfast/core/wire"
 )
 
 // Options say who the client is and how patient it is. Zero values mean the defaults in brackets.
@@ -34,7 +35,11 @@ type Options struct {
 
 	MaxBytes int // of data in requests that are sent and not answered; the others wait for their turn [256 MiB]
 	MaxParts int // such requests [4096]
-	MaxOps   int // operations that are submitted and not done; more fail with ErrBusy [65536]
+	// Of changes with Op.Lazy that are not durable, copies are kept. Others are durable when they complete; the copies are synced when there is half of this.
+	MaxDirtyBytes int // client_max_dirty_bytes [32 MiB]
+	MaxDirtyOps   int // client_max_dirty_ops [1024]
+
+	MaxOps int // operations that are submitted and not done; more fail with ErrBusy [65536]
 
 	// AllowLegacy says at which addresses an OSD without our handshake is accepted; nil means nowhere. Such an OSD keeps none of the promises about sessions.
 	AllowLegacy func(loop.Addr) bool
@@ -54,6 +59,8 @@ func (o *Options) fill(l loop.Loop) {
 	def(&o.MaxBytes, 256<<20)
 	def(&o.MaxParts, 4096)
 	def(&o.MaxOps, 65536)
+	def(&o.MaxDirtyBytes, 32<<20)
+	def(&o.MaxDirtyOps, 1024)
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
@@ -85,6 +92,8 @@ type Stats struct {
 	Conflicts  uint64 // rewrites begun again because another writer was faster
 	Full       uint64 // refusals for lack of space
 	Failed     uint64 // Ops that ended with an error
+	Replayed   uint64 // lazy changes sent again
+	Overtaken  uint64 // of them, refused because another client had written since
 }
 
 // Client is image I/O on one loop.
@@ -104,6 +113,7 @@ type Client struct {
 	sessions uint64
 
 	order   order
+	keep    keeper
 	changes opList // with parts to come, in the order of submission
 	reads   opList
 	ready   partList
@@ -132,6 +142,7 @@ type Client struct {
 type pool struct {
 	g    layout.Geometry
 	size uint64 // of an object
+	lazy bool   // immediate_commit is not all
 	err  error
 }
 
@@ -163,7 +174,8 @@ func New(l loop.Loop, o Options) *Client {
 	if o.Peer != nil {
 		o.Peer(&po)
 	}
-	c.hub = peer.New(l, po, nil)
+	c.keep.objects, c.keep.timer.Fire = map[layout.ObjectID]*keptObject{}, c.syncKept
+	c.hub = peer.New(l, po, keeperHandler{c})
 	c.f = cluster.Follow(l, o.Registry, cluster.ForClient, (*follower)(c))
 	c.snap = c.f.Snapshot()
 	return c
@@ -218,6 +230,7 @@ func (c *Client) Close(done func()) {
 		s.err = ErrClosed
 	}
 	c.hub.Close()
+	c.closeKept()
 	c.drop(func(*Op) bool { return true }, ErrClosed)
 	c.l.Defer(&c.task)
 }
@@ -338,8 +351,8 @@ func (c *Client) setPeer(s *cluster.Snapshot, key string) {
 // readPools takes over what operations need of the pools.
 func (c *Client) readPools() {
 	clear(c.pools)
-	for id := range c.snap.Pools.All() {
-		q := &pool{}
+	for id, p := range c.snap.Pools.All() {
+		q := &pool{lazy: c.snap.ImmediateCommit(p) != wire.CommitAll}
 		q.g, q.err = c.snap.Geometry(id)
 		if q.size = q.g.ObjectSize(); q.err == nil && q.size > 1<<31 {
 			q.err = errors.New("its objects have " + strconv.FormatUint(q.size, 10) + " bytes, this version serves at most 2 GiB: make another pool with a smaller block_size")

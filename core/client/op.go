@@ -17,7 +17,7 @@ const (
 	Read Kind = iota + 1
 	// ReadBitmap brings Parts without data, one for each object of the range; it says which units of the layer (and of its parents) were ever written.
 	ReadBitmap
-	// Write is durable on every member of the PG when it completes.
+	// Write is durable on every member of the PG when it completes, unless it is Lazy.
 	Write
 	// CompareWrite writes Pieces if the range holds what Compare says, atomically; else it ends with *MismatchError. The range lies within one object.
 	CompareWrite
@@ -25,7 +25,7 @@ const (
 	Zero
 	// Delete deletes whole objects: Offset and Len are multiples of the object size. In a layer with a parent it reveals the parent's data. It works on images that are marked deleted, too.
 	Delete
-	// Flush makes completed changes durable.
+	// Flush makes completed changes durable: those with Lazy are not. If one could not be, because its session was fenced for example, it ends with the reason.
 	Flush
 )
 
@@ -61,9 +61,12 @@ type Op struct {
 	Len     uint64
 	// CAS, when not 0, makes a change (aligned, of one object) conditional: the object must have version CAS-1, and none when CAS is 1. Otherwise the Op ends with *ConflictError.
 	CAS         layout.Version
-	KeepWritten bool    // of Zero
-	Pieces      []Piece // of Write and CompareWrite, Len bytes together; lent until Done
-	Compare     []Piece // of CompareWrite, as long; lent until Done
+	KeepWritten bool // of Zero
+	// Lazy lets a Write, Zero or Delete in a pool whose immediate_commit is not all end before it is durable. The Client keeps a copy, and sends it again where it may have been lost, until a Flush that was
+	// submitted later has ended. It is for those who are the only writer.
+	Lazy    bool
+	Pieces  []Piece // of Write and CompareWrite, Len bytes together; lent until Done
+	Compare []Piece // of CompareWrite, as long; lent until Done
 
 	// Parts are the result of a Read or ReadBitmap. The slice and the bitmaps are reused by the next Submit; the data is the caller's: ReleaseParts.
 	Parts []Part
@@ -88,8 +91,9 @@ type Op struct {
 	blockers   int    // earlier changes with parts to come that overlap
 	slicing    bool
 	submitted  bool
-	begun      bool // the pool agrees
-	touched    bool // a change was sent
+	begun      bool   // the pool agrees
+	touched    bool   // a change was sent
+	upTo       uint64 // of a Flush: copies up to this
 	finished   bool
 }
 

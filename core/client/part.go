@@ -44,6 +44,8 @@ type part struct {
 	version layout.Version // that the write expects, plus 1
 
 	seq      uint64        // in the session; 0: none
+	lazy     bool          // it may be acknowledged before it is durable
+	explicit bool          // of a ZERO: explicit zeroes
 	unknown  bool          // an earlier try may take effect
 	primary  layout.OSDNum // asked last
 	revision registry.Revision
@@ -184,7 +186,7 @@ func (c *Client) endPart(p *part, err error) {
 		p.call.Payload[i] = peer.Piece{}
 	}
 	p.call.Payload = p.call.Payload[:0]
-	p.op, p.rewrite, p.writing, p.unknown = nil, false, false, false
+	p.op, p.rewrite, p.writing, p.unknown, p.lazy, p.explicit = nil, false, false, false, false, false
 	p.primary, p.revision, p.deadline, p.ttl, p.tries, p.version = 0, 0, 0, 0, 0, 0
 	c.free.push(p)
 	op.active--

@@ -69,6 +69,10 @@ func (c *Client) send(p *part) {
 		c.wait(p, recheck)
 		return
 	}
+	if c.keep.n > 0 && c.detained(p, osd) {
+		c.wait(p, recheck)
+		return
+	}
 	if p.primary != 0 && p.primary != osd {
 		c.Stats.Moved++
 	}
@@ -76,11 +80,18 @@ func (c *Client) send(p *part) {
 	if change && p.seq == 0 && s.full() {
 		s.held = true
 		c.wait(p, recheck)
+		if len(s.kept) > 0 {
+			c.keep.held = true
+			c.syncKept()
+		}
 		return
 	}
 	var t wire.Trailer
 	if s != nil {
 		if change {
+			if p.seq == 0 {
+				p.lazy = c.mayKeep(p)
+			}
 			s.number(p)
 		}
 		t = wire.Trailer{Session: s.id, Sequence: p.seq, Low: s.low()}
@@ -97,8 +108,11 @@ func (c *Client) send(p *part) {
 	switch code {
 	case wire.OpZero:
 		m := wire.Zero{Inode: op.Inode, Offset: p.stripe + uint64(p.off), Len: p.len, Version: uint64(version), Trailer: t}
-		if op.KeepWritten || parent {
+		if p.explicit = op.KeepWritten || parent; p.explicit {
 			m.Flags = wire.ZeroKeepWritten
+		}
+		if p.lazy {
+			m.Flags |= wire.FlagLazy
 		}
 		m.Encode(h)
 	default:
@@ -106,6 +120,9 @@ func (c *Client) send(p *part) {
 		switch {
 		case change:
 			m.MetaRevision = uint64(p.revision)
+			if p.lazy {
+				m.Flags = wire.FlagLazy
+			}
 		case parent:
 			m.MetaRevision, m.Version = uint64(p.revision), 0
 		default:
@@ -146,6 +163,9 @@ func (c *Client) retry(p *part, d time.Duration) {
 
 // reconsider looks at everything that waits, after news of PGs, OSDs and inodes.
 func (c *Client) reconsider() {
+	if c.keep.n > 0 {
+		c.moved()
+	}
 	for p := c.waiting.first; p != nil; {
 		next := p.links[inQueue].next
 		_, osd := c.primary(p.op.Inode, p.stripe)
@@ -182,6 +202,9 @@ func (c *Client) answer(p *part) {
 	data := call.ReplyData
 	call.ReplyData = nil
 	if call.Err != nil {
+		if c.keep.n > 0 {
+			c.unsure(p.primary)
+		}
 		if d, ok := errors.AsType[*peer.DisconnectedError](call.Err); change && (!ok || d.Sent) {
 			p.unknown, op.touched = true, true
 			c.Stats.Lost++
@@ -206,7 +229,11 @@ func (c *Client) answer(p *part) {
 		return
 	}
 	switch {
+	case change && p.lazy:
+		c.retain(p, version)
+		c.ended(p, version)
 	case change:
+		c.made(p.objectOf(), version)
 		c.ended(p, version)
 	case p.rewrite:
 		c.rewrite(p, data, version)

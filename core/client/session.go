@@ -19,6 +19,7 @@ type Session struct {
 	alive  func() loop.Instant
 	next   uint64 // sequence
 	sent   partList
+	kept   []*kept // copies, in the order of their sequence: no OSD may forget their requests
 	ops    int
 	held   bool // parts wait for the window
 	fenced bool
@@ -76,10 +77,14 @@ func (s *Session) deadline(p *part, now loop.Instant) loop.Instant {
 
 // low is the lowest sequence without an answer.
 func (s *Session) low() uint64 {
+	low := s.next
 	if p := s.sent.first; p != nil {
-		return p.seq
+		low = p.seq
 	}
-	return s.next
+	if len(s.kept) > 0 {
+		low = min(low, s.kept[0].seq)
+	}
+	return low
 }
 
 // number gives p its sequence, which it keeps until it has an answer.

@@ -137,7 +137,14 @@ func (c *Client) advance(op *Op) {
 			op.slicing = false
 		}
 		if op.Err != nil || op.begun && (op.cursor >= op.end || op.Kind == Flush) {
+			flush := op.Kind == Flush && op.Err == nil && (c.keep.n > 0 || c.keep.lost != nil)
+			if flush {
+				op.active++
+			}
 			c.cut(op)
+			if flush {
+				c.flush(op)
+			}
 		}
 	}
 	if op.list == nil && op.active == 0 && !op.finished {

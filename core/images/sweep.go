@@ -37,6 +37,7 @@ type sweep struct {
 	reading bool // versions, before the deletions
 	running int
 	workers []*worker
+	last    client.Op
 	waits   bool // check is under way
 	err     error
 }
@@ -113,11 +114,28 @@ func (s *sweep) listed(err error) {
 	s.todo = slices.Compact(s.todo)
 	s.op.progress.Total = s.op.progress.Objects + uint64(len(s.todo))
 	if len(s.todo) == 0 {
-		s.op.sweep = nil
-		s.then()
+		s.flush()
 		return
 	}
 	s.batch()
+}
+
+// flush makes the deletions durable: what comes next may be that nobody remembers that they were to be made.
+func (s *sweep) flush() {
+	s.running++
+	s.last = client.Op{Kind: client.Flush, Inode: s.inode, Done: func(op *client.Op) {
+		s.running--
+		switch {
+		case s.err != nil:
+			s.end()
+		case op.Err != nil:
+			s.fail(op.Err)
+		default:
+			s.op.sweep = nil
+			s.then()
+		}
+	}}
+	s.op.c.Submit(&s.last)
 }
 
 // batch begins the next batch, or the next pass.
@@ -154,7 +172,7 @@ func (w *worker) begin() {
 	s := w.s
 	op := &w.op
 	op.Session, op.Inode, op.Offset, op.Len, op.CAS = s.op.session, s.inode, s.todo[w.at], s.size, 0
-	op.Kind = client.Delete
+	op.Kind, op.Lazy = client.Delete, true
 	switch first := s.first(); {
 	case s.check == nil:
 	case s.reading:

@@ -55,6 +55,8 @@ type Cluster struct {
 	Loop     *sim.Loop
 	Session  *client.Session
 	Carried  []string // what was carried out, in order
+	unsynced []func() // what loss of power undoes, in order
+	Syncs    int      // SYNCs that were answered
 }
 
 // OSD is a fake primary: it knows objects, pairs and CAS, and can be told to misbehave.
@@ -124,8 +126,16 @@ func (o *OSD) serve(r *peer.Request) {
 	}
 	w := o.w
 	snap := w.Client.Snapshot()
-	if r.Header.Op() == wire.OpSecList {
+	switch r.Header.Op() {
+	case wire.OpSecList:
 		o.list(r)
+		return
+	case wire.OpSync:
+		w.unsynced = nil
+		w.Syncs++
+		var h wire.Header
+		(&wire.BareReply{Op: wire.OpSync}).Encode(&h)
+		r.Reply(&h, nil, nil)
 		return
 	}
 	var m wire.ReadWrite
@@ -133,7 +143,7 @@ func (o *OSD) serve(r *peer.Request) {
 	if r.Header.Op() == wire.OpZero {
 		var z wire.Zero
 		_ = z.Decode(&r.Header)
-		m = wire.ReadWrite{Op: wire.OpZero, Inode: z.Inode, Offset: z.Offset, Len: z.Len, Version: z.Version, Trailer: z.Trailer}
+		m = wire.ReadWrite{Op: wire.OpZero, Inode: z.Inode, Offset: z.Offset, Len: z.Len, Flags: z.Flags, Version: z.Version, Trailer: z.Trailer}
 		flags = z.Flags
 	} else if m.Decode(&r.Header) != nil {
 		r.Fail(wire.EINVAL)
@@ -166,12 +176,20 @@ func (o *OSD) serve(r *peer.Request) {
 	case m.Deadline != 0 && uint64(o.Loop.Now()) > m.Deadline:
 		r.Fail(wire.ETIMEDOUT)
 		return
-	case m.Version != 0 && m.Version != current+1:
+	case m.Flags&wire.FlagReplay != 0 && max(current, w.floor[id]) > m.Version:
+		r.Fail(wire.EEXIST)
+		return
+	case m.Flags&wire.FlagReplay == 0 && m.Version != 0 && m.Version != current+1:
 		o.answer(r, m, wire.EINTR, current)
 		return
 	default:
 		if m.Sequence == 0 || m.Low == 0 || m.Low > m.Sequence {
 			w.T.Errorf("sequence %d with low mark %d", m.Sequence, m.Low)
+		}
+		if m.Flags&wire.FlagLazy == 0 {
+			w.unsynced = nil
+		} else {
+			w.unsynced = append(w.unsynced, w.undo(id, Pair{m.Session, m.Sequence}))
 		}
 		version = max(current, w.floor[id]) + 1
 		w.Pairs[Pair{m.Session, m.Sequence}] = version
@@ -204,6 +222,40 @@ func (o *OSD) serve(r *peer.Request) {
 	}
 	o.answer(r, m, retval, version)
 }
+
+// undo is what loss of power does to the change that is about to be made.
+func (x *Cluster) undo(id layout.ObjectID, pair Pair) func() {
+	var was *Object
+	if obj := x.Objects[id]; obj != nil {
+		was = &Object{slices.Clone(obj.Data), slices.Clone(obj.Bitmap), obj.Version}
+	}
+	floor, had := x.floor[id]
+	return func() {
+		delete(x.Pairs, pair)
+		delete(x.Objects, id)
+		if was != nil {
+			x.Objects[id] = was
+		}
+		if delete(x.floor, id); had {
+			x.floor[id] = floor
+		}
+	}
+}
+
+// LosePower undoes what no SYNC and no durable change has covered.
+func (x *Cluster) LosePower() {
+	for len(x.unsynced) > 0 {
+		last := len(x.unsynced) - 1
+		x.unsynced[last]()
+		x.unsynced = x.unsynced[:last]
+	}
+}
+
+// Unsynced is how many changes loss of power would undo.
+func (x *Cluster) Unsynced() int { return len(x.unsynced) }
+
+// Reset ends the client's connection to the OSD.
+func (o *OSD) Reset() { o.w.W.Net.Reset(o.Loop, o.w.Loop) }
 
 func (o *OSD) lost(r *peer.Request) bool {
 	if o.Lose == 0 {
