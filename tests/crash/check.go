@@ -22,17 +22,21 @@ type judge struct {
 func (j *judge) judgeAll() (*history, error) {
 	found := &history{version: j.h.version, tag: j.h.tag}
 	at := map[*object]*object{}
+	var others []other
 	for _, o := range j.h.objects {
 		times := (*step).times
 		if j.whole || j.busy {
 			times = (*step).seen
 		}
 		lo, hi := window(o.hist, j.moment, times)
-		i, err := j.judgeObject(o, lo, hi)
+		fits, err := j.judgeObject(o, lo, hi)
 		if err != nil {
 			return nil, err
 		}
-		f := &object{o.id, []step{{o.hist[i].snap, -1, -1, -1}}}
+		f := &object{o.id, []step{{o.hist[fits[0]].snap, -1, -1, -1}}}
+		for _, i := range fits[1:] {
+			others = append(others, other{f, o.hist[i].snap})
+		}
 		at[o] = f
 		found.objects = append(found.objects, f)
 	}
@@ -73,7 +77,23 @@ func (j *judge) judgeAll() (*history, error) {
 	if j.busy {
 		return found, nil
 	}
-	return found, j.judgeSpace(found, false)
+	err := j.judgeSpace(found, false)
+	// A deletion looks the same from above whether it is stable or waits for its commit, if something waits above it. Only the block of what it deletes tells.
+	for i := 0; err != nil && i < len(others); i++ {
+		o := &others[i]
+		o.snap, o.object.hist[0].snap = o.object.hist[0].snap, o.snap
+		if j.judgeSpace(found, false) == nil {
+			return found, nil
+		}
+		o.snap, o.object.hist[0].snap = o.object.hist[0].snap, o.snap
+	}
+	return found, err
+}
+
+// other is another state that an object may be in.
+type other struct {
+	object *object
+	snap   snap
 }
 
 func (j *judge) recorded(h *history) (n int) {
@@ -85,26 +105,30 @@ func (j *judge) recorded(h *history) (n int) {
 	return n
 }
 
-// judgeObject finds out which of entries lo to hi of an object's history is on the disk.
-func (j *judge) judgeObject(o *object, lo, hi int) (int, error) {
+// judgeObject finds out which of entries lo to hi of an object's history is on the disk: those that nothing speaks against, the last one first.
+func (j *judge) judgeObject(o *object, lo, hi int) (fits []int, err error) {
 	op := &store.Op{Kind: store.OpReadObject, Object: o.id}
 	if err := j.do(op); err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer release(op)
 	state, there := j.s.State(o.id)
 	if n, ok := j.s.Newest(o.id); n != state || ok != there {
-		return 0, fmt.Errorf("object %v: State says %+v, Newest %+v", o.id, state, n)
+		return nil, fmt.Errorf("object %v: State says %+v, Newest %+v", o.id, state, n)
 	}
 	var why []string
 	for i := hi; i >= lo; i-- {
 		err := j.same(o, op, state, o.hist[i].snap)
 		if err == nil {
-			return i, nil
+			fits = append(fits, i)
+			continue
 		}
 		why = append(why, fmt.Sprintf("change %d: %v", i, err))
 	}
-	return 0, fmt.Errorf("object %v is nothing between change %d, the last one acknowledged, and %d, the last one submitted: %q", o.id, lo, hi, why)
+	if len(fits) > 0 {
+		return fits, nil
+	}
+	return nil, fmt.Errorf("object %v is nothing between change %d, the last one acknowledged, and %d, the last one submitted: %q", o.id, lo, hi, why)
 }
 
 // same compares an object that was read with one of its states.
