@@ -51,6 +51,9 @@ type Monitor struct {
 	electing bool
 	stopped  bool
 
+	begun bool      // we have decided since we lead
+	cold  time.Time // when we began to lead, if most OSDs were away then: their silence counts from there; zero otherwise
+
 	change  loop.Timer
 	stats   loop.Timer
 	home    loop.Timer
@@ -154,7 +157,7 @@ func (m *Monitor) elect() {
 			m.l.Arm(&m.retry, m.l.Now().Add(500*time.Millisecond))
 		case res.Succeeded || len(res.Results[1]) == 1 && res.Results[1][0].Lease == lease.ID():
 			// The key may be ours already: from a transaction whose answer was lost.
-			m.leading, m.since = true, res.Revision
+			m.leading, m.since, m.begun = true, res.Revision, false
 			m.log.Info("this monitor leads")
 			m.l.Arm(&m.change, m.l.Now())
 			m.l.Arm(&m.stats, m.l.Now().Add(m.o.StatsDelay))
@@ -253,7 +256,11 @@ func (m *Monitor) usable(s *cluster.Snapshot) (list []layout.OSDNum, due time.Du
 			continue
 		}
 		if _, up := s.OSDStates.Get(n); !up && !m.o.NoOut && !(cfg != nil && bool(cfg.NoOut)) {
-			left := m.o.OSDOutTime - m.l.Wall().Sub(parseTime(st.Time))
+			heard := parseTime(st.Time)
+			if heard.Before(m.cold) {
+				heard = m.cold
+			}
+			left := m.o.OSDOutTime - m.l.Wall().Sub(heard)
 			if left <= 0 {
 				continue
 			}
@@ -478,11 +485,35 @@ func (m *Monitor) decide() {
 		m.dirty = true
 		return
 	}
+	if !m.begun {
+		m.begun = true
+		m.start(s)
+	}
 	next, ops, ifs, due := m.place(s)
 	if due > 0 {
 		m.soon(due + 10*time.Millisecond)
 	}
 	m.write(s, next, ops, ifs)
+}
+
+// start looks how a leader finds the cluster. When most OSDs are away, everything was: a power cut, or etcd was gone or restored, and what it says of when they were last heard of is no news.
+// Without this the first to come back would be given all PGs, and they would all be moved again and again as the others come.
+func (m *Monitor) start(s *cluster.Snapshot) {
+	known, up := 0, 0
+	for n, st := range s.OSDStats.All() {
+		if cfg, _ := s.OSDConfigs.Get(n); st.Size == 0 || cfg.Weight() <= 0 {
+			continue
+		}
+		known++
+		if _, ok := s.OSDStates.Get(n); ok {
+			up++
+		}
+	}
+	m.cold = time.Time{}
+	if 2*up < known {
+		m.cold = m.l.Wall()
+		m.log.Info("most OSDs are away; that they are silent counts from now on", "up", up, "known", known)
+	}
 }
 
 func (m *Monitor) write(s *cluster.Snapshot, next *cluster.PGConfig, ops []registry.Op, ifs []registry.Compare) {
