@@ -1,15 +1,18 @@
 package primary
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Pacing says how recovery shares the disks with clients.
 //
 // An OSD's load is how many operations of clients are under way on it, on the average over an interval. Up to ClientLow recovery has UtilHigh of the time of each copy that may be under way,
-// at ClientHigh and above UtilLow, in between a straight line: a copy that took L is followed by a pause of L/share - L. When the load is at most ClientLow, IdleDepth copies may be under way
-// instead of Depth. Beside more than copyCost operations a copy matters less than beside one, and the share grows with them: recovery has UtilLow of all that is done.
+// at ClientHigh and above UtilLow, in between a straight line: a copy that took L is followed by a pause of L/share - L. When the load is at most ClientLow, up to IdleDepth copies may be under
+// way instead of Depth: as many as end within idleLatency, since so long the first operation of a client may have to wait behind them, be it on a slow disk or on one that many primaries fill. Beside more than copyCost operations a copy matters less than beside one, and the share grows with them: recovery has UtilLow of all that is done.
 type Pacing struct {
 	Depth      int           // recovery_queue_depth: objects recovered at once in the background, over all PGs
-	IdleDepth  int           // recovery_idle_queue_depth: the same while clients are quiet, if it is more
+	IdleDepth  int           // recovery_idle_queue_depth: the most while clients are quiet, if it is more
 	Pause      time.Duration // recovery_sleep_us: after each object where Interval is 0
 	Interval   time.Duration // recovery_tune_interval: how often the pace is decided; 0: never
 	UtilLow    float64       // recovery_tune_util_low
@@ -23,7 +26,7 @@ type Pacing struct {
 
 // DefaultPacing is what the parameters say where nobody has set them.
 func DefaultPacing() Pacing {
-	return Pacing{Depth: 1, IdleDepth: 16, Interval: time.Second, UtilLow: 0.1, UtilHigh: 1, ClientLow: 0, ClientHigh: 0.5, Samples: 10, PauseMin: 10 * time.Microsecond, PauseMax: 10 * time.Second}
+	return Pacing{Depth: 1, IdleDepth: 64, Interval: time.Second, UtilLow: 0.1, UtilHigh: 1, ClientLow: 0, ClientHigh: 0.5, Samples: 10, PauseMin: 10 * time.Microsecond, PauseMax: 10 * time.Second}
 }
 
 // leastShare is the least of what recovery gets, and the load below which clients count as quiet, whatever the parameters say: a share of nothing would never end.
@@ -37,6 +40,12 @@ type paceSample struct {
 	took   time.Duration // what these took, one with another
 }
 
+// idleLatency is how long a copy may take while clients are quiet.
+const idleLatency = 50 * time.Millisecond
+
+// idleStart is how many copies are under way at first while clients are quiet.
+const idleStart = 16
+
 // copyCost is how many operations of clients cost about as much as a copy.
 const copyCost = 4
 
@@ -44,6 +53,8 @@ const copyCost = 4
 type pacer struct {
 	kept    []paceSample  // the last ones, oldest first
 	latency time.Duration // of a copy: each sample counts as much as all before it
+	idle    bool          // clients were quiet at the last sample
+	depth   int           // copies under way while they are
 }
 
 // pace is how recovery goes on until the next sample.
@@ -65,7 +76,28 @@ func (c *pacer) step(p *Pacing, s paceSample) pace {
 	case s.copies > 0:
 		c.latency = (c.latency + s.took/time.Duration(s.copies)) / 2
 	}
+	quiet := p.quiet(s.load())
+	if c.idle && quiet && s.copies > 0 {
+		c.adapt(p, s.took/time.Duration(s.copies))
+	}
+	c.idle = quiet
 	return c.decide(p)
+}
+
+// adapt finds the depth at which copies end in time, latency being what they took at the present one.
+func (c *pacer) adapt(p *Pacing, latency time.Duration) {
+	c.depth = c.quietDepth(p)
+	switch {
+	case latency > idleLatency:
+		c.depth = max(1, int(float64(c.depth)*0.75*float64(idleLatency)/float64(latency)))
+	case latency < idleLatency/2:
+		c.depth *= 2
+	}
+}
+
+// quietDepth is how many copies may be under way while clients are quiet.
+func (c *pacer) quietDepth(p *Pacing) int {
+	return max(p.Depth, min(cmp.Or(c.depth, idleStart), p.IdleDepth))
 }
 
 // decide is the pace by the samples that are there.
@@ -83,7 +115,7 @@ func (c *pacer) decide(p *Pacing) pace {
 	}
 	v := pace{depth: p.Depth, pause: c.pause(p, p.share(load)), yield: c.pause(p, p.share(p.ClientHigh))}
 	if p.quiet(load) {
-		v.depth = max(p.Depth, p.IdleDepth)
+		v.depth = c.quietDepth(p)
 	}
 	return v
 }

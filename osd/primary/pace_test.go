@@ -45,6 +45,8 @@ func TestPace(t *testing.T) {
 	idle := paceSample{span: time.Second, copies: 100, took: 200 * ms} // 2 ms each
 	busy := paceSample{span: time.Second, client: 4 * time.Second, copies: 50, took: 100 * ms}
 	slow := paceSample{span: time.Second, client: 4 * time.Second, copies: 1, took: 3 * time.Second}
+	late := paceSample{span: time.Second, copies: 80, took: 16 * time.Second}
+	fair := paceSample{span: time.Second, copies: 100, took: 3 * time.Second}
 	quiet := paceSample{span: time.Second}
 	light := paceSample{span: time.Second, client: 255 * ms}
 	short := paceSample{span: time.Second, client: time.Second, copies: 100, took: 100 * time.Microsecond}
@@ -62,6 +64,11 @@ func TestPace(t *testing.T) {
 	}{
 		{"nothing known yet", DefaultPacing(), nil, pace{16, 0, 0}},
 		{"idle", DefaultPacing(), []paceSample{idle}, pace{16, 0, 18 * ms}},
+		{"idle, and copies are quick", DefaultPacing(), []paceSample{idle, idle, idle, idle}, pace{64, 0, 18 * ms}},
+		{"idle, and copies are slow", DefaultPacing(), []paceSample{late, late}, pace{3, 0, 1800 * ms}},
+		{"idle, and copies are very slow", DefaultPacing(), []paceSample{late, late, late, late, late}, pace{1, 0, 1800 * ms}},
+		{"idle, and copies are quick enough", DefaultPacing(), []paceSample{fair, fair, fair}, pace{16, 0, 270 * ms}},
+		{"quiet again: as deep as before", DefaultPacing(), []paceSample{idle, idle, busy, quiet}, pace{32, 0, 18 * ms}},
 		{"busy", DefaultPacing(), []paceSample{busy}, pace{1, 18 * ms, 18 * ms}},
 		{"it yields at once", DefaultPacing(), []paceSample{idle, idle, idle, busy}, pace{1, 18 * ms, 18 * ms}},
 		{"the latency follows", DefaultPacing(), []paceSample{busy, {span: time.Second, client: time.Second, copies: 1, took: 4 * ms}}, pace{1, 27 * ms, 27 * ms}},
@@ -129,9 +136,13 @@ func TestPaceOnDisks(t *testing.T) {
 				return s, ops
 			}
 			full, _ := d.second(0, pace{depth: d.at})
-			for range 20 {
-				if s, _ := step(0); s.copies < full.copies*9/10 {
+			for i := range 20 {
+				s, _ := step(0)
+				if s.copies < full.copies*9/10 {
 					t.Fatalf("%d copies/s while nobody is there, the disk can do %d", s.copies, full.copies)
+				}
+				if i > 3 && s.took > time.Duration(s.copies)*idleLatency {
+					t.Fatalf("a copy takes %v while nobody is there", s.took/time.Duration(s.copies))
 				}
 			}
 			for _, clients := range []float64{1, 4, 32} {

@@ -36,7 +36,7 @@ func (c cell) String() string {
 	return fmt.Sprintf("%s %s, depth %d", c.block, pattern, c.depth)
 }
 
-func (c cell) writes() bool { return c.rw == "write" || c.rw == "randwrite" }
+func (c cell) writes() bool { return c.rw == "write" || c.rw == "randwrite" || c.rw == "randrw" }
 
 // fio runs a load; where says engine and target.
 func fio(t *testing.T, c cell, size string, where ...string) figure {
