@@ -123,6 +123,7 @@ func (p *peerRun) renewed() {
 	case json.Unmarshal(p.call.ReplyMeta, &a) == nil:
 		ok = true
 		s.prim.Space(p.osd, a.Free)
+		s.prim.Requests(p.osd, a.Requests)
 		if a.Revision != p.revision {
 			p.compare(a.Grants)
 		}

@@ -5,6 +5,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/planted"
 	"holdfast/core/wire"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -87,6 +88,12 @@ func (o *op) change() {
 		p.refuse(o, wire.ENOSPC)
 		return
 	}
+	if o.trail.Session != 0 && !q.remembers(o.trail.Session) {
+		q.Table.Close(obj)
+		p.Events.Crowded++
+		p.refuse(o, wire.EBUSY)
+		return
+	}
 	o.begin(obj.Last)
 }
 
@@ -115,6 +122,25 @@ func (q *PG) room() bool {
 	}
 	return true
 }
+
+// remembers reports whether every member can remember one more request of a session, by what it said last. A session that never says what it has had answers to gets no more than a quarter of
+// what there is, so that it stalls itself and nobody else.
+func (q *PG) remembers(session uint64) bool {
+	p := q.p
+	st := p.st.Stats()
+	if secondary.RequestRoom(&st) <= uint64(q.running) || uint64(p.st.SessionPairs(session)) >= st.MaxPairs/4 {
+		return false
+	}
+	for _, osd := range q.others {
+		if free, known := p.requests[osd]; known && free <= uint64(q.running) {
+			return false
+		}
+	}
+	return true
+}
+
+// Requests notes how many more requests another OSD can remember, as it said itself.
+func (p *Primary) Requests(osd layout.OSDNum, n uint64) { p.requests[osd] = n }
 
 // Space notes the free blocks of another OSD, as it said itself.
 func (p *Primary) Space(osd layout.OSDNum, blocks uint64) { p.space[osd] = blocks }

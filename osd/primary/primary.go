@@ -54,11 +54,12 @@ type Primary struct {
 	host Host
 	o    Options
 
-	pgs   map[layout.PGID]*PG
-	order []layout.PGID // of pgs, sorted
-	free  *op
-	space map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
-	stats [64]OpStat
+	pgs      map[layout.PGID]*PG
+	order    []layout.PGID // of pgs, sorted
+	free     *op
+	space    map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
+	requests map[layout.OSDNum]uint64 // how many more requests they can remember
+	stats    [64]OpStat
 
 	tuning     Tuning
 	slow       slow
@@ -94,7 +95,7 @@ func (r RecoveryStat) Without(part RecoveryStat) RecoveryStat {
 
 // New makes a primary without PGs.
 func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, host Host, o Options) *Primary {
-	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}}
+	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}, requests: map[layout.OSDNum]uint64{}}
 	p.tuning = DefaultTuning()
 	if o.RecoveryDepth > 0 {
 		p.tuning.Recovery.Depth = o.RecoveryDepth

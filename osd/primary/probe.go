@@ -24,6 +24,7 @@ type Events struct {
 	Conflicts   uint64 // changes refused for another version than expected
 	Late        uint64 // changes refused because their deadline had passed
 	Fenced      uint64 // changes of fenced sessions refused
+	Crowded     uint64 // changes refused because a member remembers too many requests already
 	Full        uint64 // changes refused for lack of space
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
 	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read

@@ -50,7 +50,8 @@ type RenewRequest struct {
 type RenewReply struct {
 	Revision uint64      `json:"revision"`
 	Grants   []HeldGrant `json:"grants,omitempty"`
-	Free     uint64      `json:"free"` // the member's free blocks
+	Free     uint64      `json:"free"`     // the member's free blocks
+	Requests uint64      `json:"requests"` // how many more requests the member could remember, less what it keeps for recovery
 }
 
 // HeldGrant is one PG in a RenewReply.

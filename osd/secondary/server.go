@@ -88,6 +88,12 @@ func Retval(err error) int64 {
 	return wire.EIO
 }
 
+// RequestRoom is how many more requests a store can remember, less the quarter that it keeps: what is recovered brings its requests along.
+func RequestRoom(st *store.Stats) uint64 {
+	most := st.MaxPairs - st.MaxPairs/4
+	return most - min(most, st.Pairs)
+}
+
 // holds reports whether a request comes from the holder of the grant it names, and the grant is in force.
 func (s *Server) holds(r *peer.Request, g wire.Grant) bool {
 	return r.From.Instance == g.Instance && s.Locks.Holds(g)
@@ -124,7 +130,8 @@ func (s *Server) Serve(r *peer.Request) {
 			return
 		}
 		retval, a := s.Locks.Renew(q)
-		a.Free = s.st.Stats().FreeBlocks
+		st := s.st.Stats()
+		a.Free, a.Requests = st.FreeBlocks, RequestRoom(&st)
 		s.replyJSON(r, m.Op, retval, a)
 		return
 	case wire.OpSubUnlock:

@@ -199,7 +199,7 @@ type Stats struct {
 	SyncWrites              uint64 // of those writes, how many are durable when they are done: each makes a device with a volatile cache flush once
 	DeviceBytes             uint64 // of those writes
 	Sequence                uint64 // last durable journal sequence
-	Pairs                   uint64 // requests that are remembered
+	Pairs, MaxPairs         uint64 // requests that are remembered; how many can be
 	Buffers                 uint64 // of the loop, that the store keeps as long as it is open
 	// Taken is how many changes of each kind the store has accepted since it was opened.
 	Taken [OpSync + 1]uint64

@@ -30,6 +30,7 @@ type sessionRec struct {
 	low        uint64
 	head, tail uint32
 	free       uint32
+	n          int
 }
 
 // limit keeps the records well inside the journal, where they must be carried forward.
@@ -48,6 +49,14 @@ func (s *Store) FindPair(pair Pair) (layout.ObjectID, layout.Version, bool) {
 		return layout.ObjectID{}, 0, false
 	}
 	return n.object, layout.Version(n.version), true
+}
+
+// SessionPairs is how many requests of a session are remembered.
+func (s *Store) SessionPairs(session uint64) int {
+	if r := s.pairs.sessions.get(session, 0); r != 0 {
+		return s.pairs.list[r].n
+	}
+	return 0
 }
 
 // EndSession drops a session's pairs: the session has ended, its requests are never sent again.
@@ -115,6 +124,7 @@ func (p *pairs) add(s *Store, object layout.ObjectID, pair Pair, low, version ui
 		rec.head = i
 	}
 	rec.tail = i
+	rec.n++
 	first := p.byObject.get(uint64(object.Inode), object.Stripe)
 	n.objNext = first
 	if first != 0 {
@@ -160,6 +170,7 @@ func (p *pairs) drop(s *Store, i uint32) {
 	*n = pairNode{next: p.free}
 	p.free = i
 	p.n--
+	rec.n--
 	if rec.head == 0 {
 		p.endRec(r)
 	}
