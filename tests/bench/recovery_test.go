@@ -63,7 +63,10 @@ func TestBenchRecovery(t *testing.T) {
 		t.Logf("%d objects are to be copied", left)
 		return func() { d.Delete("config/global") }
 	}
-	whole := func() { t.Helper(); until(t, 10*time.Minute, "everything is copied", func() bool { return lacking(t, d) == 0 }) }
+	whole := func() {
+		t.Helper()
+		until(t, 10*time.Minute, "everything is copied", func() bool { return lacking(t, d) == 0 })
+	}
 
 	fill("load", "256M")
 	objects := rawCopy(t, filepath.Join(d.Dir, "raw"))
