@@ -149,3 +149,16 @@ func TestChangesWithoutLazinessStayDurable(t *testing.T) {
 		t.Errorf("%d changes are unsynced, flags %x", x.Unsynced(), m.Flags)
 	}
 }
+
+func TestLazyChangeThatChangedNothingIsNotRepeated(t *testing.T) {
+	x := lazyCluster(t, 1, nil)
+	remove := x.Op(client.Delete, 0, 128<<10)
+	remove.Lazy = true
+	x.Do(remove)
+	lazily(x, 0, 4096, 1)
+	x.OSDs[1].Reset()
+	x.Want(0, 4096, 1)
+	if n := x.Client.Stats.Replayed; n != 1 {
+		t.Errorf("%d changes were sent again, want 1", n)
+	}
+}

@@ -229,7 +229,7 @@ func (c *Client) answer(p *part) {
 		return
 	}
 	switch {
-	case change && p.lazy:
+	case change && p.lazy && version != 0: // else it has changed nothing, and must not when it comes again
 		c.retain(p, version)
 		c.ended(p, version)
 	case change:

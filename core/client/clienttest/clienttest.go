@@ -173,6 +173,7 @@ func (o *OSD) serve(r *peer.Request) {
 	}
 	switch {
 	case done:
+	case obj == nil && m.Op == wire.OpDelete: // nothing to do
 	case m.Deadline != 0 && uint64(o.Loop.Now()) > m.Deadline:
 		r.Fail(wire.ETIMEDOUT)
 		return
