@@ -22,12 +22,14 @@ type slot struct {
 	r       *run
 	n       int
 	gateway bool
+	lazy    bool // its changes need not be durable when they are acknowledged
 	queue   []*PlannedOp
 	next    int
 	known   map[blockKey]block // what it last saw or wrote
 	now     *process
 	lives   int
 	done    int
+	acked   lazyAck // the last lazy change
 }
 
 // process is one life of a slot.
@@ -56,6 +58,8 @@ type running struct {
 	cop   client.Op
 	vop   volume.Op
 	image *sharedImage
+
+	synced lazyAck // of a Flush: what was acknowledged before it
 }
 
 // sharedImage is a volume that the slots share.
@@ -319,6 +323,7 @@ func allowed(err error) bool {
 // viaClient carries x out with core/client.
 func (x *running) viaClient() {
 	c, o := &x.cop, x.o
+	c.Lazy = x.p.s.lazy
 	c.Session, c.Inode, c.Offset, c.Len, c.Done = x.p.sessions[o.Image], x.image.id, o.Off, o.Len, func(*client.Op) { x.clientDone() }
 	switch o.Kind {
 	case opWrite:
@@ -342,6 +347,7 @@ func (x *running) viaClient() {
 		c.Kind, c.Pieces, c.Compare = client.CompareWrite, []client.Piece{{Ref: x.data(o.ID), Len: int(o.Len)}}, []client.Piece{{Ref: x.expected(), Len: int(o.Len)}}
 	case opFlush:
 		c.Kind, c.Offset, c.Len = client.Flush, 0, 0
+		x.synced = x.p.s.acked
 	case opExtents:
 		c.Kind = client.ReadBitmap
 	}
@@ -387,8 +393,11 @@ func (x *running) clientDone() {
 		}
 	case c.Kind == client.ReadBitmap:
 		c.ReleaseParts()
+	case c.Kind == client.Flush:
+		x.flushed()
 	default:
 		x.told()
+		x.acknowledged()
 	}
 	x.end(nil)
 }

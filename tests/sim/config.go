@@ -32,6 +32,7 @@ type Config struct {
 	Drift    int64
 	Net      sim.Delay // how long bytes take when nothing is wrong; zero: as the simulator has it
 	Second   bool      // a second pool, of one PG, without redundancy
+	Commit   string    // immediate_commit of the pools [all]
 }
 
 // choice is one line of a table: how often it is drawn beside the others, and what it sets.
@@ -45,7 +46,7 @@ type choice struct {
 // draw has more of them: what a seed meant can always be run again.
 const (
 	FirstDraw  = 1
-	NewestDraw = 2
+	NewestDraw = 3
 )
 
 // tables is the one list of configurations of the first draw. An issue that adds a dimension adds a table to those of a new draw in laterTables.
@@ -145,6 +146,21 @@ var laterTables = map[int][][]choice{
 			}},
 		},
 	},
+	3: {
+		{ // which writes are durable when they are acknowledged
+			{4, "commit all", func(*Config) {}},
+			{2, "commit small", func(c *Config) { c.Commit = "small" }},
+			{4, "commit none", func(c *Config) { c.Commit = "none" }},
+		},
+	},
+}
+
+// lazySlot is the client whose changes need not be durable when they are acknowledged, and that keeps copies; -1: none. The last image is its alone: that is the condition.
+func (c *Config) lazySlot() int {
+	if c.Commit == "" || c.Images < 2 || c.Gateways == seedSlots {
+		return -1
+	}
+	return seedSlots - 1
 }
 
 // tablesOf are all tables of a draw.

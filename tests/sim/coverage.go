@@ -19,6 +19,7 @@ var required = []string{
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
 	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered", "buffers of a client counted",
 	"image resized under load", "gateway heard of another size", "what a smaller size cut off is gone", "requests remembered that are never acknowledged",
+	"sync", "writer of unsynced changes dropped", "lazy change written again", "synced change looked at",
 }
 
 // collect adds up what an OSD process counted; it is called once in its life, at its end.
@@ -48,6 +49,8 @@ func (m *member) collect() {
 	c["copy repaired on read"] += e.Repaired
 	c["unreadable change undone"] += e.Undone
 	c["deadline passed"] += e.Late
+	c["sync"] += e.Syncs
+	c["writer of unsynced changes dropped"] += e.Dropped
 	c["no space"] += e.Full
 	c["object recovered"] += n.OSD.RecoveryStat().Objects
 }
@@ -58,6 +61,7 @@ func (p *process) collect() {
 		return
 	}
 	p.s.r.report.Coverage["client answered another time"] += p.c.Stats.Retries
+	p.s.r.report.Coverage["lazy change written again"] += p.c.Stats.Replayed
 }
 
 // coverErr counts how operations end that do not succeed.

@@ -543,8 +543,8 @@ func (r *run) reweight(osd int, w float64) {
 func (r *run) killClient(f *PlannedFault) func() {
 	s := r.slots[f.N%seedSlots]
 	p := s.now
-	if p.dead {
-		return nil
+	if p.dead || s.lazy {
+		return nil // what it has not synced ends with it
 	}
 	p.kill()
 	r.fence(p)
@@ -559,8 +559,8 @@ func (r *run) killClient(f *PlannedFault) func() {
 func (r *run) killBehindCut(f *PlannedFault) func() {
 	s := r.slots[f.N%seedSlots]
 	p := s.now
-	if p.dead {
-		return nil
+	if p.dead || s.lazy {
+		return nil // what it has not synced ends with it
 	}
 	var osds []*sim.Loop
 	for i := range seedOSDs {

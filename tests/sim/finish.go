@@ -62,6 +62,9 @@ func (r *run) finish() {
 		r.fail("not everything is clean %v after the last fault: %s", cleanWithin, r.c.describe())
 	}
 	if !r.broken {
+		r.flushLazy()
+	}
+	if !r.broken {
 		r.readBack()
 	}
 	if !r.broken {

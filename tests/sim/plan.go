@@ -159,6 +159,9 @@ func NewPlanOf(seed uint64, drawn int) *Plan {
 	for i := range seedOps {
 		o := PlannedOp{ID: uint32(i + 1), Slot: rng.IntN(seedSlots), At: time.Duration(rng.Int64N(int64(seedTime - 10*time.Second)))}
 		opMix[draw(rng, len(opMix), func(i int) int { return opMix[i].weight })].draw(&o, c, rng)
+		if lazy := c.lazySlot(); lazy >= 0 {
+			o.share(lazy, c)
+		}
 		p.Ops = append(p.Ops, o)
 	}
 	slices.SortFunc(p.Ops, func(a, b PlannedOp) int { return cmp.Or(cmp.Compare(a.At, b.At), cmp.Compare(a.ID, b.ID)) })
@@ -185,6 +188,19 @@ func NewPlanOf(seed uint64, drawn int) *Plan {
 		p.Faults[i].ID = i + 1
 	}
 	return p
+}
+
+// share gives the last image to one client alone, which syncs now and then.
+func (o *PlannedOp) share(lazy int, c *Config) {
+	switch {
+	case o.Slot != lazy && o.Image == c.Images-1:
+		o.Image = 0
+	case o.Slot == lazy && o.ID%10 == 0:
+		o.Kind = opFlush
+		fallthrough
+	case o.Slot == lazy:
+		o.Image = c.Images - 1
+	}
 }
 
 // Overlapping is how many faults begin while another is on.

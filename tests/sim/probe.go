@@ -118,6 +118,9 @@ func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.
 	}
 	r.versions[object] = version
 	r.everywhere(pg, object, version, "change")
+	if r.mayBeLazy(session) {
+		return
+	}
 	r.acks++
 	if r.durableDue() {
 		r.checkDurable(pg, object, version)

@@ -157,7 +157,7 @@ func (r *run) setUp(level slog.Level) {
 	o := Options{
 		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
 		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
-		Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
+		Commit: c.Commit, Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
 	}
 	if c.Store.Granularity < 4096 {
 		o.Sector = int(c.Store.Granularity)
@@ -213,7 +213,7 @@ func (r *run) setUp(level slog.Level) {
 		r.images = append(r.images, im)
 	}
 	for i := range seedSlots {
-		s := &slot{r: r, n: i, gateway: i < c.Gateways, known: map[blockKey]block{}}
+		s := &slot{r: r, n: i, gateway: i < c.Gateways, lazy: i == c.lazySlot(), known: map[blockKey]block{}}
 		r.slots = append(r.slots, s)
 	}
 	for i := range r.plan.Ops {
@@ -245,7 +245,7 @@ func (r *run) createImage(name, pool string, size uint64) layout.Inode {
 func (r *run) addPool(id layout.PoolID, size, pgs int) {
 	c := &r.plan.Config
 	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(min(size, c.MinSize)), PGCount: cluster.Number(pgs), FailureDomain: "osd",
-		BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
+		ImmediateCommit: c.Commit, BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
 	var try func()
 	try = func() {
 		var kv *registry.KV
