@@ -33,6 +33,9 @@ func (o *op) change() {
 				p.refuse(o, wire.EINVAL)
 				return
 			}
+			if !o.settled() {
+				return
+			}
 			p.Events.PairAnswers++
 			o.tell(version, true)
 			o.reply(uint64(version))
@@ -76,7 +79,7 @@ func (o *op) change() {
 			return
 		}
 		q.Table.Close(obj)
-		if !o.isSure() {
+		if !o.isSure() || !o.settled() {
 			return
 		}
 		o.reply(0)

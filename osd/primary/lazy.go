@@ -45,8 +45,9 @@ var errUnsynced = errors.New("the PG is served anew: write again what was not sy
 type syncs struct {
 	p       *Primary
 	how     Syncing
-	waiting []*op // SYNC requests for the next sync
-	running []*op // and of this one
+	waiting []*op // those that wait for the next sync
+	running []*op // and for this one
+	ended   []*op // and, while they are told, for the last
 	pgs     []*PG // under way
 	left    int
 	failed  bool
@@ -132,7 +133,18 @@ func (p *Primary) unsynced() bool {
 	return false
 }
 
-// sync takes a SYNC.
+// settled reports whether what o finds is durable, when its client is to be told, without a change of o's own, that it is: a deletion that finds nothing there must not stand on one that may be lost. If not, o goes on by
+// itself after a sync.
+func (o *op) settled() bool {
+	z := &o.q.lazy
+	if o.synced || o.laziness() != store.Durable || !z.unsynced && !z.syncing {
+		return true
+	}
+	o.p.sync(o)
+	return false
+}
+
+// sync takes a SYNC, or a change that waits for one.
 func (p *Primary) sync(o *op) {
 	s := &p.syncs
 	s.waiting = append(s.waiting, o)
@@ -224,20 +236,24 @@ func (s *syncs) answered(q *PG, err error) {
 		clear(z.syncers)
 		z.syncers, z.syncTombs = z.syncers[:0], nil
 	}
-	for i, o := range s.running {
-		s.running[i] = nil
-		if s.failed {
+	s.ended, s.running = s.running, s.ended[:0]
+	for i, o := range s.ended {
+		s.ended[i] = nil
+		switch {
+		case s.failed:
 			p.refuse(o, wire.EPIPE)
-			continue
+		case o.code != wire.OpSync:
+			o.synced = true
+			o.admit()
+		default:
+			p.count(o, 0)
+			var h wire.Header
+			m := wire.BareReply{Op: wire.OpSync}
+			m.Encode(&h)
+			o.r.Reply(&h, nil, nil)
+			p.put(o)
 		}
-		p.count(o, 0)
-		var h wire.Header
-		m := wire.BareReply{Op: wire.OpSync}
-		m.Encode(&h)
-		o.r.Reply(&h, nil, nil)
-		p.put(o)
 	}
-	s.running = s.running[:0]
 	if len(s.waiting) > 0 || s.how.Writes > 0 && s.writes >= s.how.Writes {
 		p.l.Defer(&s.task)
 	}

@@ -38,6 +38,7 @@ type op struct {
 	left   int // members that have not answered
 	failed bool
 	sure   bool // the members have confirmed their grants since the request came
+	synced bool // what was acknowledged before the request came is durable
 	unsure func(ok bool)
 	joined *op // requests repeated by the client while the first try is under way
 	next   *op
@@ -80,7 +81,7 @@ func (p *Primary) put(o *op) {
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
-	o.q, o.r, o.joined, o.failed, o.sure, o.lazy, o.again = nil, nil, nil, false, false, false, false
+	o.q, o.r, o.joined, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, false, false, false, false, false
 	o.next, p.free = p.free, o
 }
 

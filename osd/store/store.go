@@ -168,7 +168,7 @@ func (s *Store) addSpace(inode layout.Inode, bytes int64) {
 	}
 }
 
-// State is what the store holds of an object: its newest change that is durable and visible.
+// State is what the store holds of an object: its newest change that is visible, and durable but for those with Op.Lazy.
 func (s *Store) State(oid layout.ObjectID) (State, bool) {
 	_, slot, d, ok := s.lookup(oid)
 	if !ok {

@@ -39,8 +39,8 @@ func (r *run) mayBeLazy(session uint64) bool {
 func (x *running) acknowledged() {
 	s, r, c := x.p.s, x.p.s.r, &x.cop
 	g, err := x.p.c.Geometry(c.Inode.Pool())
-	if !s.lazy || c.Version == 0 || err != nil {
-		return
+	if !s.lazy || c.Version == 0 || err != nil || x.o.Kind != opWrite {
+		return // a deletion is forgotten when nobody needs it any more
 	}
 	object := layout.ObjectID{Inode: c.Inode, Stripe: g.Stripe(c.Offset)}
 	pg := layout.PGID{Pool: c.Inode.Pool(), Num: g.PG(object.Stripe)}

@@ -202,3 +202,24 @@ func TestLazyChangeIsNotRepeatedOverAnother(t *testing.T) {
 		t.Errorf("a change that came again is not there: version %x", r.Version)
 	}
 }
+
+// TestDurableDeletionOfWhatALazyOneDeletedStays deletes lazily, and has another client, which is promised durability, find nothing to delete.
+func TestDurableDeletionOfWhatALazyOneDeletedStays(t *testing.T) {
+	c, _ := startLazy(t, 36, "none")
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.do(t, write(0, 4096, 7, 1), pattern(4096, 1))
+	k.do(t, wire.ReadWrite{Op: wire.OpDelete, Inode: image, Flags: wire.FlagLazy, Trailer: wire.Trailer{Session: 7, Sequence: 2, Low: 2}}, nil)
+	if r := c.NewClient(8).do(t, wire.ReadWrite{Op: wire.OpDelete, Inode: image, Trailer: wire.Trailer{Session: 8, Sequence: 1, Low: 1}}, nil); r.Retval != 0 || r.Version != 0 {
+		t.Fatalf("the second deletion is answered %+v", r)
+	}
+	for i := range 3 {
+		c.Nodes[layout.OSDNum(i+1)].unplug()
+	}
+	for i := range 3 {
+		c.Nodes[layout.OSDNum(i+1)].Start()
+	}
+	if r := c.NewClient(9).Read(image, 0, 4096); r.Version != 0 {
+		t.Errorf("a deleted object is back with version %x", r.Version)
+	}
+}
