@@ -28,6 +28,8 @@ func (s *Snapshot) target() target {
 		switch k.Kind {
 		case cluster.KindRestored:
 			continue // a new one is declared
+		case cluster.KindOSDSpace:
+			continue // until the OSD has said it anew, nobody knows of which pools it holds data (admin.CreatePool)
 		case cluster.KindPoolIdentity:
 			value = withGeneration(kv)
 		case cluster.KindPools:

@@ -127,6 +127,15 @@ func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done 
 				taken[f.ID] = true // it is still there, and may be corrected
 			}
 		}
+		if s.Restored != nil {
+			for n, id := range s.Stores.All() {
+				if _, said := s.OSDSpace.Get(n); !said && !id.Store.IsZero() {
+					done(0, &Error{Kind: Refused, What: fmt.Sprintf("etcd was restored, and OSD %d has not said yet of which pools it holds data: one that etcd has forgotten could be taken for the new one", n),
+						Way: "start it and wait for etcd_stats_interval, or give it up (`holdfast etcd lost`)"})
+					return
+				}
+			}
+		}
 		// A pool that etcd has forgotten, as after a restore: its images would show through in the new one's.
 		for _, space := range s.OSDSpace.All() {
 			for text := range space { // order: a set

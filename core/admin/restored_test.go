@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 )
 
@@ -42,6 +43,18 @@ func TestNewPoolKeepsOffForgottenData(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// What an OSD holds that has not spoken since is not known.
+	unheard := *s
+	unheard.Restored, unheard.OSDSpace = &cluster.Restored{ID: "1"}, s.OSDSpace.Without(2)
+	unheard.Stores = unheard.Stores.With(2, &cluster.OSDIdentity{Store: layout.StoreID{1}})
+	refused := false
+	CreatePool(w.r, &unheard, p, func(_ layout.PoolID, err error) {
+		if refused = true; kind(err) != Refused || !strings.Contains(err.Error(), "OSD 2") {
+			t.Errorf("before OSD 2 has spoken: %v", err)
+		}
+	})
+	w.w.RunUntil(func() bool { return refused }, time.Minute)
+
 	done := false
 	CreatePool(w.r, s, p, func(id layout.PoolID, err error) {
 		if done = true; err != nil || id != 3 {
