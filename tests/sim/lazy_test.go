@@ -223,3 +223,31 @@ func TestDurableDeletionOfWhatALazyOneDeletedStays(t *testing.T) {
 		t.Errorf("a deleted object is back with version %x", r.Version)
 	}
 }
+
+// TestStockClientsWritesAreAsThePoolSays has a client without a session write to each kind of pool.
+func TestStockClientsWritesAreAsThePoolSays(t *testing.T) {
+	for _, one := range []struct {
+		commit string
+		want   int // of a whole block and a small write, not durable
+	}{{"all", 0}, {"small", 0}, {"none", 2}} {
+		c, p := startLazy(t, 37, one.commit)
+		k := c.NewClient(0)
+		for i, n := range []int{131072, 4096} {
+			k.do(t, wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: uint32(n)}, pattern(n, byte(i)))
+			if one.commit == "small" && i == 0 && p.Store.Unsynced() != 1 {
+				t.Error("a whole block is durable at once in a pool with small")
+			}
+		}
+		if n := p.Store.Unsynced(); n != one.want {
+			t.Errorf("%s: %d changes are not durable, want %d", one.commit, n, one.want)
+		}
+		k.sync(t, p.Num)
+		if n := p.Store.Unsynced(); n != 0 {
+			t.Errorf("%s: %d changes are not durable after a sync", one.commit, n)
+		}
+		if want := uint64(1); one.commit != "all" && p.OSD.Events().Syncs != want {
+			t.Errorf("%s: %d syncs, want %d", one.commit, p.OSD.Events().Syncs, want)
+		}
+		c.W.Close()
+	}
+}
