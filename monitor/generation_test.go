@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,10 +58,22 @@ func TestNobodyLeadsWhileEtcdIsRestored(t *testing.T) {
 	b, _ := x.second()
 	x.delete(cluster.KeyMonMaster)
 	x.never("a monitor leads", 10*time.Second, func() bool { return x.m.Leading() || b.Leading() })
+	members := func() (n int) {
+		for _, kv := range x.st.Dump() {
+			if strings.HasPrefix(kv.Key, cluster.PrefixMonMember) {
+				n++
+			}
+		}
+		return n
+	}
+	if n := members(); n != 1 {
+		t.Errorf("%d monitors are there, want the one of before: a key of another would keep the restore from going on", n)
+	}
 	// One that has not heard of it does not get the key either.
 	x.put(cluster.KeyRestoring, `{`)
 	x.delete(cluster.KeyRestoring)
 	x.wait("a leader", func() bool { return x.m.Leading() || b.Leading() })
+	x.wait("the other one", func() bool { return members() == 2 })
 }
 
 func TestNoteIsPublished(t *testing.T) {

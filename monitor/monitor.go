@@ -134,8 +134,11 @@ func (h leaseHandler) Lost(l registry.Lease, err error) {
 
 // elect becomes the leader if there is none.
 func (m *Monitor) elect() {
-	if m.stopped || m.leading || m.electing || m.lease == nil || m.lease.ID() == 0 || m.follower.Snapshot().Restoring != nil {
+	if m.stopped || m.leading || m.electing || m.lease == nil || m.lease.ID() == 0 {
 		return
+	}
+	if s := m.follower.Snapshot(); s.Revision == 0 || s.Restoring != nil {
+		return // looked at again with the first, or the next, state of the cluster
 	}
 	m.electing = true
 	lease := m.lease
@@ -211,6 +214,9 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 			m.log.Warn("the leader's key was removed")
 		}
 		m.elect()
+	}
+	if prev.Revision == 0 || prev.Restoring != nil && next.Restoring == nil {
+		m.elect() // or stand by
 	}
 	m.tell()
 	delay := time.Duration(-1)
