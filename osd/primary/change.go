@@ -12,6 +12,7 @@ import (
 // change gives a write, zero or delete its version and sends it to every member.
 func (o *op) change() {
 	p, q := o.p, o.q
+	o.decide()
 	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) && !planted.FencedWrite {
 		p.Events.Fenced++
 		p.refuse(o, wire.ESTALE)
@@ -158,7 +159,7 @@ func (o *op) begin(base layout.Version) {
 	obj.Assign(&o.ch)
 	m := wire.SubChange{
 		Object: o.id, Base: base, Version: version, Offset: o.off, Len: o.len, Kind: o.kind, Grant: q.grant,
-		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.laziness()),
+		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.how),
 	}
 	o.left = 1 + len(q.others)
 	for i, osd := range q.others {
@@ -250,7 +251,7 @@ func (o *op) committed() {
 		return
 	}
 	if o.ch.Tombstone {
-		if e := (wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}); o.laziness() != store.Durable && !planted.TombsUnsynced {
+		if e := (wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}); o.how != store.Durable && !planted.TombsUnsynced {
 			q.lazy.tombs = append(q.lazy.tombs, e)
 		} else {
 			q.buried(e)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
@@ -27,10 +28,11 @@ func DefaultSyncing() Syncing { return Syncing{Interval: 5 * time.Second, Writes
 
 // pgLazy is what of one PG is acknowledged and not durable.
 type pgLazy struct {
-	mode     store.Laziness   // of changes that may be lazy
-	unsynced bool             // something was acknowledged since the last sync began
-	writers  []*peer.Incoming // by whom
-	tombs    []wire.SubEntry  // of that, deletions: they may be forgotten when they are durable
+	mode     store.Laziness    // of changes that may be lazy,
+	as       *cluster.Snapshot // as of this
+	unsynced bool              // something was acknowledged since the last sync began
+	writers  []*peer.Incoming  // by whom
+	tombs    []wire.SubEntry   // of that, deletions: they may be forgotten when they are durable
 
 	// Of the sync under way:
 	syncing   bool
@@ -92,18 +94,22 @@ func (p *Primary) lazyMode(id layout.PoolID) store.Laziness {
 	return store.Durable
 }
 
-// laziness is how o may be acknowledged: as the pool says, if its client keeps a copy until it has synced.
-func (o *op) laziness() store.Laziness {
-	if o.trail.Session != 0 && !o.lazy {
-		return store.Durable
+// decide says how o may be acknowledged: as the pool says now, if its client keeps a copy until it has synced.
+func (o *op) decide() {
+	z := &o.q.lazy
+	if o.how = store.Durable; o.trail.Session != 0 && !o.lazy {
+		return
 	}
-	return o.q.lazy.mode
+	if snap := o.p.host.Snapshot(); snap != z.as {
+		z.as, z.mode = snap, o.p.lazyMode(o.q.ID.Pool)
+	}
+	o.how = z.mode
 }
 
 // dirtied notes, before the client is told, that a change of its is on every member and perhaps not durable.
 func (o *op) dirtied() {
 	q := o.q
-	if o.laziness() == store.Durable {
+	if o.how == store.Durable {
 		return
 	}
 	s, z := &q.p.syncs, &q.lazy
@@ -137,7 +143,7 @@ func (p *Primary) unsynced() bool {
 // itself after a sync.
 func (o *op) settled() bool {
 	z := &o.q.lazy
-	if o.synced || o.laziness() != store.Durable || !z.unsynced && !z.syncing {
+	if o.synced || o.how != store.Durable || !z.unsynced && !z.syncing {
 		return true
 	}
 	o.p.sync(o)

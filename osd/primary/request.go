@@ -28,6 +28,7 @@ type op struct {
 	trail wire.Trailer
 	lazy  bool // the client keeps a copy of the change until it has synced it,
 	again bool // and this is that copy
+	how   store.Laziness
 	start loop.Instant
 
 	waiter pg.Waiter

@@ -251,3 +251,26 @@ func TestStockClientsWritesAreAsThePoolSays(t *testing.T) {
 		c.W.Close()
 	}
 }
+
+// TestCommitModeChangesAtOnce changes a pool's immediate_commit while its PG is served.
+func TestCommitModeChangesAtOnce(t *testing.T) {
+	c, p := startLazy(t, 38, "none")
+	defer c.W.Close()
+	k := c.NewClient(0)
+	stock := func(i int) int {
+		k.do(t, wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: uint64(i) * 4096, Len: 4096}, pattern(4096, byte(i)))
+		return p.Store.Unsynced()
+	}
+	if n := stock(0); n != 1 {
+		t.Errorf("%d changes are not durable, want 1", n)
+	}
+	for _, kv := range c.Reg.Dump() {
+		if kv.Key == cluster.KeyPools {
+			c.put(kv.Key, bytes.Replace(kv.Value, []byte(`"none"`), []byte(`"all"`), 1))
+		}
+	}
+	c.W.Run(100 * time.Millisecond)
+	if n := stock(1); n != 0 {
+		t.Errorf("%d changes are not durable in a pool with all", n)
+	}
+}
