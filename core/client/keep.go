@@ -14,7 +14,7 @@ import (
 
 // keeper has the copies of changes with Op.Lazy that were acknowledged and are perhaps not durable, until a SYNC to the OSD that acknowledged them is answered (docs/adr/0014-lazy-sync.md).
 //
-// When the connection to that OSD ends, or another OSD serves the object, the object's copies are sent again, one after the other in the order of their sequence, under the same pairs; whatever else concerns the object
+// When the connection to that OSD ends, or another OSD serves the object, the object's copies are sent again, one after the other in the order in which they were made, under the same pairs; whatever else concerns the object
 // waits until that is over. A copy that was lost and that another client has overtaken since is refused, and dropped.
 type keeper struct {
 	objects map[layout.ObjectID]*keptObject
@@ -22,6 +22,8 @@ type keeper struct {
 	last    *kept
 	n       int
 	bytes   int
+	coming  int // changes under way of which copies will be kept, and bytes
+	comingB int
 	count   uint64 // of all that were ever kept
 	free    *kept
 	spare   *keptObject
@@ -53,7 +55,7 @@ type kept struct {
 // keptObject is the copies of one object.
 type keptObject struct {
 	id     layout.ObjectID
-	list   []*kept        // in the order of their sequence
+	list   []*kept        // in the order in which they were acknowledged: those that overlap were made in that order
 	mine   layout.Version // the newest that this client has made
 	asking *kept          // is on its way
 	timer  loop.Timer
@@ -86,7 +88,21 @@ func (keeperHandler) IncomingDown(*peer.Incoming) {}
 func (c *Client) mayKeep(p *part) bool {
 	op, k := p.op, &c.keep
 	pl := c.pools[op.Inode.Pool()]
-	return op.Lazy && op.CAS == 0 && !p.rewrite && pl != nil && pl.lazy && k.n < c.o.MaxDirtyOps && k.bytes+int(p.len) <= c.o.MaxDirtyBytes
+	if !op.Lazy || op.CAS != 0 || p.rewrite || pl == nil || !pl.lazy || k.n+k.coming >= c.o.MaxDirtyOps || k.bytes+k.comingB+int(p.len) > c.o.MaxDirtyBytes {
+		return false
+	}
+	k.coming++
+	k.comingB += int(p.len)
+	return true
+}
+
+// came notes the end of a change of which a copy was to be kept.
+func (k *keeper) came(p *part) {
+	if p.lazy {
+		p.lazy = false
+		k.coming--
+		k.comingB -= int(p.len)
+	}
 }
 
 // retain keeps a copy of p, which has just been acknowledged.
@@ -123,10 +139,7 @@ func (c *Client) retain(p *part, version layout.Version) {
 		k.objects[id] = o
 	}
 	e.o, o.mine = o, max(o.mine, version)
-	at, _ := slices.BinarySearchFunc(o.list, e, func(a, b *kept) int {
-		return cmp.Or(cmp.Compare(a.session.id, b.session.id), cmp.Compare(a.seq, b.seq))
-	})
-	o.list = slices.Insert(o.list, at, e)
+	o.list = append(o.list, e)
 	if e.prev = k.last; k.last == nil {
 		k.first = e
 	} else {
@@ -224,7 +237,7 @@ func (c *Client) detained(p *part, osd layout.OSDNum) bool {
 	if o == nil {
 		return false
 	}
-	if o.list[0].osd != osd && !o.list[0].again {
+	if slices.ContainsFunc(o.list, func(e *kept) bool { return e.osd != osd && !e.again }) {
 		c.moved()
 		return true
 	}

@@ -115,6 +115,16 @@ func TestKeptCopiesAreBounded(t *testing.T) {
 			t.Fatalf("%d changes are unsynced, want 4 at most", n)
 		}
 	}
+	var ops []*client.Op
+	for i := range uint64(20) {
+		op := x.Write(i*4096, 4096, byte(i+1))
+		op.Lazy = true
+		ops = append(ops, op)
+	}
+	x.Finish(ops...)
+	if n := x.Unsynced(); n > 4 {
+		t.Fatalf("%d changes are unsynced, want 4 at most", n)
+	}
 	if x.Syncs < 4 {
 		t.Errorf("%d syncs", x.Syncs)
 	}

@@ -186,7 +186,8 @@ func (c *Client) endPart(p *part, err error) {
 		p.call.Payload[i] = peer.Piece{}
 	}
 	p.call.Payload = p.call.Payload[:0]
-	p.op, p.rewrite, p.writing, p.unknown, p.lazy, p.explicit = nil, false, false, false, false, false
+	c.keep.came(p)
+	p.op, p.rewrite, p.writing, p.unknown, p.explicit = nil, false, false, false, false
 	p.primary, p.revision, p.deadline, p.ttl, p.tries, p.version = 0, 0, 0, 0, 0, 0
 	c.free.push(p)
 	op.active--

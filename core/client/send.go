@@ -322,6 +322,10 @@ func (c *Client) refused(p *part, change bool, errno int64) {
 		c.retry(p, pause)
 	case wire.ENOSPC:
 		c.Stats.Full++
+		if c.keep.n > 0 {
+			c.keep.held = true // OSDs that remember what is not synced have less room
+			c.syncKept()
+		}
 		if !c.o.RetryENOSPC {
 			c.endPart(p, ErrNoSpace)
 			return
