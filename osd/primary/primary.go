@@ -57,6 +57,7 @@ type Primary struct {
 	pgs      map[layout.PGID]*PG
 	order    []layout.PGID // of pgs, sorted
 	free     *op
+	freeCopy *copyJob
 	space    map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
 	requests map[layout.OSDNum]uint64 // how many more requests they can remember
 	stats    [64]OpStat
@@ -106,7 +107,7 @@ func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, hos
 	p.slow.timer.Fire = p.nameSlow
 	p.syncs.init(p)
 	p.kickTask.Run = p.recoverSome
-	p.retry.Fire = p.retryAll
+	p.retry.Fire = p.rested
 	p.forget.Fire = p.forgetAll
 	return p
 }

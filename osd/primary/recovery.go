@@ -1,43 +1,19 @@
 package primary
 
 import (
-	"errors"
 	"slices"
 	"time"
 
 	"holdfast/core/layout"
-	"holdfast/core/loop"
 	"holdfast/core/peer"
-	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
-	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
-// retryPause is how long an object that could not be recovered rests.
-const retryPause = time.Second
-
 // forgetPause gathers deletions before their tombstones are dropped.
 const forgetPause = 500 * time.Millisecond
-
-// copyJob makes one object whole: it reads the truth from a holder and puts it in the place of what each lacking member has.
-type copyJob struct {
-	q          *PG
-	obj        *pg.Object
-	u          peering.Unclean
-	background bool
-	from       int  // holders tried
-	unreadable int  // of them
-	moved      bool // it was only misplaced
-	start      loop.Instant
-
-	read  store.Op
-	fetch peer.Call
-	left  int
-	err   error
-}
 
 func (p *Primary) sortPGs() {
 	p.order = p.order[:0]
@@ -73,12 +49,22 @@ func (q *PG) checkRecovered() {
 	}
 }
 
-// retryAll puts what could not be recovered back into the backlog. What a client waits for is tried at once.
-func (p *Primary) retryAll() {
+// retryPause is how long an object that could not be recovered rests, and retryBatch how many of a PG end their rest at once: should thousands be lost, the others come first all the same.
+const (
+	retryPause = time.Second
+	retryBatch = 32
+)
+
+// rested puts what could not be recovered back into the backlog. What a client waits for is tried at once.
+func (p *Primary) rested() {
+	more := false
 	for _, id := range p.order {
 		q := p.pgs[id]
-		again := q.resting
-		q.resting = nil
+		again := q.resting[:min(len(q.resting), retryBatch)]
+		if q.resting = q.resting[len(again):]; len(q.resting) == 0 {
+			q.resting = nil
+		}
+		more = more || q.resting != nil
 		for _, o := range again {
 			obj := q.Table.Get(o)
 			switch {
@@ -90,254 +76,22 @@ func (p *Primary) retryAll() {
 			}
 		}
 	}
+	if more {
+		p.armRetry()
+	}
 	p.recoverSome()
+}
+
+func (p *Primary) armRetry() {
+	if !p.retry.Armed() {
+		p.l.Arm(&p.retry, p.l.Now().Add(retryPause))
+	}
 }
 
 // recoverNow starts the recovery of an object that a request waits for, if it is not under way.
 func (q *PG) recoverNow(obj *pg.Object) {
 	if !obj.Recovering && obj.Unclean != nil {
 		q.recover(obj, false)
-	}
-}
-
-func (q *PG) recover(obj *pg.Object, background bool) {
-	obj.Recovering = true
-	j := &copyJob{q: q, obj: obj, u: *obj.Unclean, background: background, moved: q.misplacedBy(obj.Unclean), start: q.p.l.Now()}
-	j.read.Done = func(*store.Op) { j.readLocal() }
-	j.fetch.Done = func(*peer.Call) { j.fetched() }
-	j.next()
-}
-
-// next reads from the next holder, or goes on without reading when there is nothing to read.
-func (j *copyJob) next() {
-	p := j.q.p
-	if len(j.u.Holders) == 0 && (j.u.Truth.Version == 0 || j.u.Truth.Tombstone) {
-		j.write(nil, nil, nil, nil)
-		return
-	}
-	if j.from == len(j.u.Holders) {
-		if back := j.u.Back; back != nil && j.unreadable == j.from {
-			p.Events.Undone++
-			p.l.Log().Warn("a change that was never acknowledged is undone: no copy of it can be read", "pg", j.q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders,
-				"version", uint64(j.u.Truth.Version), "back_to", uint64(back.Truth.Version))
-			j.u, j.from, j.unreadable = *back, 0, 0
-			j.next()
-			return
-		}
-		j.fail()
-		return
-	}
-	osd := j.holder()
-	j.from++
-	if osd == p.o.Self {
-		j.read.Kind, j.read.Object = store.OpReadObject, j.u.Object
-		j.q.begin()
-		p.st.Submit(&j.read)
-		return
-	}
-	m := wire.Sub{Op: wire.OpSubRead, Object: j.u.Object, Grant: j.q.grant}
-	m.Encode(&j.fetch.Header)
-	p.hub.Call(osd, &j.fetch)
-}
-
-// holder is whom to read from next: ourselves first, if the truth is here.
-func (j *copyJob) holder() layout.OSDNum {
-	own := slices.Index(j.u.Holders, j.q.p.o.Self)
-	switch {
-	case own < 0 || j.from > own:
-		return j.u.Holders[j.from]
-	case j.from == 0:
-		return j.q.p.o.Self
-	}
-	return j.u.Holders[j.from-1]
-}
-
-func (j *copyJob) readLocal() {
-	defer j.q.end()
-	if j.q.stopped {
-		if j.read.Data != nil {
-			j.read.Data.Release()
-		}
-		j.over()
-		return
-	}
-	op := &j.read
-	if op.Err != nil || op.State.Version != j.u.Truth.Version || op.State.Interval != j.u.Truth.Interval {
-		if op.Err != nil {
-			j.unreadable++
-		}
-		if op.Data != nil {
-			op.Data.Release()
-			op.Data = nil
-		}
-		secondary.ResetOp(op)
-		j.next()
-		return
-	}
-	j.write(op, op.Bitmap, op.Present, op.Pairs)
-}
-
-func (j *copyJob) fetched() {
-	c := &j.fetch
-	var m wire.SubReply
-	answered := c.Err == nil && m.Decode(&c.Reply) == nil
-	if answered && (m.Retval == wire.EDOM || m.Retval == wire.EIO) {
-		j.unreadable++
-	}
-	ok := answered && m.Retval >= 0 && m.Version == j.u.Truth.Version && m.Written == j.u.Truth.Interval
-	op := &j.read
-	if ok {
-		var pairs []store.PairVersion
-		bitmap, present, err := wire.ObjectMeta(c.ReplyMeta, func(p wire.SubPair) {
-			pairs = append(pairs, store.PairVersion{Pair: store.Pair{Session: p.Session, Sequence: p.Sequence}, Version: p.Version})
-		})
-		ok = err == nil
-		op.Bitmap, op.Present, op.Pairs = bitmap, present, pairs
-	}
-	op.Data, c.ReplyData = c.ReplyData, nil
-	switch {
-	case j.q.stopped:
-		if op.Data != nil {
-			op.Data.Release()
-		}
-		j.over()
-	case !ok:
-		if op.Data != nil {
-			op.Data.Release()
-			op.Data = nil
-		}
-		j.next()
-	default:
-		j.write(op, op.Bitmap, op.Present, op.Pairs)
-	}
-}
-
-// write replaces what each lacking member has by the truth.
-func (j *copyJob) write(src *store.Op, bitmap, present []byte, pairs []store.PairVersion) {
-	p, q := j.q.p, j.q
-	if planted.PairsNotRecovered {
-		pairs = nil
-	}
-	var meta []byte
-	if src != nil {
-		meta = wire.AppendObjectMeta(nil, bitmap, present, len(pairs), func(i int) wire.SubPair {
-			return wire.SubPair{Session: pairs[i].Session, Sequence: pairs[i].Sequence, Version: pairs[i].Version}
-		})
-	}
-	j.left = 1
-	for _, lack := range j.u.Lacks {
-		j.left++
-		if lack.OSD == p.o.Self {
-			op := &store.Op{Object: j.u.Object, Base: lack.Have.Version, BaseInterval: lack.Have.Interval, Version: j.u.Truth.Version, Interval: j.u.Truth.Interval}
-			if j.u.Truth.Tombstone {
-				op.Flags = store.Tombstone
-			}
-			if src != nil {
-				op.Data, op.Bitmap, op.Present, op.Pairs = src.Data, bitmap, present, pairs
-			}
-			if j.u.Truth.Tombstone {
-				op.Data = nil
-			}
-			op.Done = func(op *store.Op) {
-				p.sec.Changed(q.ID)
-				j.written(op.Err)
-				q.end()
-			}
-			q.begin()
-			p.sec.Replace(q.ID, op)
-			continue
-		}
-		c := &peer.Call{Meta: meta}
-		m := wire.Sub{Op: wire.OpSubReplace, Object: j.u.Object, Base: lack.Have.Version, BaseInterval: lack.Have.Interval,
-			Version: j.u.Truth.Version, Written: j.u.Truth.Interval, Grant: q.grant, Meta: len(meta)}
-		if j.u.Truth.Tombstone {
-			m.Flags = wire.SubTombstone
-		}
-		if src != nil && src.Data != nil && !j.u.Truth.Tombstone {
-			m.Data = src.Data.Len()
-			c.Payload = []peer.Piece{{Ref: src.Data, Len: m.Data}}
-		}
-		m.Encode(&c.Header)
-		osd := lack.OSD
-		c.Done = func(c *peer.Call) {
-			err := c.Err
-			if err == nil {
-				err = c.Reply.Err()
-			}
-			j.written(err)
-			if err != nil && !q.stopped {
-				p.l.Log().Warn("a member failed a replacement", "pg", q.ID.String(), "peer", uint64(osd), "object", j.u.Object.String(), "err", err)
-				p.host.Lost(q.ID, osd, err == wire.Errno(wire.ENOSPC))
-			}
-		}
-		p.hub.Call(osd, c)
-	}
-	j.written(nil)
-}
-
-func (j *copyJob) written(err error) {
-	if err != nil && j.err == nil {
-		j.err = err
-	}
-	if j.left--; j.left > 0 {
-		return
-	}
-	p, q := j.q.p, j.q
-	n := 0
-	if j.read.Data != nil {
-		n = j.read.Data.Len()
-		j.read.Data.Release()
-		j.read.Data = nil
-	}
-	switch {
-	case q.stopped:
-		j.over()
-	case j.err != nil:
-		j.fail()
-	default:
-		p.Recovery.add(n*len(j.u.Lacks), p.l.Now().Sub(j.start))
-		if j.moved {
-			p.Moved.add(n*len(j.u.Lacks), p.l.Now().Sub(j.start))
-		}
-		q.madeWhole(j.obj.Unclean)
-		j.over()
-		q.Table.Whole(j.obj, j.u.Truth.Version, j.u.Truth.Version == 0 || j.u.Truth.Tombstone)
-		if q.left == 0 {
-			p.kick()
-		}
-	}
-}
-
-// over ends the job's share of background recovery.
-func (j *copyJob) over() {
-	if j.background {
-		j.background = false
-		j.q.p.recovering--
-		j.q.p.rest(j.start)
-		j.q.p.kick()
-	}
-}
-
-// fail puts the object back to be tried again later.
-func (j *copyJob) fail() {
-	q := j.q
-	p := q.p
-	p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders, "err", j.err)
-	j.obj.Recovering = false
-	if j.err == nil {
-		q.notFound(j.u.Object)
-	}
-	var base *store.BaseError
-	if errors.As(j.err, &base) {
-		// Our copy is not what peering saw. Only peering again can say what is true.
-		j.over()
-		p.host.Lost(q.ID, p.o.Self, false)
-		return
-	}
-	q.resting = append(q.resting, j.u.Object)
-	j.over()
-	if !p.retry.Armed() {
-		p.l.Arm(&p.retry, p.l.Now().Add(retryPause))
 	}
 }
 
@@ -349,7 +103,7 @@ func (q *PG) repair(obj *pg.Object, s store.State) bool {
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
 	obj.Unclean = &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}
 	q.left++
-	q.reported = q.left == 1 && q.reported
+	q.reported = false // the PG may be shown as degraded meanwhile, and is not when it is whole again
 	return true
 }
 
