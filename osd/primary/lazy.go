@@ -55,6 +55,7 @@ type syncs struct {
 	failed  bool
 	writes  int // acknowledged and not durable
 	local   store.Op
+	free    *syncCall
 	timer   loop.Timer
 	task    loop.Task
 }
@@ -63,7 +64,7 @@ func (s *syncs) init(p *Primary) {
 	s.p, s.how = p, DefaultSyncing()
 	s.task.Run = s.start
 	s.timer.Fire = s.start
-	s.local.Done = func(op *store.Op) { s.answered(nil, op.Err) }
+	s.local.Kind, s.local.Done = store.OpSync, func(op *store.Op) { s.answered(nil, op.Err) }
 }
 
 // TuneSync takes over how soon unsynced changes are made durable.
@@ -184,31 +185,52 @@ func (s *syncs) start() {
 				break
 			}
 			s.left++
+			c := s.call()
+			c.q, c.osd = q, osd
 			m := wire.Sub{Op: wire.OpSubSync, Grant: q.grant}
-			c := &peer.Call{}
-			m.Encode(&c.Header)
-			c.Done = func(c *peer.Call) {
-				err := c.Err
-				if err == nil {
-					err = c.Reply.Err()
-				}
-				if err != nil && !q.stopped {
-					p.l.Log().Warn("a member failed a sync", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
-					p.host.Lost(q.ID, osd, false)
-				}
-				s.answered(q, err)
-			}
-			p.hub.Call(osd, c)
+			m.Encode(&c.c.Header)
+			p.hub.Call(osd, &c.c)
 		}
 	}
 	if len(s.pgs) > 0 {
 		p.Events.Syncs++
 		s.left++
-		done := s.local.Done
-		s.local = store.Op{Kind: store.OpSync, Done: done}
 		p.st.Submit(&s.local)
 	}
 	s.answered(nil, nil)
+}
+
+// syncCall is a SUB_SYNC under way.
+type syncCall struct {
+	c    peer.Call
+	q    *PG
+	osd  layout.OSDNum
+	next *syncCall
+}
+
+func (s *syncs) call() *syncCall {
+	c := s.free
+	if c == nil {
+		c = &syncCall{}
+		c.c.Done = func(*peer.Call) { s.member(c) }
+		return c
+	}
+	s.free, c.next = c.next, nil
+	return c
+}
+
+// member takes a member's answer.
+func (s *syncs) member(c *syncCall) {
+	p, q, osd, err := s.p, c.q, c.osd, c.c.Err
+	if err == nil {
+		err = c.c.Reply.Err()
+	}
+	c.q, c.next, s.free = nil, s.free, c
+	if err != nil && !q.stopped {
+		p.l.Log().Warn("a member failed a sync", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
+		p.host.Lost(q.ID, osd, false)
+	}
+	s.answered(q, err)
 }
 
 // answered counts one answer. A PG that has stopped meanwhile does not matter: its writers' connections were ended with it, and the others have nothing in it.
