@@ -21,6 +21,7 @@ var (
 	ErrBusy      = errors.New("too many operations are under way")
 	ErrAlignment = errors.New("the range does not have the alignment that the operation needs")
 	ErrTooLong   = errors.New("the range is longer than one operation may be")
+	ErrOvertaken = errors.New("a change that was not synced was lost with the power of hosts, and another client has written to the object since: it is not written again")
 	ErrSessions  = errors.New("this process has used up its session ids: restart it")
 )
 

@@ -312,8 +312,7 @@ func (c *Client) keptAnswer(e *kept) {
 		retry()
 	case wire.EEXIST:
 		c.Stats.Overtaken++
-		c.log.Warn("a change that was not synced is lost: another client has written to the object since", "object", o.id.String(), "offset", e.off, "len", e.len)
-		c.discard(e)
+		c.forsake(e, ErrOvertaken)
 	default:
 		version, ok := replyVersion(&call.Reply)
 		if errno < 0 || !ok {

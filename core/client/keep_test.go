@@ -100,6 +100,11 @@ func TestLazyChangeIsNotWrittenOverAnother(t *testing.T) {
 		}
 	}
 	x.OSDs[1].Reset()
+	op := x.Op(client.Flush, 0, 0)
+	x.Finish(op)
+	if op.Err != client.ErrOvertaken {
+		t.Errorf("the flush ends with %v", op.Err)
+	}
 	x.Do(x.Op(client.Flush, 0, 0))
 	x.Want(0, 4096, 7)
 	if n := x.Client.Stats.Overtaken; n != 2 {

@@ -25,7 +25,7 @@ const (
 	Zero
 	// Delete deletes whole objects: Offset and Len are multiples of the object size. In a layer with a parent it reveals the parent's data. It works on images that are marked deleted, too.
 	Delete
-	// Flush makes completed changes durable: those with Lazy are not. If one could not be, because its session was fenced for example, it ends with the reason.
+	// Flush makes completed changes durable: those with Lazy are not. If one could not be, because its session was fenced or another client has written over it, it ends with the reason.
 	Flush
 )
 
