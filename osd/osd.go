@@ -240,13 +240,7 @@ func (s *OSD) begin() {
 			sb.Boot++ // such an opening does not count
 		}
 		if err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); err != nil {
-			err = &UntrustedError{OSD: s.o.Num, Err: err}
-			// Each opening counts on a little: without this a store that was set back would pass one day.
-			s.failed = true
-			s.o.Store.Condemn(func(failed error) {
-				s.failed = false
-				s.fatal(errors.Join(err, failed))
-			})
+			s.distrust(err)
 			return
 		}
 	}
@@ -254,7 +248,17 @@ func (s *OSD) begin() {
 	s.l.Arm(&s.renewal, s.l.Now().Add(s.o.LockTime/4))
 }
 
-// checkIdentity compares the store with what the cluster remembers of it.
+// distrust ends the OSD because the cluster does not take its store for what it knows. Each opening counts on a little: if that were not written down, a store that was set back would pass one day.
+func (s *OSD) distrust(err error) {
+	err = &UntrustedError{OSD: s.o.Num, Err: err}
+	s.failed = true
+	s.o.Store.Condemn(func(failed error) {
+		s.failed = false
+		s.fatal(errors.Join(err, failed))
+	})
+}
+
+// checkIdentity compares the store, just opened, with what the cluster remembers of it.
 func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
 	switch {
 	case id.IsRetired(sb.StoreID):
@@ -264,6 +268,15 @@ func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64
 			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
 	return nil // or a new disk under this number
+}
+
+// checkAgain compares the store with what the cluster remembers of it, when the lease was lost: it may have been given up meanwhile, and a machine that was set back with its memory opens no
+// disk. What etcd knows of this opening we have written ourselves, and our journal has only grown since.
+func checkAgain(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
+	if id.Store == sb.StoreID && !id.IsRetired(sb.StoreID) {
+		sb.Boot++
+	}
+	return checkIdentity(id, sb, sequence)
 }
 
 // grant asks for a lease, which register then ties our state to.
@@ -311,7 +324,7 @@ func (s *OSD) stateValue() []byte {
 
 // register makes osd/state and osd/identity ours.
 func (s *OSD) register() {
-	if s.lease == nil || s.lease.ID() == 0 || s.stopping {
+	if s.lease == nil || s.lease.ID() == 0 || s.stopping || s.failed {
 		return
 	}
 	if s.Snapshot().Restoring != nil {
@@ -323,6 +336,10 @@ func (s *OSD) register() {
 	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
+		if err := checkAgain(old, sb, id.Sequence); err != nil {
+			s.distrust(err)
+			return
+		}
 		mod, id.Retired = old.Mod, old.Retired
 		if old.Store == sb.StoreID {
 			id.Reported = old.Reported

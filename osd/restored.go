@@ -155,6 +155,7 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 			if !more {
 				continue
 			}
+			t.If = append(t.If, registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), own.Mod)) // what was given up has no say
 			s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 				switch {
 				case s.stopping || s.failed:
