@@ -372,6 +372,18 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 			ifs = append(ifs, unchanged)
 		}
 	}
+	if fault, bad := s.Faults.Get(cluster.KeyPools); bad {
+		// What is not among the pools may be one that is wrong: it is corrected one day, and has to be the same then.
+		if s.PGConfig != nil {
+			for id, old := range s.PGConfig.Pools { // into a map: the order does not matter
+				if _, ok := s.Pools.Get(id); !ok {
+					m.say(id, "it stays as it is, and so do removed pools, until config/pools is correct: "+fault.Reason.Error())
+					next.Pools[id] = old
+				}
+			}
+		}
+		return next, ops, ifs, due
+	}
 	for id := range s.Identities.All() {
 		if _, ok := s.Pools.Get(id); !ok {
 			if id, ok := s.Identities.Get(id); ok { // the pool was removed: the next one of this number is another one
