@@ -12,7 +12,7 @@ import (
 type Counts struct {
 	Left      int // all of them
 	Total     int // as many as there were when the PG began to serve, at least
-	Misplaced int // of Left, those of which there are as many copies as the set has members, if elsewhere
+	Misplaced int // of Left, those of which there are as many copies as the pool is to have, if elsewhere
 	Unfound   int // of Left, those that no OSD could give when it was tried last
 }
 
@@ -42,8 +42,10 @@ func (q *PG) Rate() uint64 {
 	return m.rate
 }
 
-// misplacedBy reports whether an object only has to move.
-func (q *PG) misplacedBy(u *peering.Unclean) bool { return len(u.Holders) >= len(q.members) }
+// misplacedBy reports whether an object only has to move: there are as many copies as the pool is to have. In a set that lacks a member an object with fewer is in danger wherever they are.
+func (q *PG) misplacedBy(u *peering.Unclean) bool {
+	return len(u.Holders) >= max(len(q.members), q.size)
+}
 
 // notFound notes that no OSD could give an object.
 func (q *PG) notFound(o layout.ObjectID) {

@@ -31,4 +31,7 @@ func TestCountsFollowEachObject(t *testing.T) {
 	q.left -= 4
 	q.madeWhole(&lacks)
 	check(Counts{Total: 3})
+	if q.size = 3; q.misplacedBy(&moves) {
+		t.Error("an object with two copies of three is only misplaced, because the set lacks a member")
+	}
 }

@@ -14,7 +14,7 @@ type urgency uint8
 const (
 	manyCopies urgency = iota + 4 // five or more, one is missing all the same; 0 is one copy, 1 two, and so on
 	deletions                     // members do not know of a deletion yet: no data is in danger
-	moves                         // as many copies as the set has members, but elsewhere
+	moves                         // as many copies as there are to be, but elsewhere
 	urgencies
 )
 

@@ -51,17 +51,16 @@ const copyCost = 4
 
 // pacer decides the pace. It is a value: its owner gives it one sample in each interval and does as it says.
 type pacer struct {
-	kept    []paceSample  // the last ones, oldest first
-	latency time.Duration // of a copy: each sample counts as much as all before it
-	idle    bool          // clients were quiet at the last sample
-	depth   int           // copies under way while they are
+	kept  []paceSample // the last ones, oldest first
+	idle  bool         // clients were quiet at the last sample
+	depth int          // copies under way while they are
 }
 
 // pace is how recovery goes on until the next sample.
 type pace struct {
-	depth int           // copies under way or resting
-	pause time.Duration // rest after each
-	yield time.Duration // the same while an operation of a client is under way that was not reckoned with
+	depth int     // copies under way or resting
+	rest  float64 // each is followed by a pause of so many times what it took
+	yield float64 // the same while an operation of a client is under way that was not reckoned with
 }
 
 // step takes a sample in. A load that rises counts at once; one that falls is averaged over the samples that are kept, until clients are quiet.
@@ -70,12 +69,6 @@ func (c *pacer) step(p *Pacing, s paceSample) pace {
 		c.kept = c.kept[:copy(c.kept, c.kept[n:])]
 	}
 	c.kept = append(c.kept, s)
-	switch {
-	case s.copies > 0 && c.latency == 0:
-		c.latency = s.took / time.Duration(s.copies)
-	case s.copies > 0:
-		c.latency = (c.latency + s.took/time.Duration(s.copies)) / 2
-	}
 	quiet := p.quiet(s.load())
 	if c.idle && quiet && s.copies > 0 {
 		c.adapt(p, s.took/time.Duration(s.copies))
@@ -103,7 +96,7 @@ func (c *pacer) quietDepth(p *Pacing) int {
 // decide is the pace by the samples that are there.
 func (c *pacer) decide(p *Pacing) pace {
 	if p.Interval == 0 {
-		return pace{p.Depth, p.Pause, p.Pause}
+		return pace{depth: p.Depth}
 	}
 	var sum, s paceSample
 	for _, s = range c.kept {
@@ -113,16 +106,19 @@ func (c *pacer) decide(p *Pacing) pace {
 	if !p.quiet(load) {
 		load = max(load, sum.load())
 	}
-	v := pace{depth: p.Depth, pause: c.pause(p, p.share(load)), yield: c.pause(p, p.share(p.ClientHigh))}
+	v := pace{depth: p.Depth, rest: 1/p.share(load) - 1, yield: 1/p.share(p.ClientHigh) - 1}
 	if p.quiet(load) {
 		v.depth = c.quietDepth(p)
 	}
 	return v
 }
 
-// pause is how long to rest after a copy for recovery to have a share of the time.
-func (c *pacer) pause(p *Pacing, share float64) time.Duration {
-	d := min(time.Duration(float64(c.latency)*(1/share-1)), p.PauseMax)
+// pause is how long a place for a copy stays empty after one that took so long.
+func (p *Pacing) pause(rest float64, took time.Duration) time.Duration {
+	if p.Interval == 0 {
+		return p.Pause
+	}
+	d := min(time.Duration(rest*float64(took)), p.PauseMax)
 	if d < p.PauseMin {
 		return 0
 	}

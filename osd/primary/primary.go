@@ -125,6 +125,7 @@ type PG struct {
 	p       *Primary
 	others  []layout.OSDNum // members besides us
 	members []layout.OSDNum
+	size    int // of a whole set, as the pool says
 	grant   wire.Grant
 	lazy    pgLazy
 	floor   layout.Version
@@ -155,6 +156,9 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 		if m.OSD != p.o.Self {
 			q.others = append(q.others, m.OSD)
 		}
+	}
+	if pool, ok := p.host.Snapshot().Pools.Get(id.Pool); ok {
+		q.size = int(pool.PGSize)
 	}
 	for i := range v.Unclean {
 		u := &v.Unclean[i]

@@ -11,12 +11,18 @@ import (
 type throttle struct {
 	pacer  pacer
 	now    pace
-	ends   []loop.Instant // of copies that are followed by a pause still, oldest first: each has its place among those under way
-	rested loop.Timer     // armed for the first of these
+	ended  []endedCopy // that are followed by a pause still: each has its place among those under way
+	rested loop.Timer  // armed for the first end of a pause
 
 	tick  loop.Timer // armed while PGs are served
 	since loop.Instant
 	sum   paceSample // since then; client is what it was then
+}
+
+// endedCopy is a background copy that has ended.
+type endedCopy struct {
+	at   loop.Instant
+	took time.Duration
 }
 
 // clientOps are what counts as load of clients.
@@ -56,26 +62,31 @@ func (p *Primary) rest(start loop.Instant) {
 	now := p.l.Now()
 	t.sum.copies++
 	t.sum.took += now.Sub(start)
-	t.ends = append(t.ends, now)
+	t.ended = append(t.ended, endedCopy{now, now.Sub(start)})
 }
 
 // mayRecover reports whether there is a free place for a background copy. As soon as a client's operation is seen recovery yields, whatever was decided before.
 func (p *Primary) mayRecover() bool {
 	t := &p.throttle
 	now := p.l.Now()
-	depth, pause := t.now.depth, t.now.pause
+	depth, rest := t.now.depth, t.now.rest
 	if o := p.slow.last; o != nil && now.Sub(o.start) < p.tuning.Recovery.Interval && depth > p.tuning.Recovery.Depth {
-		depth, pause = p.tuning.Recovery.Depth, t.now.yield
+		depth, rest = p.tuning.Recovery.Depth, t.now.yield
 	}
-	n := 0
-	for n < len(t.ends) && now >= t.ends[n].Add(pause) {
-		n++
+	kept := t.ended[:0]
+	var first loop.Instant
+	for _, e := range t.ended {
+		if until := e.at.Add(p.tuning.Recovery.pause(rest, e.took)); until > now {
+			if kept = append(kept, e); len(kept) == 1 || until < first {
+				first = until
+			}
+		}
 	}
-	t.ends = t.ends[:copy(t.ends, t.ends[n:])]
-	if len(t.ends) == 0 {
+	t.ended = kept
+	if len(kept) == 0 {
 		p.l.Disarm(&t.rested)
-	} else if at := t.ends[0].Add(pause); !t.rested.Armed() || t.rested.At != at {
-		p.l.Arm(&t.rested, at)
+	} else if !t.rested.Armed() || t.rested.At != first {
+		p.l.Arm(&t.rested, first)
 	}
-	return !p.tuning.NoRecovery && p.recovering+len(t.ends) < depth
+	return !p.tuning.NoRecovery && p.recovering+len(t.ended) < depth
 }

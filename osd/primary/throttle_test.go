@@ -77,18 +77,18 @@ func TestLoadIsMeasuredWhilePGsAreServed(t *testing.T) {
 	p.watchLoad()
 	w.Run(500 * ms)
 	p.stats[wire.OpWrite].Usec += 3e6
-	p.rest(p.l.Now() - 4*1e6)
+	p.rest(p.l.Now().Add(-4 * ms))
 	w.Run(600 * ms)
-	if got, want := p.throttle.now, (pace{1, 36 * ms, 36 * ms}); got != want {
+	if got, want := p.throttle.now, (pace{1, 9, 9}); got != want {
 		t.Errorf("beside 3 operations of clients: %+v, want %+v", got, want)
 	}
 	w.Run(time.Second)
-	if got, want := p.throttle.now, (pace{16, 0, 36 * ms}); got != want {
+	if got, want := p.throttle.now, (pace{16, 0, 9}); got != want {
 		t.Errorf("when they have left: %+v, want %+v", got, want)
 	}
 	p.recovering = 0
 	o := p.get()
-	p.rest(p.l.Now())
+	p.rest(p.l.Now().Add(-4 * ms))
 	if p.mayRecover() {
 		t.Error("no pause beside an operation that was not reckoned with")
 	}
