@@ -30,7 +30,9 @@ func TestGivenUpStoreIsNotTrustedWhenItsOSDSeesEtcdAgain(t *testing.T) {
 	two.reg.Unreachable(true)
 	b.reg.Restore(backup, 1000)
 	b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
-	b.wait("the end of the leases of before", func() bool { return b.get(cluster.OSDStateKey(2)).Key == "" && b.get(cluster.PGStateKey(pg1)).Key == "" })
+	b.wait("the end of the leases of before", func() bool {
+		return b.get(cluster.OSDStateKey(2)).Key == "" && b.get(cluster.PGStateKey(pg1)).Key == ""
+	})
 	one := b.osds[1]
 	one.start()
 	b.wait("OSD 1 to report", func() bool {
