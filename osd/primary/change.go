@@ -232,7 +232,8 @@ func (o *op) member() {
 // committed is called when every member has the change and all before it, or when the interval ended.
 func (o *op) committed() {
 	p, q := o.p, o.q
-	if q.stopped {
+	// Without the members' grants, others may serve and have been told of a fence by now: the client asks whoever serves, who knows the request.
+	if q.stopped || q.lapsed() && !planted.GrantNotRechecked {
 		p.Events.Interrupted++
 		for j := o.joined; j != nil; {
 			next := j.joined
@@ -292,6 +293,16 @@ func (o *op) reply(version uint64) {
 	o.dirtied()
 	o.p.count(o, o.len)
 	o.answer(int64(o.len), version)
+}
+
+// lapsed reports whether a member's grant has run out.
+func (q *PG) lapsed() bool {
+	for _, osd := range q.others {
+		if !q.p.host.Valid(osd) {
+			return true
+		}
+	}
+	return false
 }
 
 // conflict answers a CAS whose expectation is not the present version.
