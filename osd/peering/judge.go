@@ -321,35 +321,62 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 	return v
 }
 
-// back is the state of an object before changes that were never acknowledged, nor seen by anybody; nil if nothing proves that they were not.
+// back is the state of an object before the last change that was never acknowledged, nor seen by anybody, and leads on to those before; nil if nothing proves that it was not.
 //
-// The truth was written in the last activated interval, so the object was whole on all of its set then, and what a member of that set lacks now it never stored: no later version can have been
-// on every member. All copies that are newer must be within reach, so that none of them comes up again.
+// The truth was written in the last activated interval, so the object was whole on all of its set then, and what a member of that set lacks now it never stored: no version later than the
+// oldest of theirs can have been on every member. All copies that are newer than what it goes back to must be within reach, so that none of them comes up again.
 func (r Record) back(u *Unclean, set []layout.OSDNum, lists []Listing, entry func(i int) Entry) *Unclean {
 	if len(r.Sets) == 0 {
 		return nil
 	}
 	last := r.Sets[len(r.Sets)-1]
 	oldest := u.Truth
+	var before []Entry // that members of that set have, newest first
 	for i, l := range lists {
-		if e := entry(i); slices.Contains(last.Members, l.Member) && oldest.newer(e) {
-			oldest = e
+		if e := entry(i); slices.Contains(last.Members, l.Member) && u.Truth.newer(e) {
+			if oldest.newer(e) {
+				oldest = e
+			}
+			if !e.Void && !slices.ContainsFunc(before, e.same) {
+				before = append(before, e)
+			}
 		}
 	}
 	if oldest.same(u.Truth) || oldest.Void {
 		return nil
 	}
-	b := &Unclean{Object: u.Object, Truth: oldest}
+	slices.SortFunc(before, func(a, b Entry) int {
+		switch {
+		case a.newer(b):
+			return -1
+		case b.newer(a):
+			return 1
+		}
+		return 0
+	})
+	first := &Unclean{}
+	for at := first; len(before) > 0; before = before[1:] {
+		if at.Back = backTo(before[0], set, lists, entry); at.Back == nil {
+			break
+		}
+		at = at.Back
+	}
+	return first.Back
+}
+
+// backTo makes an earlier version the truth; nil if a newer one is out of reach.
+func backTo(truth Entry, set []layout.OSDNum, lists []Listing, entry func(i int) Entry) *Unclean {
+	b := &Unclean{Object: truth.Object, Truth: truth}
 	for i, l := range lists {
 		e := entry(i)
 		switch member := slices.Contains(set, l.Member.OSD); {
-		case e.same(oldest) && e.Tombstone == oldest.Tombstone && !e.Void:
+		case e.same(truth) && e.Tombstone == truth.Tombstone && !e.Void:
 			if e.Version != 0 {
 				b.Holders = append(b.Holders, l.Member.OSD)
 			}
 		case member:
 			b.Lacks = append(b.Lacks, Lack{OSD: l.Member.OSD, Have: e})
-		case !e.Void && e.newer(oldest):
+		case !e.Void && e.newer(truth):
 			return nil
 		}
 	}

@@ -193,6 +193,54 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// What was never acknowledged is undone one version after the other, as far as no newer copy is out of reach.
+func TestWhatAnUnreadableTruthGoesBackTo(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		set   string
+		lists []string
+		want  string
+	}{
+		{"one lacks it", "12", []string{"0:2.6", "0:2.5"}, "2.5 on [2] lacks 1:2.6"},
+		{"nobody lacks it", "12", []string{"0:2.6", "0:2.6"}, ""},
+		{"it never was anywhere else", "12", []string{"0:2.6", ""}, "0.0 on [] lacks 1:2.6"},
+		{"written before the last interval", "12", []string{"0:1.6", "0:1.5"}, ""},
+		{"one version after the other", "123", []string{"0:2.9", "0:2.5", "0:2.7"}, "2.7 on [3] lacks 1:2.9 lacks 2:2.5, 2.5 on [2] lacks 1:2.9 lacks 3:2.7"},
+		{"the next one beside the set", "124", []string{"0:2.9", "0:2.5", "0:2.7", ""}, "2.7 on [3] lacks 1:2.9 lacks 2:2.5 lacks 4:0.0"},
+		{"the newest beside the set", "23", []string{"0:2.9", "0:2.5", "0:2.7"}, ""},
+		{"back to one that is gone", "12", []string{"0:2.6", "0:2.5v"}, ""},
+		{"one that joins", "124", []string{"0:2.6", "0:2.5", "0:2.5", ""}, "2.5 on [2 3] lacks 1:2.6 lacks 4:0.0"},
+		{"one that joins has a false copy", "124", []string{"0:2.6", "0:2.5", "0:2.5", "0:2.7"}, "2.5 on [2 3] lacks 1:2.6 lacks 4:2.7v"},
+	} {
+		r := Record{Activated: 2, Sets: []Set{{Interval: 2, Members: members("123")}}, Participants: members("123")}
+		if len(c.lists) == 2 {
+			r.Sets[0].Members, r.Participants = members("12"), members("12")
+		}
+		var lists []Listing
+		for i, l := range c.lists {
+			lists = append(lists, Listing{Member: members(fmt.Sprint(i + 1))[0], Entries: copies(l)})
+		}
+		var set []layout.OSDNum
+		for _, m := range members(c.set) {
+			set = append(set, m.OSD)
+		}
+		v := Judge(r, set, lists)
+		var have []string
+		if len(v.Unclean) > 0 {
+			for u := v.Unclean[0].Back; u != nil; u = u.Back {
+				text := fmt.Sprintf("%s on %v", u.Truth.text(), u.Holders)
+				for _, l := range u.Lacks {
+					text += fmt.Sprintf(" lacks %d:%s", l.OSD, l.Have.text())
+				}
+				have = append(have, text)
+			}
+		}
+		if have := strings.Join(have, ", "); have != c.want {
+			t.Errorf("%s:\n have %s\n want %s", c.name, have, c.want)
+		}
+	}
+}
+
 // The order of the listings, and of the entries in them, must not matter.
 func TestJudgeDoesNotDependOnOrder(t *testing.T) {
 	r := Record{Participants: members("12"), Floor: 3}

@@ -468,7 +468,7 @@ func (w *model) recoverOne(o *modelOSD) {
 		if u == nil || w.fails(2) {
 			continue
 		}
-		if u.Back != nil && w.rng.IntN(3) == 0 { // no copy can be read
+		for u.Back != nil && w.rng.IntN(3) == 0 { // no copy can be read
 			u = u.Back
 			w.undone++
 		}
