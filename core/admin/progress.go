@@ -81,6 +81,8 @@ func (v Progress) Line() string {
 		return text + held
 	case v.Held > 0:
 		text += fmt.Sprintf("%d of them %s, ", v.Held, held)
+	case v.Misplaced > 0:
+		text += fmt.Sprintf("%d of them only misplaced, ", v.Misplaced)
 	}
 	if v.Objects == 0 {
 		return text + "time left not known yet"

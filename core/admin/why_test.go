@@ -173,6 +173,9 @@ func TestProgress(t *testing.T) {
 	if pgs, _ := PGs(onePG(t, "12", keys).snapshot(), PGFilter{}); pgs[0].RecoveryRate != 20 || pgs[0].RecoverySeconds != 20 || pgs[0].RecoveryMisplaced != 100 {
 		t.Errorf("the PG: %+v", pgs[0])
 	}
+	if got, want := (Progress{Left: 5, Total: 9, Misplaced: 3, Objects: 2, Bytes: 4096, SecondsLeft: 3}).Line(), "5 of 9 objects left, 3 of them only misplaced, 2 objects/s, 4 K/s, about 3 s left"; got != want {
+		t.Errorf("Line = %q, want %q", got, want)
+	}
 	keys["pgstats/1/1"] = `{"object_count":900,"misplaced_count":400,"recovery_left":400,"recovery_misplaced":400,"recovery_total":800}`
 	v = Report(onePG(t, "12", keys).snapshot())
 	if got, want := v.Progress.Line(), "400 of 800 objects left, held back by no_rebalance"; got != want || v.Progress.SecondsLeft != 0 {
