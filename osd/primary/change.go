@@ -116,7 +116,7 @@ const keptBlocks = 32
 // room reports whether every member has space for one more block, by what their last replies said.
 func (q *PG) room() bool {
 	p := q.p
-	if p.st.Stats().FreeBlocks <= uint64(q.running)+keptBlocks {
+	if st := p.st.Stats(); secondary.Room(&st) <= uint64(q.running)+keptBlocks {
 		return false
 	}
 	for _, osd := range q.others {

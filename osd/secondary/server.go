@@ -88,6 +88,9 @@ func Retval(err error) int64 {
 	return wire.EIO
 }
 
+// Room is how many more objects a store can take: each needs a block, as a rule, and a place in the metadata, which deletions that are remembered need, too.
+func Room(st *store.Stats) uint64 { return min(st.FreeBlocks, st.FreeSlots) }
+
 // RequestRoom is how many more requests a store can remember, less the quarter that it keeps: what is recovered brings its requests along.
 func RequestRoom(st *store.Stats) uint64 {
 	most := st.MaxPairs - st.MaxPairs/4
@@ -131,7 +134,7 @@ func (s *Server) Serve(r *peer.Request) {
 		}
 		retval, a := s.Locks.Renew(q)
 		st := s.st.Stats()
-		a.Free, a.Requests = st.FreeBlocks, RequestRoom(&st)
+		a.Free, a.Requests = Room(&st), RequestRoom(&st)
 		s.replyJSON(r, m.Op, retval, a)
 		return
 	case wire.OpSubUnlock:
@@ -296,7 +299,8 @@ func (j *job) done() {
 		if j.op.Kind == store.OpReplace {
 			op = wire.OpSubReplace
 		}
-		a := wire.VersionReply{Op: op, Retval: Retval(j.op.Err), Version: uint64(j.op.Version), Free: s.st.Stats().FreeBlocks}
+		st := s.st.Stats()
+		a := wire.VersionReply{Op: op, Retval: Retval(j.op.Err), Version: uint64(j.op.Version), Free: Room(&st)}
 		a.Encode(&h)
 		r.Reply(&h, nil, nil)
 		s.Locks.end(j.pg)

@@ -193,6 +193,7 @@ type Stats struct {
 	BlockSize, Granularity  uint32
 	Blocks, FreeBlocks      uint64 // data blocks; FreeBlocks leaves out what is kept back
 	Objects, Tombstones     uint64
+	FreeSlots               uint64 // objects that can begin to exist; tombstones count as existing. It leaves out what is kept back
 	JournalBytes, DirtyByte uint64 // size of the journal area; bytes in it that have not been flushed to blocks
 	ChecksumErrors          uint64
 	DeviceWrites, Flushes   uint64 // requests sent to the device

@@ -142,6 +142,9 @@ func (s *Store) Stats() Stats {
 	if s.t != nil {
 		st.Buffers = uint64(len(s.t.refs))
 	}
+	if s.t != nil && s.t.slotFree.free > s.keepSlots {
+		st.FreeSlots = s.t.slotFree.free - s.keepSlots
+	}
 	if s.blocks != nil && s.blocks.free > s.keepBlocks {
 		st.FreeBlocks = s.blocks.free - s.keepBlocks
 	}
