@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/layout"
 )
 
 // A monitor that starts while a pool's configuration is wrong has never seen the pool. It must not take it for removed: with its identity its generation would go, and once corrected it would
@@ -35,4 +36,20 @@ func TestPoolThatIsWrongAtTheStartOfAMonitorIsNotRemoved(t *testing.T) {
 	// One that is removed goes, as ever.
 	x.put(cluster.KeyPools, `{`+two+`}`)
 	x.wait("pool 1 to go", func() bool { return x.identity(1) == nil && len(b.follower.Snapshot().PGConfig.Pools[1]) == 0 })
+}
+
+// etcd was restored without a pool's identity: OSDs may know it. A new one would make all that they hold that of an earlier pool.
+func TestIdentityIsNotMadeBeforeEveryStoreHasReported(t *testing.T) {
+	x := newScene(t)
+	before := x.identity(1).Generation()
+	x.put(cluster.OSDIdentityKey(1), string(cluster.Value(&cluster.OSDIdentity{Store: layout.StoreID{1}, Boot: 1})))
+	x.put(cluster.KeyRestored, `{"id":"r","time":1,"reason":"by a test"}`)
+	x.delete(cluster.PoolIdentityKey(1))
+	x.put(cluster.KeyGlobal, `{}`) // so that it decides
+	x.w.Run(10 * time.Second)
+	if id := x.identity(1); id != nil {
+		t.Errorf("it was made: %+v, and was %d", id, before)
+	}
+	x.put(cluster.OSDIdentityKey(1), string(cluster.Value(&cluster.OSDIdentity{Store: layout.StoreID{1}, Boot: 1, Reported: "r"})))
+	x.wait("the identity, as nobody knows it", func() bool { return x.identity(1) != nil })
 }

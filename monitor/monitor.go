@@ -228,6 +228,10 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 		switch k.Kind {
 		case cluster.KindOSDState, cluster.KindPools, cluster.KindPGSkip:
 			delay = 0
+		case cluster.KindOSDIdentity:
+			if next.Restored != nil && len(prev.Unreported()) > 0 && len(next.Unreported()) == 0 {
+				delay = 0 // pools without an identity have waited for it
+			}
 		case cluster.KindGlobal, cluster.KindPlacement, cluster.KindOSDConfig, cluster.KindPGConfig:
 			if delay < 0 { // what cannot wait may be among the same changes
 				delay = m.o.ChangeDelay
@@ -364,7 +368,9 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		}
 		m.primaries(s, id, targets)
 		next.Pools[id] = targets
-		if known, ok := s.Identities.Get(id); !ok {
+		if known, ok := s.Identities.Get(id); !ok && len(s.Unreported()) > 0 {
+			m.say(id, "etcd was restored without the pool's identity; OSDs may know it, and have not all reported")
+		} else if !ok {
 			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall())))
 			ifs = append(ifs, registry.Absent(cluster.PoolIdentityKey(id)))
 		} else if op, unchanged, missing := cluster.KeepGeneration(id, known); missing {

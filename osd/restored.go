@@ -151,6 +151,15 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 	var next func(i int)
 	next = func(i int) {
 		for ; i < len(known); i++ {
+			if t, why := s.laterPool(&known[i], restored); why != "" {
+				s.log.Error("what the store knows cannot be reported, and no PG becomes active before it is", "why", why)
+				failed()
+				return
+			} else if t.Then != nil {
+				t.If = append(t.If, registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), own.Mod))
+				s.o.Registry.Txn(t, func(registry.TxnResult, error) { failed() }) // look again when that is applied
+				return
+			}
 			t, more := s.raise(&known[i], restored)
 			if !more {
 				continue
@@ -189,6 +198,26 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 		})
 	}
 	next(0)
+}
+
+// laterPool compares the generation of a PG that our store knows with that of its pool in etcd. A pool whose identity etcd never had, or that was restored without one (cluster.UnknownGeneration),
+// gets ours by t. One that etcd knows as an earlier pool of the number cannot be set right by us: its configuration is another one's. As long as it is so, why says what to do: other
+// stores would serve it as an empty pool.
+func (s *OSD) laterPool(known *store.PGRecord, restored *cluster.Restored) (t registry.Txn, why string) {
+	snap, pool := s.Snapshot(), known.PG.Pool
+	if _, exists := snap.Pools.Get(pool); !exists || uint64(snap.Generation(pool)) >= known.Generation {
+		return t, ""
+	}
+	id, is := snap.Identities.Get(pool)
+	next, mod := cluster.PoolIdentity{Given: int64(known.Generation)}, registry.Revision(0)
+	if is {
+		if mod = id.Mod; id.Name != "" {
+			return t, fmt.Sprintf("the store has PG %v of generation %d, and pool %d in etcd is an earlier one, of generation %d: put \"generation\":%d into the key pool/identity/%d and correct the pool's configuration, or remove the pool",
+				known.PG, known.Generation, pool, id.Generation(), known.Generation, pool)
+		}
+	}
+	key := cluster.PoolIdentityKey(pool)
+	return registry.Txn{If: []registry.Compare{registry.Unchanged(key, mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&next)}}}, ""
 }
 
 // raise is the transaction that brings a PG's record in etcd up to what our store knows; more is false when there is nothing to bring.

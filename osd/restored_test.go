@@ -162,3 +162,48 @@ func TestAnotherStoreDoesNotTakeThePlaceOfOneThatHasNotReported(t *testing.T) {
 	b.txn(lost)
 	b.wait("PG active with the new disk", func() bool { return b.serves(1, 2) })
 }
+
+// The snapshot that was put back was taken while a pool was being made: it has the pool and not its identity. What was written since must not count as that of an earlier pool of the number.
+func TestPoolThatWasRestoredWithoutItsIdentityIsTheSameOne(t *testing.T) {
+	for _, is := range []bool{true, false} { // by `holdfast etcd restore`, and by etcd's own means
+		b := newBed(t, 3)
+		real := cluster.PoolIdentity{Name: "p", Given: 5_000_000}
+		b.put(cluster.PoolIdentityKey(1), nil)
+		backup := b.reg.Backup()
+		b.put(cluster.PoolIdentityKey(1), &real)
+		b.place(1, 1, 2)
+		b.wait("PG active", func() bool { return b.serves(1, 2) })
+		object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+		interval := b.record().Interval
+		version := layout.Version(interval)<<layout.VersionCounterBits + 1
+		b.osds[1].write(object, 0, version, 0, interval)
+		b.osds[2].write(object, 0, version, 0, interval)
+
+		b.reg.Restore(backup, 1000)
+		if is {
+			id := cluster.UnknownGeneration(nil)
+			b.put(cluster.PoolIdentityKey(1), &id)
+		}
+		b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
+		b.place(3, 3)
+		b.wait("PG active on OSD 3, with what was written", func() bool { return b.serves(3, 1) && b.osds[3].has(object).Version == version })
+		if g := b.osds[3].s.Snapshot().Generation(1); g != real.Given {
+			t.Errorf("generation %d, was %d", g, real.Given)
+		}
+	}
+}
+
+// What was put back holds an earlier pool of the number. Stores that have never heard of the later one must not serve it as an empty pool.
+func TestEarlierPoolOfTheNumberIsNotServedInThePlaceOfALaterOne(t *testing.T) {
+	b := newBed(t, 3)
+	backup := b.reg.Backup()
+	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: 5_000_000})
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.reg.Restore(backup, 1000)
+	b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
+	b.place(3, 3)
+	b.never("the earlier pool is served", 20*time.Second, func() bool { return b.serves(3, 1) })
+	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: 5_000_000})
+	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 1) && b.record().Activated > 1 })
+}

@@ -312,6 +312,9 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 		if pg := s.known[i].PG; snap.Restored != nil && snap.Generation(pg.Pool) == 0 {
 			return fmt.Sprintf("the store has PG %v of a pool that etcd does not know, and etcd was restored: the pool was removed, or was made after what etcd holds", pg)
 		}
+		if pg, g := s.known[i].PG, snap.Generation(s.known[i].PG.Pool); g != 0 && uint64(g) < s.known[i].Generation {
+			return fmt.Sprintf("the store has PG %v of a later pool %d than etcd knows (generation %d; etcd has %d): etcd was set back, or pool/identity/%d is wrong", pg, pg.Pool, s.known[i].Generation, g, pg.Pool)
+		}
 		if why := fallsShort(snap, s.o.Num, &s.known[i]); why != "" {
 			return "etcd was set back, or the store was given up with what only it knows: " + why
 		}

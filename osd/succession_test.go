@@ -399,6 +399,11 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 			w.snap.Restored, w.own.Reported = &cluster.Restored{ID: "1"}, "1"
 			w.known = []store.PGRecord{{PG: layout.PGID{Pool: 2, Num: 1}, Generation: 8, Interval: 3}}
 		}, "PG 2/1 of a pool that etcd does not know"},
+		{"etcd has an earlier pool of the number", func(w *world) {
+			w.rec.Sets = w.rec.Sets[1:] // and does not name the store
+			w.known = []store.PGRecord{{PG: pg1, Generation: 8, Interval: 3}}
+		}, "of a later pool 1 than etcd knows"},
+		{"the store has an earlier pool of the number", func(w *world) { w.known = []store.PGRecord{{PG: pg1, Generation: 4, Interval: 99}} }, ""},
 		{"etcd knows as much", func(w *world) { w.known = []store.PGRecord{{PG: pg1, Generation: 5, Interval: 8, TookPart: 8}} }, ""},
 	} {
 		b := newBed(t, 1)

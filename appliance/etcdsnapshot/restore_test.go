@@ -308,3 +308,19 @@ func TestIdentityThatCannotBeReadKeepsItsGeneration(t *testing.T) {
 		}
 	}
 }
+
+// A snapshot that was taken while pools were being made: a monitor must not make them other ones than those that the stores know.
+func TestPoolsWithoutAnIdentityGetOneOfUnknownGeneration(t *testing.T) {
+	const pools = `{"1":{"name":"a","scheme":"replicated","pg_size":2,"pg_count":4},"2":{"name":"b","scheme":"replicated","pg_size":2,"pg_count":4},"3":{"name":"c","pg_count":"wrong"}}`
+	s := &Snapshot{KVs: []registry.KV{
+		{Key: cluster.KeyPools, Value: []byte(pools), Create: 1, Mod: 9},
+		{Key: cluster.PGRecordKey(layout.PGID{Pool: 2, Num: 3}), Value: cluster.Value(&cluster.PGRecord{Generation: 70, Interval: 3}), Create: 5, Mod: 6},
+		{Key: cluster.PoolIdentityKey(1), Value: []byte(`{"name":"a"}`), Create: 77, Mod: 77},
+	}}
+	have := s.target()
+	for key, want := range map[string]string{cluster.PoolIdentityKey(1): `{"name":"a","generation":77}`, cluster.PoolIdentityKey(2): `{"name":"","generation":71}`, cluster.PoolIdentityKey(3): `{"name":"","generation":1}`} {
+		if string(have[key]) != want {
+			t.Errorf("%s: %s, want %s", key, have[key], want)
+		}
+	}
+}

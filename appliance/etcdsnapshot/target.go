@@ -21,6 +21,8 @@ type target map[string][]byte
 func (s *Snapshot) target() target {
 	t := target{}
 	last := map[layout.PoolID]uint64{}
+	var pools []layout.PoolID
+	known, records := map[layout.PoolID]bool{}, map[layout.PoolID][]cluster.PGRecord{}
 	raise := func(pool layout.PoolID, n uint64) { last[pool] = max(last[pool], n) }
 	for _, kv := range s.KVs {
 		value := kv.Value
@@ -31,14 +33,22 @@ func (s *Snapshot) target() target {
 		case cluster.KindOSDSpace:
 			continue // until the OSD has said it anew, nobody knows of which pools it holds data (admin.CreatePool)
 		case cluster.KindPoolIdentity:
-			value = withGeneration(kv)
+			value, known[k.Pool] = withGeneration(kv), true
+		case cluster.KindPGRecord:
+			var r cluster.PGRecord
+			if json.Unmarshal(kv.Value, &r) == nil {
+				records[k.PG.Pool] = append(records[k.PG.Pool], r)
+			}
 		case cluster.KindPools:
-			pools, faults, _ := cluster.ReadPools(kv.Value)
-			for id := range pools { // order: any
+			list, faults, _ := cluster.ReadPools(kv.Value)
+			for id := range list { // order: any
 				raise(id, 0)
+				pools = append(pools, id)
 			}
 			for _, f := range faults {
-				raise(f.ID, 0)
+				if raise(f.ID, 0); f.ID != 0 {
+					pools = append(pools, f.ID)
+				}
 			}
 		case cluster.KindInode:
 			raise(k.Inode.Pool(), k.Inode.Num())
@@ -52,6 +62,12 @@ func (s *Snapshot) target() target {
 	for pool, n := range last { // order: each by itself
 		if pool != 0 {
 			t[cluster.MaxIDKey(pool)] = strconv.AppendUint(nil, min(n+skippedInodes, layout.MaxInodeNum), 10)
+		}
+	}
+	for _, pool := range pools {
+		if !known[pool] { // or a monitor would make it another one than the stores have
+			id := cluster.UnknownGeneration(records[pool])
+			t[cluster.PoolIdentityKey(pool)] = cluster.Value(&id)
 		}
 	}
 	return t

@@ -37,6 +37,16 @@ func CreatePoolIdentity(p *Pool, generation int64) registry.Op {
 	return registry.Op{Kind: registry.Put, Key: PoolIdentityKey(p.ID), Value: mustJSON(PoolIdentity{Name: p.Name, Given: generation})}
 }
 
+// UnknownGeneration is the identity of a pool in a snapshot that was taken before the pool had one: etcd forgot how the pool's life began. Its generation is above those of the number's
+// earlier pools in records, and not above that which the pool was really given; stores that know that one put it in when they report. It has no name, by which it is known.
+func UnknownGeneration(records []PGRecord) PoolIdentity {
+	id := PoolIdentity{Given: 1}
+	for i := range records {
+		id.Given = max(id.Given, records[i].Generation+1)
+	}
+	return id
+}
+
 // NewGeneration is a generation for a pool that begins its life: above those of every earlier pool of the number. The records tell of those that etcd remembers, the clock (microseconds) is above
 // those that it has forgotten: no etcd has made a revision every microsecond. s must hold SectionRecords.
 func (s *Snapshot) NewGeneration(pool layout.PoolID, now time.Time) int64 {
