@@ -217,7 +217,11 @@ func (r *runner) maySayFull(op *store.Op) {
 	if op.Kind == store.OpReplace || op.Unstable {
 		return // pairs and unstable changes have limits of their own
 	}
-	if st := r.s.Stats(); st.FreeBlocks > 0 && st.Objects+uint64(r.running) < st.Blocks {
+	st := r.s.Stats()
+	if op.Pair.Session != 0 && st.Pairs >= st.MaxPairs/4*3 {
+		return // there is no room for its request
+	}
+	if st.FreeBlocks > 0 && st.Objects+uint64(r.running) < st.Blocks {
 		r.wrong("operation %d of object %v is refused for want of space where %d blocks are free", op.Kind, op.Object, st.FreeBlocks)
 	}
 }
