@@ -381,7 +381,8 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 	if fault, bad := s.Faults.Get(cluster.KeyPools); bad {
 		// What is not among the pools may be one that is wrong: it is corrected one day, and has to be the same then.
 		if s.PGConfig != nil {
-			for id, old := range s.PGConfig.Pools { // into a map: the order does not matter
+			for _, id := range slices.Sorted(maps.Keys(s.PGConfig.Pools)) {
+				old := s.PGConfig.Pools[id]
 				if _, ok := s.Pools.Get(id); !ok {
 					m.say(id, "it stays as it is, and so do removed pools, until config/pools is correct: "+fault.Reason.Error())
 					next.Pools[id] = old
