@@ -35,7 +35,8 @@ sim() {
 }
 
 cluster() {
-	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v ./tests/cluster
+	# UPDATE=1 writes what is measured into docs/proof.md.
+	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v ./tests/cluster ${UPDATE:+-update}
 }
 
 scenarios() {
