@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/core/layout"
 	"holdfast/core/sim"
 	"holdfast/core/wire"
 )
@@ -102,5 +103,32 @@ func TestLoadIsMeasuredWhilePGsAreServed(t *testing.T) {
 	w.Run(2 * time.Second)
 	if p.throttle.tick.Armed() {
 		t.Error("goes on measuring without a PG")
+	}
+}
+
+func TestOrderAndPaceAllocateNothing(t *testing.T) {
+	w := sim.NewWorld(1)
+	defer w.Close()
+	p := New(w.NewLoop("osd"), nil, nil, nil, nil, Options{})
+	for n := range uint32(3) {
+		q := &PG{ID: pgNum(n), p: p, members: make([]layout.OSDNum, 3)}
+		p.pgs[q.ID] = q
+		for i := range uint64(500) {
+			q.lacks(1+int(i%3), i)
+		}
+	}
+	p.sortPGs()
+	p.recovering = 15
+	one := func() {
+		q, u := p.pick()
+		q.dequeue(u)
+		p.rest(p.l.Now().Add(-4 * ms))
+		if !p.mayRecover() {
+			t.Error("held up")
+		}
+	}
+	one()
+	if n := testing.AllocsPerRun(1000, one); n != 0 {
+		t.Errorf("%v allocations for each object", n)
 	}
 }
