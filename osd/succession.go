@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,9 +77,15 @@ type Succession struct {
 	saying   bool
 	ended    bool
 
+	idle loop.Instant  // since when nobody has needed the store, as far as we saw; 0: somebody does
+	back *wentBackFrom // etcd has gone back to an earlier state, and that is not declared yet
+
 	held  loop.Disk         // locked, while the id is being given up
 	after registry.Revision // since which the id is retired; 0: not yet
 }
+
+// settle is for how many lives of a lease nobody must have needed the store: the leases in an older copy of etcd that was put back live once more, and with them its words of what is served.
+const settle = 2
 
 // Succeed begins a succession.
 func Succeed(l loop.Loop, o SuccessionOptions) *Succession {
@@ -164,8 +171,39 @@ func (s *Succession) examine() {
 	})
 }
 
+// wentBackFrom is what etcd knew before it went back to an earlier state.
+type wentBackFrom struct {
+	restored *cluster.Restored
+	revision registry.Revision
+}
+
+// declared reports whether a declaration is later than what etcd knew before it went back.
+func (b *wentBackFrom) declared(now *cluster.Restored) bool {
+	return now != nil && (b.restored == nil || now.ID != b.restored.ID && now.Time > b.restored.Time)
+}
+
 // Changed goes on when the registry shows what it is after our own change.
-func (s *Succession) Changed(_, _ *cluster.Snapshot, _ []string) { s.confirm() }
+func (s *Succession) Changed(prev, next *cluster.Snapshot, keys []string) {
+	if prev.Revision != 0 && s.back == nil && wentBack(prev, next, keys) {
+		s.back = &wentBackFrom{prev.Restored, prev.Revision}
+	}
+	s.confirm()
+}
+
+// declare has every store report when etcd has gone back, as an OSD that is up does: what etcd has forgotten may be what needs this store.
+func (s *Succession) declare() {
+	snap := s.follower.Snapshot()
+	switch {
+	case s.back == nil:
+	case s.back.declared(snap.Restored):
+		s.back = nil
+	case snap.Restoring == nil && snap.Revision != 0:
+		reason := fmt.Sprintf("OSD %d, whose store waits, saw etcd go back from revision %d", s.o.Num, s.back.revision)
+		s.log.Error("etcd was restored from an older state; every OSD must report what it knows", "reason", reason)
+		r := cluster.Restored{ID: strconv.FormatUint(s.l.Rand().Uint64()|1, 16), Time: s.l.Wall().Unix(), Reason: reason}
+		s.o.Registry.Txn(cluster.DeclareRestored(snap, r), func(registry.TxnResult, error) {}) // the next look finds out
+	}
+}
 
 // Fault is seen in the snapshot.
 func (s *Succession) Fault(*cluster.KeyError) {}
@@ -209,7 +247,17 @@ func (s *Succession) look() {
 
 // decide takes the disk when the cluster needs nothing of it.
 func (s *Succession) decide() {
+	s.declare()
 	why := s.need(s.follower.Snapshot())
+	switch {
+	case why != "":
+		s.idle = 0
+	case s.idle == 0:
+		s.idle = s.l.Now()
+		return
+	case s.l.Now().Sub(s.idle) < settle*s.o.LeaseTime:
+		return
+	}
 	if why == "" && !s.o.Auto {
 		why = "auto_accept is off; nobody needs this store: `holdfast disk accept --yes` empties it, to be refilled"
 	}
@@ -292,6 +340,9 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 	}
 	for key, f := range snap.Faults.All() {
 		return fmt.Sprintf("etcd key %s cannot be used (%v), so what the PGs need is not known: correct it", key, f.Reason)
+	}
+	if s.back != nil && !s.back.declared(snap.Restored) {
+		return "etcd went back to an earlier state: what it has forgotten may need the store"
 	}
 	if snap.Restoring != nil {
 		return "a restore of etcd was begun and has not ended: run `holdfast etcd restore` again"

@@ -295,11 +295,14 @@ func TestDamagedStoreIsEmptied(t *testing.T) {
 // TestEndOfASuccession ends the process, with the power or without, after any number of steps: the disk has the old id and all that was on it, or the new one; and the next try heals it.
 func TestEndOfASuccession(t *testing.T) {
 	old, renewed := 0, 0
-	for cut := 0; ; cut += 5 {
+	for cut := 0; ; cut += 2 {
 		b, o, id := setBack(t, true)
 		before := o.image()
 		h := o.succeed(true)
-		for n := 0; n < cut && !h.done && b.w.Step(); n++ {
+		if cut > 0 {
+			b.wait("it to take the disk", func() bool { return h.Succession != nil && h.held != nil })
+		}
+		for n := 2; n < cut && !h.done && b.w.Step(); n++ {
 		}
 		over := h.done
 		h.l.PowerOff()
@@ -422,5 +425,44 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 		if got := s.need(&w.snap); (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
+	}
+}
+
+// etcd goes back to when the PG was served without the store, while the OSD waits: what has happened since is on this disk alone, and nobody who runs can say so.
+func TestStoreIsNotEmptiedByAnEtcdThatWentBack(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	o := b.osds[2]
+	id := o.st.Superblock().StoreID
+	early := o.image()
+	o.kill()
+	b.wait("PG on OSD 1 alone", func() bool { return b.serves(1, 1) && b.get(cluster.OSDStateKey(2)).Key == "" })
+	b.w.Run(40 * time.Second) // its statistics are published
+	backup := b.reg.Backup()
+	for range 2 {
+		o.start()
+		b.wait("PG on both", func() bool { return b.serves(1, 2) })
+		b.osds[1].kill()
+		b.place(2, 2)
+		b.wait("PG on OSD 2 alone", func() bool { return b.serves(2, 1) })
+		o.kill()
+		b.osds[1].start()
+		b.place(1, 1, 2)
+	}
+	b.osds[1].kill()
+	b.w.Disk(o.disk()).Poke(early, 0)
+	b.wait("the state keys to be gone", func() bool { return b.get(cluster.OSDStateKey(2)).Key == "" && b.get(cluster.OSDStateKey(1)).Key == "" })
+	for range 2 {
+		o.start()
+		b.wait("the refusal", func() bool { return o.err != nil })
+		o.kill()
+	}
+	h := o.succeed(true)
+	b.wait("it to say why", func() bool { return strings.Contains(b.waiting(2), "may be here only") })
+	b.reg.Restore(backup, 1000)
+	b.never("it ended", time.Minute, func() bool { return h.done })
+	if sb := o.super(); sb.StoreID != id {
+		t.Error("the store was emptied")
 	}
 }
