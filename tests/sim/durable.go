@@ -17,10 +17,11 @@ func (r *run) durableDue() bool { return r.acks%durableEvery == 60 }
 
 // checkDurable looks whether a version that is being acknowledged would survive the loss of power of every host now: on each member it opens a copy of what is durable.
 func (r *run) checkDurable(pg layout.PGID, object layout.ObjectID, version layout.Version) {
-	for _, osd := range r.probes[pg].members {
+	last := r.probes[pg]
+	for i, osd := range last.members {
 		m := r.nodes[int(osd)-1]
-		if m.hurt || m.down {
-			continue
+		if m.hurt || m.down || m.n.Store == nil || m.n.Store.Superblock().StoreID != last.stores[i] {
+			continue // another disk: a flush may end long after this member has done its part
 		}
 		have, err := r.durable(r.disk(m.i).Image(), object)
 		if err != nil || have < version {
