@@ -89,6 +89,7 @@ type OSD struct {
 	follower *cluster.Follower
 	lease    registry.Lease
 	leaseUp  bool // osd/state is ours under the present lease
+	entered  bool // osd/identity may say of this opening of the store
 	identity *cluster.OSDIdentity
 
 	pgs       map[layout.PGID]*pgRun
@@ -258,7 +259,7 @@ func (s *OSD) distrust(err error) {
 	})
 }
 
-// checkIdentity compares the store, just opened, with what the cluster remembers of it.
+// checkIdentity compares the store with what the cluster remembers of its earlier openings.
 func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
 	switch {
 	case id.IsRetired(sb.StoreID):
@@ -268,15 +269,6 @@ func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64
 			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
 	return nil // or a new disk under this number
-}
-
-// checkAgain compares the store with what the cluster remembers of it, when the lease was lost: it may have been given up meanwhile, and a machine that was set back with its memory opens no
-// disk. What etcd knows of this opening we have written ourselves, and our journal has only grown since.
-func checkAgain(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
-	if id.Store == sb.StoreID && !id.IsRetired(sb.StoreID) {
-		sb.Boot++
-	}
-	return checkIdentity(id, sb, sequence)
 }
 
 // grant asks for a lease, which register then ties our state to.
@@ -336,7 +328,13 @@ func (s *OSD) register() {
 	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
-		if err := checkAgain(old, sb, id.Sequence); err != nil {
+		opened := sb
+		if s.entered || s.o.Store.ReadOnly() {
+			opened.Boot++ // what etcd knows of this opening is our own word, and our journal has only grown since
+		}
+		// Again, as begin may have seen an etcd that was not whole, and the lease may have been lost: the store may have been given up meanwhile, and a machine that was set back with its
+		// memory opens no disk.
+		if err := checkIdentity(old, opened, id.Sequence); err != nil {
 			s.distrust(err)
 			return
 		}
@@ -372,6 +370,7 @@ func (s *OSD) register() {
 		t.If[0] = registry.Unchanged(key, old.Mod)
 	}
 	lease, known := s.lease, s.o.Store.PGs()
+	s.entered = true
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		switch {
 		case s.stopping || s.lease != lease:

@@ -89,3 +89,27 @@ func TestStoreThatIsSetBackUnderARunningOSD(t *testing.T) {
 		t.Errorf("what etcd knows of the store went back: %+v", now)
 	}
 }
+
+// An OSD starts while etcd is being restored, and its identity is not there yet. What it says when it is there counts as if it always had been.
+func TestStoreThatIsSetBackStartsInHalfAnEtcd(t *testing.T) {
+	for _, back := range []bool{true, false} {
+		b := newBed(t, 1)
+		o := b.osds[1]
+		o.kill()
+		b.wait("the end of its lease", func() bool { return b.get(cluster.OSDStateKey(1)).Key == "" })
+		own := b.identity(1)
+		b.put(cluster.KeyRestoring, &cluster.Restoring{ID: "1", File: "f"})
+		b.put(cluster.OSDIdentityKey(1), nil)
+		o.start()
+		b.w.Run(10 * time.Second)
+		if back {
+			own.Boot = o.st.Superblock().Boot // of an opening that this disk does not know
+		}
+		b.put(cluster.OSDIdentityKey(1), &own)
+		b.put(cluster.KeyRestoring, nil)
+		b.w.RunUntil(func() bool { return o.err != nil || o.s.leaseUp }, 20*time.Second)
+		if Untrusted(o.err) != back || o.s.leaseUp == back {
+			t.Errorf("set back %v: %v, up %v", back, o.err, o.s.leaseUp)
+		}
+	}
+}
