@@ -399,7 +399,7 @@ func (s *Succession) unserved(snap *cluster.Snapshot, pg layout.PGID, rec *clust
 	help := ""
 	var down []layout.OSDNum
 	for _, m := range rec.Participants {
-		if _, up := snap.OSDStates.Get(m.OSD); !up && m.OSD != s.o.Num {
+		if st, up := snap.OSDStates.Get(m.OSD); (!up || st.Store != m.Store) && m.OSD != s.o.Num {
 			down = append(down, m.OSD)
 		}
 	}
@@ -425,6 +425,9 @@ func (s *Succession) unserved(snap *cluster.Snapshot, pg layout.PGID, rec *clust
 		return fmt.Sprintf("PG %v has just become active: its primary has not said yet whether it found everything", pg)
 	case st.State&bad != 0 || stats.UnfoundCount > 0 || stats.IncompleteCount > 0 || stats.CorruptedCount > 0:
 		return fmt.Sprintf("PG %v is %s and has %d objects that no OSD can give: they may be on this disk%s", pg, strings.Join(st.State.Names(), "+"), stats.UnfoundCount+stats.IncompleteCount+stats.CorruptedCount, help)
+	case len(down) > 0:
+		// Its primary finds out one object after the other what only they have. Until the PG is clean, and names this store no more, an old copy is better than none.
+		return fmt.Sprintf("PG %v is recovered without some of those who took part; what only they have may be on this disk in an older state%s", pg, help)
 	}
 	return ""
 }

@@ -378,13 +378,17 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 		{"replaced by one that PGs name", func(w *world) { w.own.Store, w.own.Retired = others.Store, []layout.StoreID{ours.Store} }, "another disk has taken its place"},
 		{"replaced by one that is unused", func(w *world) { w.own.Store, w.own.Retired = layout.StoreID{7}, []layout.StoreID{ours.Store} }, ""},
 		{"no identity", func(w *world) { w.own.Store = layout.StoreID{} }, "does not know the store"},
-		{"it took part in the last interval", func(w *world) { w.rec.Participants = append(w.rec.Participants, ours) }, "may be here only; start OSD 3"},
+		{"it took part in the last interval", func(w *world) { w.rec.Participants = append(w.rec.Participants, ours) }, "may be here only"},
 		{"the record does not name it, and the PG is down", func(w *world) { w.rec.Sets, w.state.State = w.rec.Sets[1:], cluster.StateIncomplete }, ""},
 		{"taken and not activated", func(w *world) { w.rec.Interval++ }, "not active"},
 		{"peering", func(w *world) { w.state.State = cluster.StatePeering }, "is peering, not active"},
 		{"another primary", func(w *world) { w.state.Primary = 3 }, "not active"},
 		{"never activated", func(w *world) { w.rec.Activated, w.state.State = 0, cluster.StateIncomplete }, ""},
 		{"active and degraded", func(w *world) { w.state.State |= cluster.StateDegraded | cluster.StateHasDegraded }, ""},
+		{"one that took part is down", func(w *world) { w.snap.OSDStates = w.snap.OSDStates.Without(3) }, "without some of those who took part; what only they have may be on this disk in an older state; start OSD 3"},
+		{"one that took part is up on another disk", func(w *world) {
+			w.snap.OSDStates = w.snap.OSDStates.With(3, &cluster.OSDState{Host: "h", Store: layout.StoreID{33}})
+		}, "start OSD 3"},
 		{"corrupted", func(w *world) { w.state.State |= cluster.StateHasCorrupted }, "active+has_corrupted"},
 		{"unfound", func(w *world) { w.stats.UnfoundCount = 2 }, "2 objects that no OSD can give"},
 		{"incomplete", func(w *world) { w.stats.IncompleteCount = 1 }, "1 objects that no OSD can give"},
@@ -418,6 +422,7 @@ func TestSuccessionNeedsEveryCondition(t *testing.T) {
 			own:   cluster.OSDIdentity{Store: ours.Store},
 		}
 		w.snap.Identities = w.snap.Identities.With(1, &cluster.PoolIdentity{Meta: cluster.Meta{Create: 5}})
+		w.snap.OSDStates = w.snap.OSDStates.With(1, &cluster.OSDState{Host: "h", Store: old.Store}).With(3, &cluster.OSDState{Host: "h", Store: others.Store})
 		c.spoil(&w)
 		w.snap.Stores = w.snap.Stores.With(2, &w.own).Without(1)
 		w.snap.Records, w.snap.PGStates, w.snap.PGStats = w.snap.Records.With(pg1, &w.rec), w.snap.PGStates.With(pg1, &w.state), w.snap.PGStats.With(pg1, &w.stats)
