@@ -271,12 +271,28 @@ func (s *Succession) decide() {
 		return
 	}
 	s.busy, s.held, s.after = true, d, 0
-	store.Open(s.l, d, store.Options{Log: s.log}, func(st *store.Store, err error) {
+	store.Peek(s.l, d, func(sb store.Superblock, err error) {
+		switch {
+		case s.ended:
+			s.release(nil)
+		case err != nil:
+			s.release(func() { s.finish(err) })
+		case !sb.Same(&s.seen): // now that nobody else can change it
+			s.release(func() { s.finish(nil) })
+		default:
+			s.open()
+		}
+	})
+}
+
+// open opens the store once more, as somebody may have accepted it, or what was wrong may have passed.
+func (s *Succession) open() {
+	store.Open(s.l, s.held, store.Options{Log: s.log}, func(st *store.Store, err error) {
 		switch {
 		case s.ended:
 			s.release(nil)
 		case err == nil:
-			st.Close(func() { s.release(func() { s.finish(nil) }) }) // somebody has accepted it just now
+			st.Close(func() { s.release(func() { s.finish(nil) }) })
 		case !Untrusted(err):
 			s.release(func() { s.finish(err) })
 		default:

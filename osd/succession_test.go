@@ -471,3 +471,32 @@ func TestStoreIsNotEmptiedByAnEtcdThatWentBack(t *testing.T) {
 		t.Error("the store was emptied")
 	}
 }
+
+// The path names another disk when it is opened to be emptied than when it was looked at. That one is damaged too, and nobody has asked for it.
+func TestAnotherDiskInItsPlaceIsNotEmptied(t *testing.T) {
+	b, o, id := setBack(t, true)
+	b.osds[1].kill()
+	sb := b.osds[1].st.Superblock()
+	h := o.succeed(true)
+	b.w.RunUntil(func() bool { return h.Succession != nil }, time.Second)
+	open := h.o.OpenDisk
+	h.o.OpenDisk = func(alone bool) (loop.Disk, error) {
+		if alone {
+			return h.l.OpenDisk(b.osds[1].disk(), loop.DiskOptions{Exclusive: true})
+		}
+		return open(alone)
+	}
+	b.osds[1].start()
+	b.wait("PG on OSD 1 alone", func() bool { return b.serves(1, 1) })
+	b.wait("the OSD to wait for nobody", func() bool { return h.idle != 0 })
+	b.osds[1].kill()
+	b.w.Disk(b.osds[1].disk()).Zero(sb.Journal.Off, sb.Journal.Len)
+	h.l.Post(&loop.Task{Run: func() { h.idle = 1; h.decide() }})
+	b.wait("the end of the succession", func() bool { return h.done })
+	if now := b.osds[1].super(); now.StoreID != sb.StoreID {
+		t.Error("the other disk was emptied")
+	}
+	if own := b.identity(2); own.IsRetired(id) {
+		t.Error("the id was retired")
+	}
+}
