@@ -86,7 +86,10 @@ func (s *OSD) declare(reason string) {
 
 // fallsShort says how etcd's record of a PG falls short of that of an OSD's store, or "".
 func fallsShort(snap *cluster.Snapshot, num layout.OSDNum, known *store.PGRecord) string {
-	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
+	if g := snap.Generation(known.PG.Pool); uint64(g) != known.Generation {
+		if _, exists := snap.Pools.Get(known.PG.Pool); exists && g != 0 && uint64(g) < known.Generation {
+			return fmt.Sprintf("pool %d in etcd is of generation %d; the store of OSD %d knows of %d", known.PG.Pool, g, num, known.Generation)
+		}
 		return "" // a pool that was removed, or made anew
 	}
 	rec, ok := snap.Records.Get(known.PG)

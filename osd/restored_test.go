@@ -207,3 +207,19 @@ func TestEarlierPoolOfTheNumberIsNotServedInThePlaceOfALaterOne(t *testing.T) {
 	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: 5_000_000})
 	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 1) && b.record().Activated > 1 })
 }
+
+// Nobody ran when etcd was set back to an earlier pool of the number. A store that knows the later one has the restore declared.
+func TestEarlierPoolOfTheNumberTellsThatEtcdWasSetBack(t *testing.T) {
+	b := newBed(t, 2)
+	backup := b.reg.Backup()
+	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: 5_000_000})
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.osds[1].kill()
+	b.osds[2].kill()
+	b.reg.Restore(backup, 1000)
+	b.osds[1].start()
+	b.wait("the declaration", func() bool { return b.get(cluster.KeyRestored).Key != "" })
+	first := b.get(cluster.KeyRestored).Mod
+	b.never("it is up, or declares it again", 20*time.Second, func() bool { return b.osds[1].s.leaseUp || b.get(cluster.KeyRestored).Mod != first })
+}
