@@ -456,8 +456,8 @@ func usualLatency(d *sim.Disk) {
 func (r *run) damage(f *PlannedFault) func() {
 	m := r.nodes[r.damaged()]
 	st := m.n.Store
-	if m.down || st == nil {
-		return nil
+	if r.refill = r.refill && !r.clean(); m.down || st == nil || r.refill {
+		return nil // what the disk holds may be the only copy
 	}
 	m.hurt, m.spoilt = true, true
 	d, sb := r.disk(m.i), st.Superblock()
@@ -485,6 +485,7 @@ func (r *run) replaceDisk(f *PlannedFault) func() {
 	m.holds++
 	m.end(false, sim.CrashPolicy{})
 	m.newDisk(func() {})
+	r.refill = true
 	return func() {
 		m.holds--
 		m.rise()

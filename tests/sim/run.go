@@ -48,6 +48,7 @@ type run struct {
 	out     io.Writer // readable event log, nil for none
 	begun   time.Duration
 	ending  bool // faults are over
+	refill  bool // a disk was replaced, and not everything has been whole since
 
 	checked  int
 	nodes    []*member
