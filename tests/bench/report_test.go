@@ -27,15 +27,12 @@ func TestReport(t *testing.T) {
 	if os.Getenv("HOLDFAST_TEST_BENCH") == "" {
 		t.Skip("measurements are run by `make bench`")
 	}
-	report := filepath.Join(stand.Root(t), "docs", "performance.md")
 	path := filepath.Join(t.TempDir(), "disk")
 	store := measureStore(t, path)
 	nbd := measureNBD(t, path)
 	tables := render(store, nbd)
 	fmt.Print(tables)
-	if err := replace(report, tables); err != nil {
-		t.Error(err)
-	}
+	replace(t, "bench", tables)
 	if r := store[1]; r.store.iops < storeFloor*r.raw.iops {
 		t.Errorf("floor missed: %v: the store does %.0f %% of fio, wanted %.0f %%", r.cell, 100*r.store.iops/r.raw.iops, 100*storeFloor)
 	}
@@ -48,11 +45,16 @@ func TestReport(t *testing.T) {
 
 func us(d time.Duration) string { return fmt.Sprintf("%d us", d.Microseconds()) }
 
-func render(store []storeRow, nbd []nbdRow) string {
-	var b strings.Builder
+// measured says when and on what.
+func measured() string {
 	var u unix.Utsname
 	_ = unix.Uname(&u) // a missing kernel version is no reason to measure nothing
-	fmt.Fprintf(&b, "Measured on %s with Linux %s, %d processors, %s.\n\n", time.Now().Format("2006-01-02"), unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), runtime.Version())
+	return fmt.Sprintf("Measured on %s with Linux %s, %d processors, %s.\n\n", time.Now().Format("2006-01-02"), unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), runtime.Version())
+}
+
+func render(store []storeRow, nbd []nbdRow) string {
+	var b strings.Builder
+	b.WriteString(measured())
 	b.WriteString("**The store alone**\n\n| load | fio | store | ratio | latency fio / store | flushes, device writes, processor time per op |\n|---|---|---|---|---|---|\n")
 	for _, r := range store {
 		fmt.Fprintf(&b, "| %v | %.0f/s | %.0f/s | %.2f | %s / %s | %.2f, %.2f, %.0f us |\n", r.cell, r.raw.iops, r.store.iops, r.store.iops/r.raw.iops, us(r.raw.latency), us(r.store.latency), r.store.flushes, r.store.writes, r.store.cpu)
@@ -65,21 +67,23 @@ func render(store []storeRow, nbd []nbdRow) string {
 	return b.String()
 }
 
-const (
-	begin = "<!-- bench: begin -->\n"
-	end   = "<!-- bench: end -->\n"
-)
-
-// replace puts the tables between the markers of a document.
-func replace(path, tables string) error {
+// replace puts tables between the markers of that name in docs/performance.md.
+func replace(t *testing.T, name, tables string) {
+	t.Helper()
+	path := filepath.Join(stand.Root(t), "docs", "performance.md")
+	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		t.Error(err)
+		return
 	}
 	head, rest, ok := strings.Cut(string(text), begin)
 	_, tail, ok2 := strings.Cut(rest, end)
 	if !ok || !ok2 {
-		return fmt.Errorf("%s has no markers for the tables", path)
+		t.Errorf("%s has no markers for the tables of %q", path, name)
+		return
 	}
-	return os.WriteFile(path, []byte(head+begin+tables+end+tail), 0o644)
+	if err := os.WriteFile(path, []byte(head+begin+tables+end+tail), 0o644); err != nil {
+		t.Error(err)
+	}
 }
