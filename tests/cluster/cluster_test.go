@@ -95,6 +95,9 @@ func (f *fault) run(t *testing.T, d *stand.Daemons, l *stand.Load, round int) {
 		t.Errorf("fio ended before the fault did: it did not run through:\n%s", fio.Output())
 	}
 	d.AwaitActive(settle)
+	if f.gateway {
+		d.AwaitGateway(settle, "load")
+	}
 	l.StopWithin(settle) // every request is answered
 	gap, slowest := l.Pause()
 	l.Verify()

@@ -258,6 +258,18 @@ func (d *Daemons) StartGateway() {
 		"--nbd_allow", allow + ",127.0.0.0/8", "--nfs_allow", allow + ",127.0.0.0/8", "--iscsi_allow", allow + ",127.0.0.0/8"}, d.plan.Gateway...)...)
 }
 
+// AwaitGateway waits until the gateway serves an image.
+func (d *Daemons) AwaitGateway(limit time.Duration, image string) {
+	d.t.Helper()
+	d.await(limit, "the gateway serves", func() bool {
+		c, err := d.Dial(image)()
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
 func (d *Daemons) await(limit time.Duration, what string, ok func() bool) {
 	d.t.Helper()
 	for end := time.Now().Add(limit); !ok(); time.Sleep(50 * time.Millisecond) {
