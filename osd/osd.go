@@ -98,6 +98,7 @@ type OSD struct {
 	fences    fences
 	strangers map[uint64]loop.Instant // instances with pairs in our store that are not registered, and since when
 	stopping  bool
+	leaving   bool // all OSDs are about to stop: no PG begins another interval
 	stopped   func()
 	failed    bool
 
@@ -400,6 +401,10 @@ func (s *OSD) up(lease registry.Lease) {
 	}
 	s.applyPGs(s.Snapshot(), s.Snapshot())
 }
+
+// Leave says that all OSDs of the cluster are about to stop. As one after the other goes, those that are left must not take its PGs over: whoever did so last would have to be heard when they are started
+// again, although nothing was written.
+func (s *OSD) Leave() { s.leaving = true }
 
 // Stop ends the OSD in order: its PGs are given up, its keys removed, its connections closed; then done is called. The store stays open.
 func (s *OSD) Stop(done func()) {

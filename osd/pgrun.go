@@ -321,6 +321,9 @@ func (r *pgRun) stateValue(bits wire.PGState) []byte {
 
 // take raises the interval and makes the PG's state key ours.
 func (r *pgRun) take(round uint64, above layout.Interval) {
+	if r.s.leaving {
+		return
+	}
 	s := r.s
 	if round != r.m.Round || r.m.Phase != peering.Taking {
 		return

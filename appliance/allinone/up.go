@@ -581,6 +581,9 @@ func (c *Cluster) stop(say func(string, ...any)) {
 	if len(osds) > 0 {
 		say("stopping %d OSDs", len(osds))
 		x, cancel := stopContext()
+		for n, d := range osds {
+			late(fmt.Sprintf("OSD %d", n), d.Leave(x))
+		}
 		var wg sync.WaitGroup
 		for n, d := range osds {
 			wg.Go(func() { late(fmt.Sprintf("OSD %d", n), d.Stop(x)) })

@@ -174,6 +174,17 @@ func (d *OSD) Stop(ctx context.Context) error {
 	return err
 }
 
+// Leave says that all OSDs of the cluster are about to stop (osd.OSD.Leave).
+func (d *OSD) Leave(ctx context.Context) error {
+	_, err := Await(ctx, d.t, func(done func(struct{}, error)) {
+		if d.osd != nil {
+			d.osd.Leave()
+		}
+		done(struct{}{}, nil)
+	})
+	return err
+}
+
 // Kill ends the thread at once, as the death of a process would.
 func (d *OSD) Kill() {
 	d.part.End()
