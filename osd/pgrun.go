@@ -418,40 +418,25 @@ func (r *pgRun) refresh(then func()) {
 
 func (r *pgRun) peeringRecord() peering.Record {
 	c := &r.record
-	out := peering.Record{Generation: uint64(c.Generation), Interval: c.Interval, Primary: c.Primary, Instance: c.Instance, Activated: c.Activated, Floor: c.Floor, Participants: toPeering(c.Participants)}
+	out := peering.Record{Generation: uint64(c.Generation), Interval: c.Interval, Primary: c.Primary, Instance: c.Instance, Activated: c.Activated, Floor: c.Floor, Participants: members[peering.Member](c.Participants)}
 	for _, set := range c.Sets {
-		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: toPeering(set.Members)})
+		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: members[peering.Member](set.Members)})
 	}
 	return out
 }
 
-func toPeering(list []cluster.PGMember) []peering.Member {
-	var out []peering.Member
+// members are a set's members in another room's words.
+func members[To, From cluster.PGMember | peering.Member | store.Member](list []From) (out []To) {
 	for _, m := range list {
-		out = append(out, peering.Member(m))
-	}
-	return out
-}
-
-func toStore(list []peering.Member) []store.Member {
-	var out []store.Member
-	for _, m := range list {
-		out = append(out, store.Member(m))
+		out = append(out, To(m))
 	}
 	return out
 }
 
 func fromPeering(rec peering.Record) cluster.PGRecord {
-	list := func(in []peering.Member) []cluster.PGMember {
-		var out []cluster.PGMember
-		for _, m := range in {
-			out = append(out, cluster.PGMember(m))
-		}
-		return out
-	}
-	c := cluster.PGRecord{Generation: int64(rec.Generation), Interval: rec.Interval, Primary: rec.Primary, Instance: rec.Instance, Activated: rec.Activated, Floor: rec.Floor, Participants: list(rec.Participants)}
+	c := cluster.PGRecord{Generation: int64(rec.Generation), Interval: rec.Interval, Primary: rec.Primary, Instance: rec.Instance, Activated: rec.Activated, Floor: rec.Floor, Participants: members[cluster.PGMember](rec.Participants)}
 	for _, set := range rec.Sets {
-		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: list(set.Members)})
+		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: members[cluster.PGMember](set.Members)})
 	}
 	return c
 }
@@ -753,9 +738,9 @@ func (r *pgRun) announce(round uint64, osd layout.OSDNum, interval layout.Interv
 // tell has a store write down the PG's record.
 func (r *pgRun) tell(osd layout.OSDNum, interval layout.Interval, rec peering.Record, done func(ok bool)) {
 	s := r.s
-	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Activated: rec.Activated, Instance: s.o.Instance, Floor: rec.Floor, Participants: toStore(rec.Participants)}
+	q := secondary.AnnounceRequest{PG: r.id, Interval: interval, Activated: rec.Activated, Instance: s.o.Instance, Floor: rec.Floor, Participants: members[store.Member](rec.Participants)}
 	for _, set := range rec.Sets {
-		q.Sets = append(q.Sets, store.PGSet{Interval: set.Interval, Members: toStore(set.Members)})
+		q.Sets = append(q.Sets, store.PGSet{Interval: set.Interval, Members: members[store.Member](set.Members)})
 	}
 	if osd == s.o.Num {
 		s.locks.Announce(q, func(retval int64) { done(retval == 0) })

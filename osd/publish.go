@@ -126,12 +126,7 @@ func (s *OSD) unneeded(rec store.PGRecord) bool {
 	if t, ok := s.Snapshot().PGConfig.Target(rec.PG); ok && slices.Contains(t.OSDSet, s.o.Num) {
 		return false
 	}
-	for _, m := range slices.Concat(now.Sets[0].Members, now.Participants) {
-		if m.Store == s.self.Store {
-			return false
-		}
-	}
-	return len(now.Participants) == len(now.Sets[0].Members)
+	return !now.Names(s.self.Store) && len(now.Participants) == len(now.Sets[0].Members)
 }
 
 // look starts the removal for one PG that needs nothing of our store.
@@ -154,16 +149,9 @@ func (j *strayJob) look(s *OSD) {
 func (s *OSD) givenUp(rec store.PGRecord) store.PGRecord {
 	now, _ := s.Snapshot().Records.Get(rec.PG)
 	rec.Interval, rec.TookPart, rec.Floor = max(rec.Interval, now.Activated), now.Activated, max(rec.Floor, now.Floor)
-	rec.Participants, rec.Sets = nil, nil
-	for _, m := range now.Participants {
-		rec.Participants = append(rec.Participants, store.Member(m))
-	}
+	rec.Participants, rec.Sets = members[store.Member](now.Participants), nil
 	for _, set := range now.Sets {
-		c := store.PGSet{Interval: set.Interval}
-		for _, m := range set.Members {
-			c.Members = append(c.Members, store.Member(m))
-		}
-		rec.Sets = append(rec.Sets, c)
+		rec.Sets = append(rec.Sets, store.PGSet{Interval: set.Interval, Members: members[store.Member](set.Members)})
 	}
 	return rec
 }

@@ -229,16 +229,10 @@ func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t regist
 	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
 		return t, false
 	}
-	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor}
-	for _, m := range known.Participants {
-		ours.Participants = append(ours.Participants, cluster.PGMember(m))
-	}
+	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor,
+		Participants: members[cluster.PGMember](known.Participants)}
 	for _, set := range known.Sets {
-		c := cluster.PGSet{Interval: set.Interval}
-		for _, m := range set.Members {
-			c.Members = append(c.Members, cluster.PGMember(m))
-		}
-		ours.Sets = append(ours.Sets, c)
+		ours.Sets = append(ours.Sets, cluster.PGSet{Interval: set.Interval, Members: members[cluster.PGMember](set.Members)})
 	}
 	var mod registry.Revision
 	next := ours

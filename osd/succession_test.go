@@ -126,9 +126,15 @@ func setBack(t *testing.T, alone bool) (*bed, *node, layout.StoreID) {
 	return b, o, id
 }
 
-// healed has the OSD start on its new disk and checks that the PG takes it in.
-func healed(t *testing.T, b *bed, o *node, id layout.StoreID) {
+// healed waits for the end of a succession, has the OSD start on its new disk and checks that the PG takes it in.
+func healed(t *testing.T, b *bed, o *node, h *heir, id layout.StoreID) {
 	t.Helper()
+	b.wait("the end of the succession", func() bool { return h.done })
+	if h.err != nil {
+		t.Fatal(h.err)
+	}
+	h.l.Kill()
+	b.wait("its lease to end", func() bool { return b.waiting(2) == "" })
 	own := b.identity(2)
 	if !own.IsRetired(id) || !own.Store.IsZero() {
 		t.Errorf("identity %+v", own)
@@ -151,13 +157,7 @@ func healed(t *testing.T, b *bed, o *node, id layout.StoreID) {
 func TestSetBackStoreIsEmptiedOnceNoPGNeedsIt(t *testing.T) {
 	b, o, id := setBack(t, true)
 	h := o.succeed(true)
-	b.wait("the end of the succession", func() bool { return h.done })
-	if h.err != nil {
-		t.Fatal(h.err)
-	}
-	h.l.Kill()
-	b.wait("its lease to end", func() bool { return b.waiting(2) == "" })
-	healed(t, b, o, id)
+	healed(t, b, o, h, id)
 }
 
 func TestStoreThatMayHoldTheOnlyCopyWaits(t *testing.T) {
@@ -176,13 +176,7 @@ func TestStoreThatMayHoldTheOnlyCopyWaits(t *testing.T) {
 		t.Errorf("identity %+v", own)
 	}
 	b.osds[1].start()
-	b.wait("the end of the succession", func() bool { return h.done })
-	if h.err != nil {
-		t.Fatal(h.err)
-	}
-	h.l.Kill()
-	b.wait("its lease to end", func() bool { return b.waiting(2) == "" })
-	healed(t, b, o, id)
+	healed(t, b, o, h, id)
 }
 
 // A member comes up that was not in the last interval, in which OSD 2 was alone: what was written then is on OSD 2's disk only.
@@ -267,10 +261,7 @@ func TestRetiredStoreIsEmptied(t *testing.T) {
 		o.kill()
 	}
 	h := o.succeed(true)
-	b.wait("the end of the succession", func() bool { return h.done })
-	h.l.Kill()
-	b.wait("its lease to end", func() bool { return b.waiting(2) == "" })
-	healed(t, b, o, id)
+	healed(t, b, o, h, id)
 }
 
 // A store with damage in its journal is not opened; it is emptied all the same, once nobody needs it.
@@ -286,10 +277,7 @@ func TestDamagedStoreIsEmptied(t *testing.T) {
 	b.wait("the refusal", func() bool { return o.err != nil })
 	o.kill()
 	h := o.succeed(true)
-	b.wait("the end of the succession", func() bool { return h.done })
-	h.l.Kill()
-	b.wait("its lease to end", func() bool { return b.waiting(2) == "" })
-	healed(t, b, o, sb.StoreID)
+	healed(t, b, o, h, sb.StoreID)
 }
 
 // TestEndOfASuccession ends the process, with the power or without, after any number of steps: the disk has the old id and all that was on it, or the new one; and the next try heals it.

@@ -100,7 +100,7 @@ func served(ctx context.Context, conn *blocking.Conn, id layout.Inode) {
 	defer cancel()
 	get := registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.InodeKey(id)}, {Kind: registry.GetPrefix, Key: cluster.PrefixGateway}}}
 	var since registry.Revision
-	for {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		res, err := conn.Txn(ctx, get)
 		if err != nil || len(res.Results) != 2 || len(res.Results[0]) == 0 {
 			return
@@ -108,7 +108,7 @@ func served(ctx context.Context, conn *blocking.Conn, id layout.Inode) {
 		since = max(since, res.Results[0][0].Mod)
 		behind := slices.ContainsFunc(res.Results[1], func(kv registry.KV) bool {
 			var g cluster.Gateway
-			return json.Unmarshal(kv.Value, &g) == nil && g.Revision < int64(since)
+			return json.Unmarshal(kv.Value, &g) == nil && len(g.NBD)+len(g.NFS)+len(g.ISCSI) > 0 && g.Revision < int64(since)
 		})
 		if !behind {
 			return
@@ -116,7 +116,7 @@ func served(ctx context.Context, conn *blocking.Conn, id layout.Inode) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(5 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"log/slog"
 	"os"
 	"strings"
@@ -84,7 +83,7 @@ func (g *registration) write() {
 	if g.stopped || g.lease.ID() == 0 {
 		return
 	}
-	lease := g.lease
+	lease, at := g.lease, g.value.Revision
 	put := []registry.Op{{Kind: registry.Put, Key: g.key, Value: cluster.Value(&g.value), Lease: lease.ID()}}
 	g.r.Txn(registry.Txn{If: []registry.Compare{registry.Absent(g.key)}, Then: put, Else: []registry.Op{{Kind: registry.Get, Key: g.key}}}, func(res registry.TxnResult, err error) {
 		switch {
@@ -92,10 +91,10 @@ func (g *registration) write() {
 			return
 		case err == nil && res.Succeeded:
 			g.said = false
-			g.written(put)
+			g.written(at)
 			return
 		case err == nil && len(res.Results) == 1 && len(res.Results[0]) == 1 && res.Results[0][0].Lease == lease.ID():
-			g.written(nil) // a transaction of ours whose answer was lost
+			g.written(-1) // a transaction of ours whose answer was lost
 			return
 		case err == nil && !g.said:
 			g.said = true
@@ -113,10 +112,10 @@ func (g *registration) shows(at registry.Revision) {
 	g.update()
 }
 
-// written says that our key is there; put is what was written, if that is known.
-func (g *registration) written(put []registry.Op) {
+// written says that our key is there, with the revision at; -1 when that is not known.
+func (g *registration) written(at int64) {
 	g.there = true
-	if len(put) == 0 || !bytes.Equal(put[0].Value, cluster.Value(&g.value)) {
+	if g.value.Revision != at {
 		g.update()
 	}
 }
@@ -136,12 +135,10 @@ func (g *registration) update() {
 		switch {
 		case err != nil:
 			g.l.Arm(&g.retry, g.l.Now().Add(registerRetry))
+		case !res.Succeeded && lease == g.lease:
+			g.there = false // the key has vanished or is another's
+			g.write()
 		case !res.Succeeded || g.value.Revision != at:
-			if lease == g.lease && !res.Succeeded {
-				g.there = false // the key has vanished or is another's
-				g.write()
-				return
-			}
 			g.update()
 		}
 	})

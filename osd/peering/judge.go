@@ -112,23 +112,6 @@ func (r Record) IsClean() bool {
 	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members)
 }
 
-// Names reports whether the record still needs, or may still listen to, a store.
-func (r Record) Names(store layout.StoreID) bool {
-	for _, m := range r.Participants {
-		if m.Store == store {
-			return true
-		}
-	}
-	for _, s := range r.Sets {
-		for _, m := range s.Members {
-			if m.Store == store {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // Unheard lists the recorded sets none of whose stores among heard took part in the last activated interval. The PG may activate only when there are none.
 func (r Record) Unheard(heard []Member) []Set {
 	var missing []Set

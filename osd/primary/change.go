@@ -86,13 +86,14 @@ func (o *op) change() {
 		o.reply(0)
 		return
 	}
-	if o.kind != wire.ChangeDelete && (obj.Gone || o.len == q.Geometry.BlockSize) && !q.room() {
+	st := p.st.Stats()
+	if o.kind != wire.ChangeDelete && (obj.Gone || o.len == q.Geometry.BlockSize) && !q.room(&st) {
 		q.Table.Close(obj)
 		p.Events.Full++
 		p.refuse(o, wire.ENOSPC)
 		return
 	}
-	if o.trail.Session != 0 && !q.remembers(o.trail.Session) {
+	if o.trail.Session != 0 && !q.remembers(&st, o.trail.Session) {
 		q.Table.Close(obj)
 		p.Events.Crowded++
 		p.refuse(o, wire.EBUSY)
@@ -113,10 +114,10 @@ func visible(v layout.Version, gone bool) layout.Version {
 // to a renewal old.
 const keptBlocks = 32
 
-// room reports whether every member has space for one more block, by what their last replies said.
-func (q *PG) room() bool {
+// room reports whether every member has space for one more block, by what their last replies said. st is our own store's.
+func (q *PG) room(st *store.Stats) bool {
 	p := q.p
-	if st := p.st.Stats(); secondary.Room(&st) <= uint64(q.running)+keptBlocks {
+	if secondary.Room(st) <= uint64(q.running)+keptBlocks {
 		return false
 	}
 	for _, osd := range q.others {
@@ -129,10 +130,9 @@ func (q *PG) room() bool {
 
 // remembers reports whether every member can remember one more request of a session, by what it said last. A session that never says what it has had answers to gets no more than a quarter of
 // what there is, so that it stalls itself and nobody else.
-func (q *PG) remembers(session uint64) bool {
+func (q *PG) remembers(st *store.Stats, session uint64) bool {
 	p := q.p
-	st := p.st.Stats()
-	if secondary.RequestRoom(&st) <= uint64(q.running) || uint64(p.st.SessionPairs(session)) >= st.MaxPairs/4 {
+	if secondary.RequestRoom(st) <= uint64(q.running) || uint64(p.st.SessionPairs(session)) >= st.MaxPairs/4 {
 		return false
 	}
 	for _, osd := range q.others {

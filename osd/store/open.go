@@ -76,6 +76,9 @@ type opening struct {
 	resets map[layout.ObjectID]reset
 	live   map[uint32]announced // what the journal says of pages
 	max    uint64               // highest entry sequence in any page
+	newest *batchInfo           // found by newestBatch,
+	known  uint64               // with it
+	soft   bool                 // batches that were not written through are there
 	// softEnd is the first batch of which data was lost that nobody was told is durable; 0: none. The journal ends before it.
 	softEnd uint64
 

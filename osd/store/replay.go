@@ -75,6 +75,9 @@ func (p *opening) replay() error {
 
 // newestBatch looks at every place of the journal: newest says where replay starts, known is the last batch that is known to have been durable.
 func (p *opening) newestBatch() (newest batchInfo, known uint64, err error) {
+	if p.newest != nil {
+		return *p.newest, p.known, nil
+	}
 	s := p.s
 	j, sb := &s.j, &s.sb
 	known, newest = sb.endBatch, batchInfo{seq: sb.endBatch, tailSeq: sb.tailBatch, tailPos: sb.tailPos}
@@ -90,10 +93,12 @@ func (p *opening) newestBatch() (newest batchInfo, known uint64, err error) {
 			known = max(known, h.durable) // an earlier opening's are all up to endBatch
 		}
 		s.round.done = max(s.round.done, h.roundDone)
+		p.soft = p.soft || h.soft
 		if h.epoch == sb.Boot && h.seq > newest.seq {
 			newest = h
 		}
 	}
+	p.newest, p.known = &newest, known
 	return newest, known, nil
 }
 

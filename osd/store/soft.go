@@ -21,7 +21,7 @@ func (p *opening) checkSoft(then func()) {
 	s := p.s
 	newest, known, err := p.newestBatch()
 	var list []softData
-	if err == nil && s.sb.Config.ChecksumType != ChecksumNone && !planted.SoftUnchecked {
+	if err == nil && p.soft && s.sb.Config.ChecksumType != ChecksumNone && !planted.SoftUnchecked {
 		p.walk(newest.tailPos, newest.tailSeq, func(h *batchInfo) error {
 			if !h.soft || h.seq <= known {
 				return nil
