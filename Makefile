@@ -14,13 +14,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := build
-.PHONY: build run test lint test-setup test-unit test-cluster test-scenarios test-loop test-long sim sim-test sim-shrink crash planted bench clean
+.PHONY: build run test lint test-setup test-unit test-proofs test-processes test-cluster test-scenarios test-loop test-long sim sim-test sim-shrink crash planted bench clean
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GO ?= go
 RUN_FLAGS ?=
-# Packages whose tests run real processes; the others are unit tests.
-TESTS := ./tests/...
+# Tests that need processors, in one process; the other packages of tests/ run real processes, and wait for most of their time.
+PROOFS := crash|planted|rooms|sim
+tests = $$($(GO) list ./tests/... | grep $(1) '^holdfast/tests/($(2))(/|$$)')
 UNITS = $$($(GO) list ./... | grep -v '^holdfast/tests/')
 
 build: bin/holdfast
@@ -52,13 +53,19 @@ test-unit: | go
 test-cluster: test-setup build
 	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m -v ./tests/cluster
 
-# The scenarios of tests/scenarios, two at a time: they mostly wait.
+# The scenarios of tests/scenarios, two at a time.
 test-scenarios: test-setup build
 	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 15m ./tests/scenarios
 
-# The tests of real processes come last and print Go's own closing lines.
-test: test-setup lint build test-unit sim-test test-cluster test-scenarios
-	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(cluster|scenarios)$$')
+test-proofs: | go
+	$(GO) test -timeout 20m $(call tests,-E,$(PROOFS))
+
+test-processes: test-setup build
+	HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -timeout 20m -p 1 $(call tests,-vE,$(PROOFS)|cluster|scenarios)
+
+# The tests of real processes come last, two at a time, and print Go's own closing lines.
+test: test-setup lint build test-unit sim-test test-proofs
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-processes test-cluster test-scenarios
 
 # What runs in the simulator does not depend on the loop.
 LOOPS = $(if $(HOLDFAST_LOOP),$(HOLDFAST_LOOP),uring portable)
@@ -67,7 +74,7 @@ test-loop: test-setup build
 	for loop in $(LOOPS); do \
 		echo "event loop: $$loop"; \
 		HOLDFAST_LOOP=$$loop HOLDFAST_TEST_BINARY=$(CURDIR)/bin/holdfast $(GO) test -count=1 -timeout 20m -p 1 ./core/loop/... ./core/peer/... ./core/blocking/... ./osd/... ./frontends/... ./appliance/... \
-			$$($(GO) list $(TESTS) | grep -vE '^holdfast/tests/(sim|crash|planted|rooms)'); \
+			$(call tests,-vE,$(PROOFS)); \
 	done
 
 # Simulated clusters (tests/sim). The first SEEDS from FROM on, or one SEED with a readable event log (FAULTS and OPS leave only those in, LOG is the
