@@ -68,18 +68,18 @@ type pgRun struct {
 	storm    loop.Timer
 	pending  func() // the take that waits for it
 
-	busy      int // transactions that may give us the state key, or take it away, under way
-	published wire.PGState
-	said      string // the reason that etcd has
-	putting   bool
-	report    loop.Task
-	retry     loop.Timer
-	round     uint64 // of the retry
-	locking   loop.Timer
-	readmit   loop.Timer
-	clean     loop.Timer
-	pause     time.Duration
-	lastWhy   string
+	busy    int             // transactions that may give us the state key, or take it away, under way
+	shown   cluster.PGState // what the state key holds, as far as we know
+	said    string          // the reason that etcd has
+	putting bool
+	report  loop.Task
+	retry   loop.Timer
+	round   uint64 // of the retry
+	locking loop.Timer
+	readmit loop.Timer
+	clean   loop.Timer
+	pause   time.Duration
+	lastWhy string
 }
 
 func (s *OSD) sortedPGs() []*pgRun {
@@ -311,12 +311,26 @@ func (r *pgRun) grantOf(interval layout.Interval) wire.Grant {
 	return wire.Grant{PG: r.id, Interval: interval, Instance: r.s.o.Instance}
 }
 
-func (r *pgRun) stateValue(bits wire.PGState) []byte {
+// state is what the PG's state key says of these bits.
+func (r *pgRun) state(bits wire.PGState) cluster.PGState {
 	st := cluster.PGState{Primary: r.s.o.Num, State: cluster.StateBits(bits)}
 	for _, a := range r.m.Acting {
 		st.Peers = append(st.Peers, a.OSD)
 	}
-	return cluster.Value(&st)
+	return st
+}
+
+// showed says what the state key holds since revision at. Answers and watches tell of it in any order.
+func (r *pgRun) showed(st cluster.PGState, at registry.Revision) {
+	if at > r.shown.Mod {
+		r.shown, r.shown.Mod = st, at
+	}
+}
+
+// shows reports whether the state key holds these bits, and the members of this interval.
+func (r *pgRun) shows(bits wire.PGState) bool {
+	return r.shown.State == cluster.StateBits(bits) && r.shown.Primary == r.s.o.Num &&
+		slices.EqualFunc(r.shown.Peers, r.m.Acting, func(osd layout.OSDNum, m peering.Member) bool { return osd == m.OSD })
 }
 
 // take raises the interval and makes the PG's state key ours.
@@ -352,11 +366,11 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 	if r.haveState {
 		held = registry.HeldBy(stateKey, s.lease.ID())
 	}
-	lease := s.lease
+	lease, state := s.lease, r.state(wire.PGStarting)
 	t := registry.Txn{
 		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
 		Then: []registry.Op{
-			{Kind: registry.Put, Key: stateKey, Value: r.stateValue(wire.PGStarting), Lease: lease.ID()},
+			{Kind: registry.Put, Key: stateKey, Value: cluster.Value(&state), Lease: lease.ID()},
 			{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&rec)},
 		},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
@@ -381,7 +395,8 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 			r.exec(r.m.TakeFailed(round, reason))
 		default:
 			if s.lease == lease {
-				r.haveState, r.published, r.stateRev = true, wire.PGStarting, res.Revision
+				r.haveState, r.stateRev = true, res.Revision
+				r.showed(state, res.Revision)
 			}
 			r.record, r.recordMod = rec, res.Revision
 			r.exec(r.m.Taken(round, r.peeringRecord()))
@@ -403,6 +418,11 @@ func (r *pgRun) adopt(res registry.TxnResult) {
 		}
 	}
 	r.haveState = len(found[1]) > 0 && r.s.lease != nil && found[1][0].Lease == r.s.lease.ID() && r.s.lease.ID() != 0
+	if r.haveState {
+		var st cluster.PGState
+		_ = json.Unmarshal(found[1][0].Value, &st) // what is not a state is not the one that we show
+		r.showed(st, found[1][0].Mod)
+	}
 }
 
 // refresh reads the record and state again after a transaction whose outcome is unknown.
@@ -907,10 +927,10 @@ func (r *pgRun) reclaim() {
 	}
 	lease, round := s.lease, r.m.Round
 	stateKey, recordKey := cluster.PGStateKey(r.id), cluster.PGRecordKey(r.id)
-	bits := r.bits()
+	state := r.state(r.bits())
 	t := registry.Txn{
 		If:   []registry.Compare{registry.Unchanged(recordKey, r.recordMod), registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID())},
-		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: r.stateValue(bits), Lease: lease.ID()}},
+		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: cluster.Value(&state), Lease: lease.ID()}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}, {Kind: registry.Get, Key: cluster.OSDStateKey(s.o.Num)}},
 	}
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
@@ -935,7 +955,8 @@ func (r *pgRun) reclaim() {
 			}
 			r.exec(r.m.Restart())
 		default:
-			r.haveState, r.published, r.stateRev = true, bits, res.Revision
+			r.haveState, r.stateRev = true, res.Revision
+			r.showed(state, res.Revision)
 		}
 	})
 }
@@ -976,7 +997,7 @@ func (r *pgRun) bits() wire.PGState {
 func (r *pgRun) publish() {
 	s := r.s
 	bits, why := r.bits(), r.reason()
-	if !r.haveState || r.putting || bits == r.published && why == r.said || s.lease == nil || r.m.Phase == peering.Offline {
+	if !r.haveState || r.putting || r.shows(bits) && why == r.said || s.lease == nil || r.m.Phase == peering.Offline {
 		return
 	}
 	r.putting = true
@@ -985,19 +1006,22 @@ func (r *pgRun) publish() {
 	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{
 		{Kind: registry.Put, Key: cluster.PGStatsKey(r.id), Value: cluster.Value(r.statsValue())},
 	}}
-	state := bits != r.published
-	if state {
-		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: key, Value: r.stateValue(bits), Lease: s.lease.ID()})
+	state, put := r.state(bits), !r.shows(bits)
+	if put {
+		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: key, Value: cluster.Value(&state), Lease: s.lease.ID()})
 	}
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		r.putting = false
-		if err == nil && res.Succeeded {
+		switch {
+		case err == nil && res.Succeeded:
 			r.said = why
-			if state {
-				r.published = bits
+			if put {
+				r.showed(state, res.Revision)
 			}
+		case err != nil && put:
+			r.shown.State = 0 // it may have been put
 		}
-		if r.bits() != r.published && r.haveState {
+		if r.haveState && !r.shows(r.bits()) {
 			s.l.Defer(&r.report)
 		}
 	})

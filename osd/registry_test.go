@@ -1,6 +1,7 @@
 package osd
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -254,4 +255,94 @@ func TestPairsEndWithTheirGateway(t *testing.T) {
 			t.Errorf("the gateway is back: %v; its pair is kept: %v", back, known())
 		}
 	}
+}
+
+// lateRegistry lets a test have the answers, or the requests, of some transactions come late.
+type lateRegistry struct {
+	registry.Registry
+	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
+}
+
+func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	if r.catch == nil || !r.catch(t, done) {
+		r.Registry.Txn(t, done)
+	}
+}
+
+// says reports whether a transaction puts the PG's state key with these bits.
+func says(t registry.Txn, bits cluster.StateBits) bool {
+	for _, op := range t.Then {
+		var st cluster.PGState
+		if op.Kind == registry.Put && op.Key == cluster.PGStateKey(pg1) && json.Unmarshal(op.Value, &st) == nil && st.State == bits {
+			return true
+		}
+	}
+	return false
+}
+
+// shown is what etcd shows of the PG.
+func (b *bed) shown() (st cluster.PGState) {
+	if err := json.Unmarshal(b.get(cluster.PGStateKey(pg1)).Value, &st); err != nil {
+		b.t.Fatal(err)
+	}
+	return st
+}
+
+// The answer to a put of "active" comes after a later take's: the key says "starting" then, and has to be put again.
+func TestAnswersAboutTheStateKeyInAnotherOrder(t *testing.T) {
+	b := newBed(t, 1)
+	b.place(1, 1)
+	b.wait("PG active", func() bool { return b.serves(1, 1) })
+	o := b.osds[1]
+	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !says(txn, cluster.StateActive) {
+			return false
+		}
+		late = func() {}
+		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
+		return true
+	}
+	before := r.m.Interval
+	o.run(func() {
+		o.s.o.Registry = reg
+		r.shown.State = 0 // as after a put that etcd has not answered
+		r.publish()
+	})
+	b.w.Run(10 * time.Millisecond)
+	o.run(func() { r.exec(r.m.Restart()) })
+	b.wait("the next interval", func() bool { return r.m.Phase == peering.Active && r.m.Interval > before })
+	b.w.Run(10 * time.Millisecond)
+	o.run(func() { late() })
+	b.wait("etcd to show it", func() bool { return b.shown().State == cluster.StateActive })
+}
+
+// A put that was given up reaches etcd after a later one.
+func TestGivenUpPutOfTheStateKeyComesLate(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	o := b.osds[1]
+	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !says(txn, cluster.StateActive) {
+			return false
+		}
+		late = func() { reg.Registry.Txn(txn, func(registry.TxnResult, error) {}) }
+		done(registry.TxnResult{}, registry.ErrUnavailable)
+		return true
+	}
+	o.run(func() {
+		o.s.o.Registry = reg
+		r.shown.State = 0
+		r.publish()
+	})
+	b.osds[2].kill()
+	alone := func() bool { st := b.shown(); return st.State&cluster.StateActive != 0 && len(st.Peers) == 1 }
+	b.wait("it to go on alone", alone)
+	o.run(late)
+	b.wait("the late put", func() bool { return !alone() })
+	b.wait("etcd to show what is", alone)
 }

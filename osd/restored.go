@@ -48,7 +48,7 @@ func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 // wentBack says that etcd itself has gone back to an earlier state.
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 	for _, r := range s.sortedPGs() {
-		r.stateRev = 0 // revisions count from there
+		r.stateRev, r.shown = 0, cluster.PGState{} // revisions count from there
 		if r.m.Phase != peering.Active {
 			r.exec(r.m.Restart()) // by a record that etcd has no more
 		}
@@ -284,12 +284,19 @@ func (r *pgRun) contradicted(osd layout.OSDNum, part layout.Interval) {
 	s.declare(fmt.Sprintf("OSD %d took part in interval %d of PG %v; etcd's record ends at %d", osd, part, r.id, rec.Activated))
 }
 
-// missed looks whether the state key of a PG that we serve is still there: an earlier state of etcd may lack it, although our lease is in it, and clients would find nobody.
+// missed looks whether the state key of a PG that we serve is still there: an earlier state of etcd may lack it, although our lease is in it, and clients would find nobody. A key that says
+// something else than what is so, as one does whose transaction was given up and came late, is put again.
 func (r *pgRun) missed(next *cluster.Snapshot) {
-	if !r.haveState || r.m.Phase != peering.Active || next.Revision < r.stateRev {
+	if !r.haveState || r.s.lease == nil {
 		return
 	}
-	if _, ok := next.PGStates.Get(r.id); !ok {
+	st, ok := next.PGStates.Get(r.id)
+	if ok && st.Lease == r.s.lease.ID() {
+		if r.showed(*st, st.Mod); !r.shows(r.bits()) {
+			r.s.l.Defer(&r.report)
+		}
+	}
+	if !ok && r.m.Phase == peering.Active && next.Revision >= r.stateRev {
 		r.haveState = false
 		r.reclaim()
 	}
