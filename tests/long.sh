@@ -1,5 +1,5 @@
 #!/bin/bash
-# The long tests, by part: sim, crash, planted, fuzz, kill, race, cluster, scenarios, model, or all of them one after the other.
+# The long tests, by part: sim, crash, planted, fuzz, kill, race, cluster, verify, scenarios, model, or all of them one after the other.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 part=${1:-all}
@@ -36,7 +36,11 @@ sim() {
 
 cluster() {
 	# UPDATE=1 writes what is measured into docs/proof.md.
-	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v ./tests/cluster ${UPDATE:+-update}
+	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v -skip '^TestVerify$' ./tests/cluster ${UPDATE:+-update}
+}
+
+verify() {
+	HOLDFAST_TEST_ROUNDS=${ROUNDS:-10} go test -count=1 -timeout 60m -v -run '^TestVerify$' ./tests/cluster ${UPDATE:+-update}
 }
 
 scenarios() {
@@ -63,11 +67,12 @@ fuzz) fuzz ;;
 kill) kill_rounds ;;
 race) race ;;
 cluster) cluster ;;
+verify) verify ;;
 scenarios) scenarios ;;
 model) model ;;
-all) sim; crash; planted; fuzz; kill_rounds; race; cluster; scenarios; model ;;
+all) sim; crash; planted; fuzz; kill_rounds; race; cluster; verify; scenarios; model ;;
 *)
-	echo "there is no part $part: give sim, crash, planted, fuzz, kill, race, cluster, scenarios, model or all" >&2
+	echo "there is no part $part: give sim, crash, planted, fuzz, kill, race, cluster, verify, scenarios, model or all" >&2
 	exit 2
 	;;
 esac

@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,29 +19,80 @@ func TestMain(m *testing.M) { os.Exit(stand.Main(m)) }
 // settle is how long everything may take to be as before, once a fault is over.
 const settle = 60 * time.Second
 
+// every is the report of TestFaults, fewer that of TestVerify.
+var (
+	every = &report{name: "faults", names: names("", faults)}
+	fewer = &report{name: "verify", names: slices.Concat(names(inCopies(2), longer), names(inCopies(3), longer))}
+)
+
+func inCopies(n int) string { return fmt.Sprintf("%d copies: ", n) }
+
+func names(prefix string, list []fault) (all []string) {
+	for _, f := range list {
+		all = append(all, prefix+f.name)
+	}
+	return all
+}
+
 // TestFaults puts every fault on one cluster.
 func TestFaults(t *testing.T) {
-	d := stand.StartPlan(t, stand.Plan{OSDs: hosts, OSDSize: 256 << 20, MinSize: 2, Etcds: hosts, Monitors: hosts, Network: true, Room: 300 << 20})
-	d.CLI("create", "load", "--size", "32M")
-	d.CLI("create", "fio", "--size", "32M")
-	l := stand.NewLoad(t, 4096, d.Dial("load")) // 16 MiB
-	l.Pace = 5 * time.Millisecond
-	fioNotices(t, d)
+	bed := newBed(t, stand.Plan{MinSize: 2, Room: 300 << 20}, every, "")
+	fioNotices(t, bed.Daemons)
+	bed.through(t, faults)
+	every.record(t)
+}
+
+// TestVerify puts those that last on two clusters beside each other: one whose images are in two copies, on three hosts, and one in three.
+func TestVerify(t *testing.T) {
+	t.Run("in", func(t *testing.T) {
+		for _, copies := range []int{2, 3} {
+			t.Run(fmt.Sprintf("%d copies", copies), func(t *testing.T) {
+				t.Parallel()
+				bed := newBed(t, stand.Plan{Copies: copies, MinSize: copies - 1, Room: 600 << 20}, fewer, inCopies(copies))
+				bed.through(t, longer)
+			})
+		}
+	})
+	fewer.record(t)
+}
+
+// bed is a cluster, what runs on it, and what is told of it.
+type bed struct {
+	*stand.Daemons
+	load   *stand.Load
+	report *report
+	prefix string // of the names of faults
+}
+
+// newBed starts a cluster of hosts with all that is needed of each.
+func newBed(t *testing.T, plan stand.Plan, p *report, prefix string) *bed {
+	t.Helper()
+	plan.OSDs, plan.Etcds, plan.Monitors, plan.Network, plan.OSDSize = hosts, hosts, hosts, true, plan.Room-44<<20
+	b := &bed{Daemons: stand.StartPlan(t, plan), report: p, prefix: prefix}
+	b.CLI("create", "load", "--size", "32M")
+	b.CLI("create", "fio", "--size", strconv.FormatInt(plan.Room/8, 10))
+	b.load = stand.NewLoad(t, 4096, b.Dial("load")) // 16 MiB
+	b.load.Pace = 5 * time.Millisecond
+	return b
+}
+
+// through puts the chosen of these faults on the cluster, in as many rounds as the environment says.
+func (b *bed) through(t *testing.T, list []fault) {
+	t.Helper()
 	chosen, err := regexp.Compile(*only)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range faults {
-		if !chosen.MatchString(f.name) {
+	for _, f := range list {
+		if !chosen.MatchString(b.prefix + f.name) {
 			continue
 		}
 		for round := range stand.Rounds(t, 1) {
-			if f.run(t, d, l, round); t.Failed() {
-				t.Fatalf("that was round %d of: %s", round, f.name) // what comes next would only tell of this
+			if f.run(t, b, round); t.Failed() {
+				t.Fatalf("that was round %d of: %s%s", round, b.prefix, f.name) // what comes next would only tell of this
 			}
 		}
 	}
-	record(t)
 }
 
 // fioNotices shows that fio would see one block that is not what it wrote last, even if it is one that it wrote before.
@@ -75,7 +129,8 @@ func fioNotices(t *testing.T, d *stand.Daemons) {
 }
 
 // run puts the fault on the cluster once.
-func (f *fault) run(t *testing.T, d *stand.Daemons, l *stand.Load, round int) {
+func (f *fault) run(t *testing.T, b *bed, round int) {
+	d, l := b.Daemons, b.load
 	d.AwaitActive(settle)
 	lasts := f.lasts + 4*time.Second
 	if f.gateway {
@@ -112,7 +167,7 @@ func (f *fault) run(t *testing.T, d *stand.Daemons, l *stand.Load, round int) {
 	if err := fio.Check(); err != nil {
 		t.Error(err)
 	}
-	measured(f.name, gap, slowest)
+	b.report.measured(b.prefix+f.name, gap, slowest)
 	if slowest > f.limit {
 		t.Errorf("a request took %v, wanted at most %v", slowest.Round(time.Millisecond), f.limit)
 	}

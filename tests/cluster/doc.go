@@ -5,7 +5,8 @@
 // and verifies over NBD and a load of our own checks that each block holds what was acknowledged last. No request may fail. The longest time without I/O is printed for each fault:
 //
 //	go test -v ./tests/cluster                     one round of each
-//	HOLDFAST_TEST_ROUNDS=10 go test ./tests/cluster -update
-//	                                               ten, and the table of docs/proof.md from what was measured
+//	HOLDFAST_TEST_ROUNDS=10 go test -run 'Faults|Proof' ./tests/cluster -update
+//	                                               ten, and their table of docs/proof.md from what was measured
+//	go test -run Verify ./tests/cluster            those that last, on pools of two and of three copies
 //	go test ./tests/cluster -fault 'paused|mute'
 package cluster

@@ -122,6 +122,32 @@ var faults = []fault{
 	}},
 }
 
+// longer are what TestVerify puts on pools of two and of three copies.
+var longer = []fault{
+	{"each OSD process killed in turn", 12 * time.Second, 2 * time.Second, false, func(_ *testing.T, d *stand.Daemons, _ int) {
+		for n := 1; n <= hosts; n++ {
+			d.KillChild(n)
+			time.Sleep(2 * time.Second)
+			d.AwaitActive(settle)
+		}
+	}},
+	{"OSD paused for twice the lease", 10 * time.Second, 10 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+		n := pick(round)
+		d.PauseOSD(n)
+		time.Sleep(10 * time.Second)
+		d.ResumeOSD(n)
+	}},
+	{"host unplugged for a minute", time.Minute, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+		cut(d, time.Minute, d.Hosts[pick(round)].Unplug)
+	}},
+	{"etcd member killed for 6 s", 6 * time.Second, 3 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+		n := pick(round)
+		d.Etcds[n].Kill()
+		time.Sleep(6 * time.Second)
+		d.StartEtcd(n)
+	}},
+}
+
 // cut does something to the network for a while.
 func cut(d *stand.Daemons, lasts time.Duration, f func()) {
 	defer d.Net.Heal()

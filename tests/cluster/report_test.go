@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 
 var (
 	only    = flag.String("fault", "", "only the faults whose names match this expression")
-	update  = flag.Bool("update", false, "write testdata/faults.json from what is measured, and the table of docs/proof.md from that")
+	update  = flag.Bool("update", false, "write what is measured into testdata, and the tables of docs/proof.md from that")
 	results = flag.String("results", "", "write what is measured to this file, too")
 )
 
@@ -28,16 +30,26 @@ type result struct {
 	Slowest int64  `json:"slowest_request_ms"` // from the request to its answer
 }
 
-// all are the results of this run, in order.
-var all []result
+// A report is one table of docs/proof.md. What it is made from is kept beside the tests, so that both can be compared.
+type report struct {
+	name  string // of its file in testdata, and in the marks around its table
+	names []string
+
+	mu  sync.Mutex
+	all []result // guarded by mu
+}
 
 // measured prints and keeps what one round of a fault showed.
-func measured(name string, gap, slowest time.Duration) {
+func (p *report) measured(name string, gap, slowest time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	fmt.Printf("%s: longest time without I/O %s, slowest request %s\n", name, seconds(gap.Milliseconds()), seconds(slowest.Milliseconds()))
-	if len(all) == 0 || all[len(all)-1].Fault != name {
-		all = append(all, result{Fault: name})
+	i := slices.IndexFunc(p.all, func(r result) bool { return r.Fault == name })
+	if i < 0 {
+		i = len(p.all)
+		p.all = append(p.all, result{Fault: name})
 	}
-	r := &all[len(all)-1]
+	r := &p.all[i]
 	r.Rounds++
 	r.Gap, r.Slowest = max(r.Gap, gap.Milliseconds()), max(r.Slowest, slowest.Milliseconds())
 }
@@ -45,16 +57,13 @@ func measured(name string, gap, slowest time.Duration) {
 // seconds rounds to 10 ms.
 func seconds(ms int64) string { return fmt.Sprintf("%.2f s", float64(ms)/1000) }
 
-const (
-	jsonFile = "testdata/faults.json"
-	begin    = "<!-- tests/cluster -update writes from here -->\n"
-	end      = "<!-- to here -->\n"
-)
+func (p *report) file() string { return filepath.Join("testdata", p.name+".json") }
 
 // record writes the results where the flags say.
-func record(t *testing.T) {
+func (p *report) record(t *testing.T) {
 	t.Helper()
-	b, err := json.MarshalIndent(all, "", "\t")
+	slices.SortFunc(p.all, func(a, b result) int { return slices.Index(p.names, a.Fault) - slices.Index(p.names, b.Fault) })
+	b, err := json.MarshalIndent(p.all, "", "\t")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,24 +76,22 @@ func record(t *testing.T) {
 	if !*update || t.Failed() {
 		return
 	}
-	if len(all) != len(faults) {
-		t.Fatalf("%d of %d faults were measured: run -update with all", len(all), len(faults))
+	if len(p.all) != len(p.names) {
+		t.Fatalf("%d of %d faults were measured: run -update with all", len(p.all), len(p.names))
 	}
-	if err := os.MkdirAll(filepath.Dir(jsonFile), 0o755); err != nil {
+	if err := os.WriteFile(p.file(), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(jsonFile, b, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	doc, before, after := proof(t)
-	if err := os.WriteFile(doc, []byte(before+table(all)+after), 0o644); err != nil {
+	doc, before, after := p.proof(t)
+	if err := os.WriteFile(doc, []byte(before+table(p.all)+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// proof is docs/proof.md around its table.
-func proof(t *testing.T) (path, before, after string) {
+// proof is docs/proof.md around the report's table.
+func (p *report) proof(t *testing.T) (path, before, after string) {
 	t.Helper()
+	begin, end := "<!-- tests/cluster -update writes "+p.name+" from here -->\n", "<!-- to here -->\n"
 	path = filepath.Join(stand.Root(t), "docs", "proof.md")
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -107,32 +114,34 @@ func table(all []result) string {
 	return b.String()
 }
 
-// TestProofIsWhatWasMeasured compares the table of docs/proof.md with testdata/faults.json, and both with the faults that there are.
+// TestProofIsWhatWasMeasured compares the tables of docs/proof.md with what was measured, and both with the faults that there are.
 func TestProofIsWhatWasMeasured(t *testing.T) {
-	b, err := os.ReadFile(jsonFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kept []result
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&kept); err != nil {
-		t.Fatalf("%s: %v", jsonFile, err)
-	}
-	if len(kept) != len(faults) {
-		t.Fatalf("%s tells of %d faults, there are %d: run the test with -update", jsonFile, len(kept), len(faults))
-	}
-	for i, r := range kept {
-		if r.Fault != faults[i].name {
-			t.Errorf("fault %d is %q in %s, and %q in the test", i, r.Fault, jsonFile, faults[i].name)
+	for _, p := range []*report{every, fewer} {
+		b, err := os.ReadFile(p.file())
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	path, before, after := proof(t)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if string(text) != before+table(kept)+after {
-		t.Errorf("the table of %s is not that of %s: run the test with -update", path, jsonFile)
+		var kept []result
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&kept); err != nil {
+			t.Fatalf("%s: %v", p.file(), err)
+		}
+		if len(kept) != len(p.names) {
+			t.Fatalf("%s tells of %d faults, there are %d: run the test with -update", p.file(), len(kept), len(p.names))
+		}
+		for i, r := range kept {
+			if r.Fault != p.names[i] {
+				t.Errorf("fault %d is %q in %s, and %q in the test", i, r.Fault, p.file(), p.names[i])
+			}
+		}
+		path, before, after := p.proof(t)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if string(text) != before+table(kept)+after {
+			t.Errorf("a table of %s is not that of %s: run the test with -update", path, p.file())
+		}
 	}
 }
