@@ -273,6 +273,7 @@ func (s *OSD) PeerUp(osd layout.OSDNum) {
 // PeerDown says that a connection is gone: what was sent may or may not have been done, so the intervals with that member end.
 func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
 	s.log.Info("peer lost", "peer", uint64(osd), "err", err)
+	s.o.Registry.Doubt()
 	if p := s.peers[osd]; p != nil {
 		p.until = 0
 		p.pgs = map[layout.PGID]heldGrant{}

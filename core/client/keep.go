@@ -79,7 +79,10 @@ func (keeperHandler) Serve(r *peer.Request) { r.Fail(wire.ENOSYS) }
 func (keeperHandler) PeerUp(layout.OSDNum) {}
 
 // PeerDown has what the OSD acknowledged sent again.
-func (h keeperHandler) PeerDown(osd layout.OSDNum, _ error) { h.c.unsure(osd) }
+func (h keeperHandler) PeerDown(osd layout.OSDNum, _ error) {
+	h.c.o.Registry.Doubt()
+	h.c.unsure(osd)
+}
 
 // IncomingDown tells nothing of use.
 func (keeperHandler) IncomingDown(*peer.Incoming) {}

@@ -26,7 +26,7 @@ var params = []*Param{
 	{Name: "etcd_slow_timeout", Group: "Cluster", Type: Duration, Unit: "ms", Default: "5000", Min: 100, Max: 600000, Effect: Online, Used: All,
 		Help: "How long a large one may take."},
 	{Name: "etcd_ws_keepalive_interval", Group: "Cluster", Type: Duration, Unit: "s", Default: "5", Min: 0.1, Max: 60, Effect: Online, Used: All,
-		Help: "After how long a silence a watch is asked for a sign of life; after twice as long it is made anew."},
+		Help: "How often a watch is asked for a sign of life, which is also done when another host cannot be reached; without one within etcd_quick_timeout it goes on at the next member of etcd."},
 	{Name: "log_level", Group: "Cluster", Type: Int, Default: "0", Min: -2, Max: 10, Effect: Online, Used: All,
 		Help: "What is logged: -2 errors, -1 warnings too, 0 changes of state too, 1 and above everything."},
 	{Name: "loop", Group: "Cluster", Type: String, Default: "auto", Choices: []string{"auto", "uring", "portable"}, Effect: AtStart, Used: All, NotEtcd: true,

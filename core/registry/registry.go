@@ -174,6 +174,9 @@ type Registry interface {
 
 	// Grant asks for a lease of the given time to live and keeps it alive until Revoke. Asking goes on until it is granted.
 	Grant(ttl time.Duration, h LeaseHandler) Lease
+
+	// Doubt says that contact with some host was lost, which may have held the member of the registry that the watches come from: they are tried at once.
+	Doubt()
 }
 
 // Watcher is told what happens on a watch.

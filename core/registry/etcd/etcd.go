@@ -32,7 +32,7 @@ type Options struct {
 	QuickTimeout time.Duration // of a request (etcd_quick_timeout); default 1 s
 	SlowTimeout  time.Duration // of a large one (etcd_slow_timeout); default 5 s
 	MaxAttempts  int           // of a request that changes nothing (max_etcd_attempts); default 5
-	Progress     time.Duration // a watch that is silent for that long is asked for a sign of life, for twice as long is made anew; default 5 s
+	Progress     time.Duration // how often a watch is asked for a sign of life, which has to come within QuickTimeout; default 5 s
 	TLS          *tls.Config
 	User         string
 	Password     string
@@ -57,6 +57,14 @@ type Registry struct {
 	log    *slog.Logger
 	closed bool // on the loop
 
+	doubt   atomic.Pointer[chan struct{}] // closed when the watches are to be tried
+	doubted loop.Instant                  // when that was last; on the loop
+
+	o         Options
+	endpoints []string
+	mu        sync.Mutex
+	members   []*clientv3.Client // guarded by mu; of one endpoint each, made when it is needed
+
 	ctx    context.Context // of everything that runs
 	cancel context.CancelFunc
 	slots  chan struct{}
@@ -70,14 +78,29 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
-	times := Times{QuickTimeout: o.QuickTimeout, SlowTimeout: o.SlowTimeout, Progress: o.Progress, MaxAttempts: o.MaxAttempts}.fill()
 	endpoints, err := Endpoints(o.Endpoints, o.TLS != nil)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints: endpoints, TLS: o.TLS, Username: o.User, Password: o.Password, Context: ctx, Logger: zap.NewNop(), DialTimeout: times.SlowTimeout,
+	r := &Registry{
+		l: l, root: Root(o.Prefix), log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight), o: o, endpoints: endpoints,
+		members: make([]*clientv3.Client, len(endpoints)),
+	}
+	r.times.Store(&patience{Times{QuickTimeout: o.QuickTimeout, SlowTimeout: o.SlowTimeout, Progress: o.Progress, MaxAttempts: o.MaxAttempts}.fill(), make(chan struct{})})
+	r.doubt.Store(new(make(chan struct{})))
+	if r.client, err = r.connect(endpoints); err != nil {
+		cancel()
+		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
+	}
+	return r, nil
+}
+
+// connect makes a client of these members.
+func (r *Registry) connect(endpoints []string) (*clientv3.Client, error) {
+	o, times := &r.o, r.Times()
+	return clientv3.New(clientv3.Config{
+		Endpoints: endpoints, TLS: o.TLS, Username: o.User, Password: o.Password, Context: r.ctx, Logger: zap.NewNop(), DialTimeout: times.SlowTimeout,
 		DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 2 * time.Second, MaxCallSendMsgSize: maxMessage,
 		// gRPC would wait up to two minutes before it tries a member again that was away.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
@@ -85,15 +108,20 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 			MinConnectTimeout: times.QuickTimeout,
 		})},
 	})
-	if err != nil {
-		cancel()
-		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
+}
+
+// member is a client of one member alone, the n-th in turn, for what is to be tried at one after the other: the client of all would try the one that hangs again and again.
+func (r *Registry) member(n int) (_ *clientv3.Client, err error) {
+	if len(r.members) == 1 {
+		return r.client, nil
 	}
-	r := &Registry{
-		l: l, root: Root(o.Prefix), client: client, log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight),
+	n %= len(r.members)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.members[n] == nil {
+		r.members[n], err = r.connect(r.endpoints[n : n+1])
 	}
-	r.times.Store(&patience{times, make(chan struct{})})
-	return r, nil
+	return r.members[n], err
 }
 
 // Root is the prefix of all keys, with one slash before and behind.
@@ -148,8 +176,13 @@ func (r *Registry) Close() {
 	r.closed = true
 	r.cancel()
 	r.wg.Wait()
-	if err := r.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
-		r.log.Debug("etcd client closed", "err", err)
+	for _, c := range append(r.members, r.client) {
+		if c == nil {
+			continue
+		}
+		if err := c.Close(); err != nil && !errors.Is(err, context.Canceled) {
+			r.log.Debug("etcd client closed", "err", err)
+		}
 	}
 }
 
@@ -178,8 +211,21 @@ func (r *Registry) call(timeout time.Duration, work func(context.Context) error,
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		r.post(func() { done(err) })
+		r.post(func() {
+			if err != nil && !registry.IsRequestError(classify("a request", err)) {
+				r.Doubt()
+			}
+			done(err)
+		})
 	})
+}
+
+// Doubt implements registry.Registry. More than one within QuickTimeout counts as one: the watches are being tried then.
+func (r *Registry) Doubt() {
+	if now := r.l.Now(); r.doubted == 0 || now.Sub(r.doubted) >= r.Times().QuickTimeout {
+		r.doubted = now
+		close(*r.doubt.Swap(new(make(chan struct{}))))
+	}
 }
 
 // pause waits, or returns early when ctx ends.

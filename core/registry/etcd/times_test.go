@@ -101,6 +101,45 @@ func TestTimesChangeWhileRunning(t *testing.T) {
 	}
 }
 
+// A member of etcd hangs without closing a connection: a watch that is in doubt goes on at another one, long before its silence would be noticed.
+func TestWatchInDoubtLeavesAMemberThatHangs(t *testing.T) {
+	target := startEtcd(t)
+	one, stallOne := stallable(t, target)
+	two, stallTwo := stallable(t, target)
+	l := registrytest.NewLoop(t, false)
+	r, err := etcd.Open(l, etcd.Options{Endpoints: []string{one, two}, QuickTimeout: 200 * time.Millisecond, Progress: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	h := &heard{}
+	defer r.Watch([]string{"config/global"}, 1, h)()
+	put := func() {
+		t.Helper()
+		done := false
+		var try func()
+		try = func() {
+			r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: "config/global", Value: []byte("{}")}}}, func(_ registry.TxnResult, err error) {
+				if done = err == nil; !done {
+					try()
+				}
+			})
+		}
+		try()
+		l.Until("a write", 10*time.Second, func() bool { return done })
+	}
+	put()
+	l.Until("the first event", 10*time.Second, func() bool { return h.events > 0 })
+	for _, stall := range []*atomic.Bool{stallOne, stallTwo} {
+		stall.Store(true)
+		r.Doubt()
+		before := h.events
+		put()
+		l.Until("the event at the other member", 3*time.Second, func() bool { return h.events > before })
+		stall.Store(false)
+	}
+}
+
 // A watch of one key must not hear of its neighbours, nor one of several keys miss any.
 func TestWatchHearsWhatItAskedFor(t *testing.T) {
 	l := registrytest.NewLoop(t, false)

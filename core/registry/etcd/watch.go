@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"holdfast/core/registry"
 )
@@ -21,6 +24,8 @@ type watch struct {
 	cluster  uint64 // etcd's id of itself, which a restored copy has another of; of the goroutine
 	out      bool   // Unavailable was said and nothing came since; of the goroutine
 	stopped  bool   // of the loop
+	number   int    // of the member that is asked, in turn; of the goroutine
+	client   *clientv3.Client
 }
 
 var (
@@ -30,7 +35,7 @@ var (
 
 // Watch implements registry.Registry.
 func (r *Registry) Watch(prefixes []string, from registry.Revision, to registry.Watcher) (stop func()) {
-	w := &watch{r: r, w: to, prefixes: prefixes, next: int64(from)}
+	w := &watch{r: r, w: to, prefixes: prefixes, next: int64(from), number: rand.IntN(1 << 20)}
 	ctx, cancel := context.WithCancel(r.ctx)
 	if !r.closed {
 		r.wg.Go(func() { w.run(ctx) })
@@ -54,6 +59,7 @@ func (w *watch) run(ctx context.Context) {
 				err := fmt.Errorf("%w: watch from revision %d: %w", registry.ErrUnavailable, w.next, err)
 				w.deliver(ctx, func() { w.w.Unavailable(err) })
 			}
+			w.number++
 			pause(ctx, retryPause)
 		}
 	}
@@ -63,7 +69,11 @@ func (w *watch) run(ctx context.Context) {
 func (w *watch) locate(ctx context.Context) error {
 	ask, cancel := context.WithTimeout(ctx, w.r.Times().QuickTimeout)
 	defer cancel()
-	resp, err := w.r.client.Get(ask, w.r.root, clientv3.WithCountOnly())
+	var err error
+	if w.client, err = w.r.member(w.number); err != nil {
+		return err
+	}
+	resp, err := w.client.Get(ask, w.r.root, clientv3.WithCountOnly())
 	if err != nil {
 		return err
 	}
@@ -86,13 +96,16 @@ func (w *watch) locate(ctx context.Context) error {
 
 // stream delivers what comes until the watch breaks.
 func (w *watch) stream(parent context.Context) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(parent))
+	// The client lets watches share a stream if their contexts carry the same. Each of ours has its own, so that what is said of one member's silence holds for this watch alone.
+	own := metadata.AppendToOutgoingContext(parent, "holdfast-watch", strconv.Itoa(w.number))
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(own))
 	defer cancel()
-	ch := w.r.client.Watch(ctx, w.root(), clientv3.WithPrefix(), clientv3.WithRev(w.next), clientv3.WithFragment(), clientv3.WithCreatedNotify())
-	times := w.r.times.Load()
-	tick := time.NewTicker(times.Progress)
+	times, doubt := w.r.times.Load(), *w.r.doubt.Load()
+	ch := w.client.Watch(ctx, w.root(), clientv3.WithPrefix(), clientv3.WithRev(w.next), clientv3.WithFragment(), clientv3.WithCreatedNotify())
+	tick, limit := time.NewTicker(times.Progress), time.NewTimer(times.QuickTimeout)
 	defer tick.Stop()
-	heard := true
+	defer limit.Stop()
+	waits := true // for a sign of life; the first is that the watch stands
 	for {
 		select {
 		case resp, ok := <-ch:
@@ -109,29 +122,36 @@ func (w *watch) stream(parent context.Context) error {
 			case resp.Err() != nil:
 				return resp.Err()
 			}
-			heard, w.out = true, false
+			waits, w.out = false, false
+			limit.Stop()
 			w.events(parent, resp.Events)
+			continue
+		case <-limit.C:
+			return errSilent
 		case <-times.over:
 			times = w.r.times.Load()
 			tick.Reset(times.Progress)
-			heard = true // what was asked by the interval of before may be on its way
+			waits = false // by the limit of before
 		case <-tick.C:
-			if !heard {
-				return errSilent
-			}
-			heard = false
-			if err := w.r.progress(ctx); err != nil {
-				return err
-			}
+		case <-doubt:
+			doubt = *w.r.doubt.Load()
 		}
+		if waits {
+			continue
+		}
+		if err := w.progress(ctx, times.QuickTimeout); err != nil {
+			return err
+		}
+		waits = true
+		limit.Reset(times.QuickTimeout)
 	}
 }
 
-// progress asks for a sign of life on every watch.
-func (r *Registry) progress(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Times().QuickTimeout)
+// progress asks for a sign of life on the stream of ctx.
+func (w *watch) progress(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return r.client.RequestProgress(ctx)
+	return w.client.RequestProgress(ctx)
 }
 
 // events delivers them revision by revision. The client puts fragments together, and etcd never splits a revision over two responses.

@@ -112,6 +112,9 @@ func (h *Handle) watchLatency() time.Duration {
 	return h.WatchLatency()
 }
 
+// Doubt implements registry.Registry. There are no members here that watches could be stuck at.
+func (h *Handle) Doubt() {}
+
 // Txn implements registry.Registry.
 func (h *Handle) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
 	var res registry.TxnResult
