@@ -68,6 +68,9 @@ func (c Config) sumsPerUnit() int {
 // slotSize is the number of bytes of one object in a metadata page.
 func (c Config) slotSize() int { return (slotHeader + 2*c.BitmapLen() + 4*c.sums() + 7) &^ 7 }
 
+// maxPairs is how many requests a store remembers. It keeps their records well inside the journal, where they must be carried forward.
+func (c Config) maxPairs() int { return int(c.JournalSize) / 8 / 64 }
+
 // withDefaults fills what was left out, for a device of the given size.
 func (c Config) withDefaults(size int64) Config {
 	if c.BlockSize == 0 {

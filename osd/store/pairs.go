@@ -33,8 +33,7 @@ type sessionRec struct {
 	n          int
 }
 
-// limit keeps the records well inside the journal, where they must be carried forward.
-func (p *pairs) limit(s *Store) int { return int(s.sb.Journal.Len) / 8 / 64 }
+func (p *pairs) limit(s *Store) int { return s.sb.Config.maxPairs() }
 
 func (p *pairs) full(s *Store) bool { return p.n+len(s.ops)/8 >= p.limit(s) }
 

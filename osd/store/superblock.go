@@ -204,24 +204,29 @@ func (sb *Superblock) end() int64 {
 // maxSlots leaves the top bit of a slot number free.
 const maxSlots = 1<<31 - 2
 
+// spareMost is the part of a device, 1/spareMost, that the slots for remembered deletions take at most: with large blocks a slot is large, too.
+const spareMost = 32
+
 // layOut places the areas on a device: superblocks, journal, metadata, data.
 func layOut(c Config, size int64, sector int) (Superblock, error) {
 	sb := Superblock{Version: FormatVersion, Config: c, Sector: uint32(sector)}
 	slot := c.slotSize()
 	sb.PageSize = uint32(pageSizeFor(slot))
 	per := int64(sb.slotsPerPage())
+	// Slots beyond one for each block: deletions that have to be remembered have no block, and must not take the places of objects.
+	spare := min(int64(c.maxPairs()), size/spareMost*per/int64(2*sb.PageSize))
 	sb.Journal = Area{Off: superRegion, Len: c.JournalSize}
 	sb.Meta.Off = sb.Journal.Off + sb.Journal.Len
 	align := int64(4096)
 	if size >= 1<<30 {
 		align = 1 << 20
 	}
-	// One block needs itself and, since there are 1/8 more slots than blocks, 9/8 of a slot in two copies.
+	// One block needs itself and, since there are at least 1/8 more slots than blocks, 9/8 of a slot in two copies.
 	left := size - sb.Meta.Off - align
 	perBlock := float64(c.BlockSize) + 2*1.125*float64(sb.PageSize)/float64(per)
 	blocks := int64(float64(left-4*int64(sb.PageSize))/perBlock) + 1
 	for ; blocks > 0; blocks-- {
-		slots := blocks + blocks/8 + 32
+		slots := blocks + max(blocks/8, spare) + 32
 		pages := (slots + per - 1) / per
 		slots = pages * per
 		metaLen := 2 * pages * int64(sb.PageSize)

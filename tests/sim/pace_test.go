@@ -38,7 +38,14 @@ func TestRecoveryYieldsToClientsAndIsQuickWithoutThem(t *testing.T) {
 	c.Nodes[3].Start()
 	c.Wait("OSD 3 to be opened", 30*time.Second, func() bool { return c.Nodes[3].OSD != nil })
 	c.Nodes[3].followGlobal(&log)
-	c.Wait("the PGs to be degraded", 30*time.Second, func() bool { return c.Serving() && !c.States(cluster.StateActive) })
+	c.Wait("the PGs to be degraded with it", 30*time.Second, func() bool {
+		for _, st := range c.Snapshot().PGStates.All() {
+			if len(st.Peers) < 3 {
+				return false
+			}
+		}
+		return c.Serving() && !c.States(cluster.StateActive)
+	})
 
 	// Two requests are always under way.
 	stopped, done := false, 0

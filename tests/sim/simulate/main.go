@@ -55,7 +55,7 @@ func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet 
 	}
 	if drawn > 0 {
 		for _, f := range sim.Found {
-			list = append(list, sim.Seed{N: f.Seed, Draw: sim.FirstDraw})
+			list = append(list, f.Seed)
 		}
 		base, how := sim.DrawnFrom()
 		fmt.Fprintf(out, "%d seeds drawn from %s: from %d on\n", drawn, how, base)
