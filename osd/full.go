@@ -2,6 +2,7 @@ package osd
 
 import (
 	"encoding/json"
+	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
@@ -12,8 +13,20 @@ import (
 // roomPart is how much of its space, as a part, an OSD that was left out because it was full must have free to be a member again: enough that it does not go at once.
 const roomPart = 20
 
+// refusedPauseMax bounds how long an OSD that refuses although it said that it had room is left out.
+const refusedPauseMax = time.Minute
+
+// refused notes that an OSD has no room for the PG. Each time is an interval that ends: so while that goes on without the PG becoming whole, it is asked more and more seldom.
+func (r *pgRun) refused() {
+	r.refusedPause = min(max(r.refusedPause*2, readmitPause), refusedPauseMax)
+	r.askAt = r.s.l.Now().Add(r.refusedPause)
+}
+
 // askRoom looks in the statistics of the OSDs that are left out whether they have room again.
 func (r *pgRun) askRoom(full []layout.OSDNum) {
+	if r.s.l.Now().Sub(r.askAt) < 0 {
+		return
+	}
 	s, round := r.s, r.m.Round
 	var t registry.Txn
 	for _, osd := range full {

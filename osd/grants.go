@@ -233,6 +233,7 @@ func (s *OSD) renewAll() {
 // lost tells the PG's peering that a member is gone, refuses writes (full), or no longer grants.
 func (r *pgRun) lost(osd layout.OSDNum, full bool) {
 	if full && osd != r.s.o.Num {
+		r.refused()
 		r.exec(r.m.Excluded(osd))
 		return
 	}

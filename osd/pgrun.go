@@ -80,6 +80,9 @@ type pgRun struct {
 	clean   loop.Timer
 	pause   time.Duration
 	lastWhy string
+
+	askAt        loop.Instant // when OSDs that were full are asked again whether they have room
+	refusedPause time.Duration
 }
 
 func (s *OSD) sortedPGs() []*pgRun {
@@ -819,6 +822,9 @@ func (r *pgRun) recovered() {
 	s := r.s
 	if r.m.Phase != peering.Active {
 		return
+	}
+	if len(r.m.Acting) == r.size {
+		r.refusedPause = 0
 	}
 	if r.cleaning {
 		r.cleanAgain = r.m.Round // an earlier interval's record is still on its way

@@ -11,6 +11,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -27,7 +28,7 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 	v := &cluster.OSDStats{
 		Time:            fmt.Sprintf("%d.%03d", now.Unix(), now.Nanosecond()/1e6),
 		BlockstoreReady: true,
-		Size:            cluster.Number(st.Blocks * uint64(st.BlockSize)), Free: cluster.Number(st.FreeBlocks * uint64(st.BlockSize)),
+		Size:            cluster.Number(st.Blocks * uint64(st.BlockSize)), Free: cluster.Number(secondary.Room(&st) * uint64(st.BlockSize)),
 		DataBlockSize: cluster.Number(st.BlockSize), BitmapGranularity: cluster.Number(st.Granularity), ImmediateCommit: "all",
 		Host: s.o.Host, Version: s.o.Version, ChecksumErrors: cluster.Number(st.ChecksumErrors), SlowOpsPrimary: cluster.Number(s.prim.SlowOps()),
 		OpStats: map[string]cluster.OpStats{}, RecoveryStats: map[string]cluster.OpStats{},
