@@ -93,7 +93,7 @@ func (o *op) change() {
 		p.refuse(o, wire.ENOSPC)
 		return
 	}
-	if o.trail.Session != 0 && !q.remembers(&st, o.trail.Session) {
+	if o.trail.Session != 0 && !q.remembers(&st, &o.trail) {
 		q.Table.Close(obj)
 		p.Events.Crowded++
 		p.refuse(o, wire.EBUSY)
@@ -129,10 +129,14 @@ func (q *PG) room(st *store.Stats) bool {
 }
 
 // remembers reports whether every member can remember one more request of a session, by what it said last. A session that never says what it has had answers to gets no more than a quarter of
-// what there is, so that it stalls itself and nobody else.
-func (q *PG) remembers(st *store.Stats, session uint64) bool {
+// what there is, so that it stalls itself and nobody else. The oldest request of a session without an answer is what all later ones are remembered for: it alone may use what is kept for
+// recovery, or sessions that wait for one PG, and have had all else answered, would fill the OSDs and wait for ever.
+func (q *PG) remembers(st *store.Stats, t *wire.Trailer) bool {
 	p := q.p
-	if secondary.RequestRoom(st) <= uint64(q.running) || uint64(p.st.SessionPairs(session)) >= st.MaxPairs/4 {
+	if t.Sequence <= t.Low {
+		return st.Pairs+uint64(q.running) < st.MaxPairs-st.MaxPairs/8
+	}
+	if secondary.RequestRoom(st) <= uint64(q.running) || uint64(p.st.SessionPairs(t.Session)) >= st.MaxPairs/4 {
 		return false
 	}
 	for _, osd := range q.others {
