@@ -63,7 +63,7 @@ func TestRollbackOverARemovedVersionKeepsRequests(t *testing.T) {
 	running := 0
 	for _, op := range []*Op{
 		{Kind: OpWrite, Base: 1, Version: 2, Len: 4096, Data: r.data(fill(4096, 'b')), Unstable: true},
-		{Kind: OpReplace, Base: 2, Version: 3, Bitmap: []byte{0}, Present: []byte{0}},
+		{Kind: OpReplace, Base: 2, Version: 3, Bitmap: []byte{0}, Present: []byte{0}, Pairs: []PairVersion{{pair, 1}}},
 		{Kind: OpDelete, Base: 3, Version: 4},
 		{Kind: OpForget, Base: 4},
 		{Kind: OpRollback, Version: 0},

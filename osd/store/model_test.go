@@ -185,7 +185,7 @@ func (m *model) submit(o *mobject, op *Op, next snap) {
 	at := len(o.hist) - 1
 	if op.Kind == OpRollback || op.Kind == OpReplace {
 		for i := range o.pairs {
-			if p := &o.pairs[i]; p.version > op.Version && p.until == 0 {
+			if p := &o.pairs[i]; (p.version > op.Version || op.Kind == OpReplace) && p.until == 0 {
 				p.until = at
 			}
 		}

@@ -186,6 +186,15 @@ func (p *pairs) dropAbove(s *Store, object layout.ObjectID, version uint64) {
 	}
 }
 
+// dropAll forgets an object's pairs as its copy is replaced: those of the new one come with it. What was replaced may have been false, and what made it never done.
+func (p *pairs) dropAll(s *Store, object layout.ObjectID) {
+	for i := p.byObject.get(uint64(object.Inode), object.Stripe); i != 0; {
+		next := p.nodes[i].objNext
+		p.drop(s, i)
+		i = next
+	}
+}
+
 // of appends an object's pairs.
 func (p *pairs) of(dst []PairVersion, object layout.ObjectID) []PairVersion {
 	for i := p.byObject.get(uint64(object.Inode), object.Stripe); i != 0; i = p.nodes[i].objNext {

@@ -281,7 +281,7 @@ func (p *opening) applyPairs(e *entry, bi uint32) {
 			s.pairs.add(s, e.object, e.pair, e.low, e.version, bi)
 		}
 	case entryReplace:
-		s.pairs.dropAbove(s, e.object, e.version)
+		s.pairs.dropAll(s, e.object)
 		for b := e.pairs; len(b) > 0; b = b[pairBytes:] {
 			if session := le.Uint64(b); session != 0 {
 				s.pairs.add(s, e.object, Pair{session, le.Uint64(b[8:])}, 0, le.Uint64(b[16:]), bi)

@@ -536,7 +536,7 @@ func (s *Store) written(op *Op, soft bool) {
 			s.pairs.add(s, op.Object, op.Pair, op.Low, c.version, c.batch)
 		}
 	case OpReplace:
-		s.pairs.dropAbove(s, op.Object, c.version)
+		s.pairs.dropAll(s, op.Object)
 		for k := range op.Pairs {
 			if p := &op.Pairs[k]; p.Version <= op.Version && p.Session != 0 {
 				s.pairs.add(s, op.Object, p.Pair, 0, uint64(p.Version), c.batch)
