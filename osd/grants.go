@@ -262,6 +262,17 @@ func (s *OSD) Recovered(pg layout.PGID) {
 	}
 }
 
+// Unfound is the primary's word that nobody who was heard can give some objects: whoever comes back may know more.
+func (s *OSD) Unfound(pg layout.PGID) {
+	if r := s.pgs[pg]; r != nil {
+		r.m.Unfound(r.m.Round)
+		if !r.readmit.Armed() {
+			r.unfound = min(max(r.unfound*2, readmitPause), readmitPauseMax)
+			s.l.Arm(&r.readmit, s.l.Now().Add(r.unfound))
+		}
+	}
+}
+
 // PeerUp says that an OSD can be reached.
 func (s *OSD) PeerUp(osd layout.OSDNum) {
 	for _, r := range s.sortedPGs() {

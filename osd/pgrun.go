@@ -79,6 +79,7 @@ type pgRun struct {
 	readmit loop.Timer
 	clean   loop.Timer
 	pause   time.Duration
+	unfound time.Duration // the last pause before somebody else was asked for what is unfound
 	lastWhy string
 
 	askAt        loop.Instant // when OSDs that were full are asked again whether they have room
@@ -443,7 +444,7 @@ func (r *pgRun) peeringRecord() peering.Record {
 	c := &r.record
 	out := peering.Record{Generation: uint64(c.Generation), Interval: c.Interval, Primary: c.Primary, Instance: c.Instance, Activated: c.Activated, Floor: c.Floor, Participants: members[peering.Member](c.Participants)}
 	for _, set := range c.Sets {
-		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: members[peering.Member](set.Members)})
+		out.Sets = append(out.Sets, peering.Set{Interval: set.Interval, Members: members[peering.Member](set.Members), Silent: members[peering.Member](set.Silent), First: set.First, Last: set.Last})
 	}
 	return out
 }
@@ -459,7 +460,7 @@ func members[To, From cluster.PGMember | peering.Member | store.Member](list []F
 func fromPeering(rec peering.Record) cluster.PGRecord {
 	c := cluster.PGRecord{Generation: int64(rec.Generation), Interval: rec.Interval, Primary: rec.Primary, Instance: rec.Instance, Activated: rec.Activated, Floor: rec.Floor, Participants: members[cluster.PGMember](rec.Participants)}
 	for _, set := range rec.Sets {
-		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: members[cluster.PGMember](set.Members)})
+		c.Sets = append(c.Sets, cluster.PGSet{Interval: set.Interval, Members: members[cluster.PGMember](set.Members), Silent: members[cluster.PGMember](set.Silent), First: set.First, Last: set.Last})
 	}
 	return c
 }
@@ -830,6 +831,7 @@ func (r *pgRun) recovered() {
 		r.cleanAgain = r.m.Round // an earlier interval's record is still on its way
 		return
 	}
+	r.unfound = 0
 	if r.m.Record.IsClean() {
 		r.served.SetClean()
 		s.l.Defer(&r.report)

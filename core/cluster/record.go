@@ -14,10 +14,13 @@ type PGMember struct {
 	Store layout.StoreID `json:"store"`
 }
 
-// PGSet is one activated set of a PG.
+// PGSet is one activated set of a PG. Its members are those whose word counts. Nobody waits for the silent ones; what is on no disk of theirs helps to tell what was never acknowledged.
 type PGSet struct {
 	Interval layout.Interval `json:"interval"`
 	Members  []PGMember      `json:"members"`
+	Silent   []PGMember      `json:"silent,omitempty"`
+	First    layout.Interval `json:"first,omitempty"` // it may stand for sets of intervals from here
+	Last     layout.Interval `json:"last,omitempty"`  // up to here; both 0: for any
 }
 
 // PGRecord is interval/<pool>/<pg>, ours: the history that binds a PG's primaries (DESIGN section 9). It is raised by take and extended by activate, each comparing Mod.
@@ -63,6 +66,9 @@ func (r *PGRecord) check() error {
 		}
 		if len(s.Members) == 0 {
 			return fmt.Errorf("set %d has no members", i)
+		}
+		if s.First > s.Interval || s.Last != 0 && s.Last < s.Interval || (s.First == 0) != (s.Last == 0) {
+			return fmt.Errorf("set %d of interval %d stands for those of %d to %d, want its own among them", i, s.Interval, s.First, s.Last)
 		}
 		before = s.Interval
 	}

@@ -119,7 +119,7 @@ func TestRecordsSurviveJSON(t *testing.T) {
 	if !reflect.DeepEqual(got, in) || got.Active() {
 		t.Errorf("got %+v, want %+v", got, in)
 	}
-	for _, bad := range []string{`{}`, `{"interval":1,"sets":[{"interval":2,"members":[{"osd":1}]}]}`, `{"interval":3,"sets":[{"interval":2,"members":[]}]}`, `{"interval":3,"activated":3}`, `{"interval":-1}`, `null`} {
+	for _, bad := range []string{`{}`, `{"interval":1,"sets":[{"interval":2,"members":[{"osd":1}]}]}`, `{"interval":3,"sets":[{"interval":2,"members":[]}]}`, `{"interval":3,"activated":3}`, `{"interval":3,"sets":[{"interval":2,"members":[{"osd":1}],"first":2}]}`, `{"interval":3,"sets":[{"interval":2,"members":[{"osd":1}],"first":3,"last":3}]}`, `{"interval":-1}`, `null`} {
 		if _, err := read[PGRecord](registry.Event{KV: registry.KV{Value: []byte(bad)}}); err == nil {
 			t.Errorf("%s was accepted", bad)
 		}

@@ -23,10 +23,38 @@ type Member struct {
 }
 
 // Set is an acting set that was activated.
+//
+// It stands for itself, and for sets of other intervals that it implies: those are between First and Last.
 type Set struct {
 	Interval layout.Interval `json:"interval"`
-	Members  []Member        `json:"members"`
+	Members  []Member        `json:"members"`          // those whose word counts
+	Silent   []Member        `json:"silent,omitempty"` // those whose word does not any more (see WithSet). What they lack still was never on every member
+	First    layout.Interval `json:"first,omitempty"`  // 0: may be any,
+	Last     layout.Interval `json:"last,omitempty"`   // and so may this
 }
+
+// was reports whether a store was a member.
+func (s *Set) was(a Member) bool {
+	return slices.Contains(s.Members, a) || slices.Contains(s.Silent, a)
+}
+
+// implies reports whether hearing one of s hears one of o, and whoever was a member of s was one of o.
+func (s *Set) implies(o *Set) bool {
+	return subset(s.Members, o.Members) && !slices.ContainsFunc(s.Silent, func(m Member) bool { return !o.was(m) })
+}
+
+// standsFor makes s stand for what o stood for.
+func (s *Set) standsFor(o *Set) {
+	if s.First, s.Last = min(s.First, o.First), max(s.Last, o.Last); s.First == 0 {
+		s.Last = 0
+	}
+}
+
+// reaches reports whether s may stand for the set of an interval or of a later one.
+func (s *Set) reaches(i layout.Interval) bool { return s.Last == 0 || s.Last >= i }
+
+// mayBe reports whether s may stand for the set of an interval.
+func (s *Set) mayBe(i layout.Interval) bool { return s.First <= i && s.reaches(i) }
 
 // contains reports whether a is a member.
 func contains(list []Member, a Member) bool {
@@ -75,34 +103,52 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 		}
 	}
 	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
-	older := make([]Set, 0, len(r.Sets))
+	older := make([]Set, 0, len(r.Sets)+1)
 	for _, s := range r.Sets {
-		stand := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return contains(set, m) && !contains(r.Participants, m) })
-		if len(stand) > 0 {
-			s.Members = stand
+		joined := func(m Member) bool { return contains(set, m) && !contains(r.Participants, m) }
+		if stand := slices.DeleteFunc(slices.Clone(s.Members), joined); len(stand) > 0 {
+			silent := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return !joined(m) })
+			s.Members, s.Silent = stand, append(silent, s.Silent...)
 		}
 		older = append(older, s)
 	}
-	for i, old := range older {
-		// Hearing one of a smaller set hears one of each larger set too, so the larger one adds nothing.
-		implied := subset(set, old.Members)
-		for j, other := range older {
-			if i != j && subset(other.Members, old.Members) && (len(other.Members) < len(old.Members) || j > i) {
-				implied = true
+	older = append(older, Set{Interval: interval, Members: slices.Clone(set), First: interval, Last: interval})
+	if n.Sets = needed(older); len(n.Sets) > maxSets {
+		for i := range n.Sets {
+			n.Sets[i].Silent = nil
+		}
+		n.Sets = needed(n.Sets)
+	}
+	return n
+}
+
+// maxSets is how many sets a record may have while silent members are remembered: they may keep sets apart that could stand for each other.
+const maxSets = 16
+
+// needed leaves out the sets that another implies. The last one stays.
+func needed(sets []Set) []Set {
+	for i := 0; i < len(sets)-1; {
+		by := -1
+		for j := range sets {
+			if j != i && sets[j].implies(&sets[i]) {
+				by = j
 			}
 		}
-		if !implied {
-			n.Sets = append(n.Sets, old)
+		if by < 0 {
+			i++
+			continue
 		}
+		sets[by].standsFor(&sets[i])
+		sets = slices.Delete(sets, i, i+1)
 	}
-	n.Sets = append(n.Sets, Set{Interval: interval, Members: slices.Clone(set)})
-	return n
+	return sets
 }
 
 // Clean is the record once every object is whole on the current set: nobody else is needed any more.
 func (r Record) Clean() Record {
 	n := r
 	n.Sets = slices.Clone(r.Sets[len(r.Sets)-1:])
+	n.Sets[0].First, n.Sets[0].Last = n.Activated, n.Activated
 	n.Participants = slices.Clone(n.Sets[0].Members)
 	return n
 }
@@ -138,11 +184,19 @@ type Entry struct {
 
 func (e Entry) same(f Entry) bool { return e.Version == f.Version && e.Interval == f.Interval }
 
+// equals reports whether two stores have the same, and may give it.
+func (e Entry) equals(f Entry) bool {
+	return e.same(f) && e.Tombstone == f.Tombstone && !e.Void && !f.Void
+}
+
+// compare puts the older one first.
+func (e Entry) compare(f Entry) int {
+	return cmp.Or(cmp.Compare(e.Interval, f.Interval), cmp.Compare(e.Version, f.Version))
+}
+
 // newer compares intervals first. Along an object's true history both grow, but a hot object's versions may reach into those of later intervals: a false copy from such an
 // interval must not pass for newer than what was written after it.
-func (e Entry) newer(f Entry) bool {
-	return e.Interval > f.Interval || e.Interval == f.Interval && e.Version > f.Version
-}
+func (e Entry) newer(f Entry) bool { return e.compare(f) > 0 }
 
 // Listing is what one heard store holds of the PG.
 type Listing struct {
@@ -163,6 +217,7 @@ type Unclean struct {
 	Holders []layout.OSDNum // heard OSDs that hold the truth; empty only when Truth is Version 0 or a tombstone
 	Lacks   []Lack          // members of the set that must be given the truth
 	Back    *Unclean        // what to fall back to should no holder's copy be readable; nil if the truth may have been acknowledged
+	Newer   []Lack          // of what is fallen back to: newer copies on heard OSDs that are no members, to be voided once every member has the truth, and before it is served
 }
 
 // Verdict is the outcome of a judgement.
@@ -173,6 +228,20 @@ type Verdict struct {
 	Objects    int                       // live objects
 	Degraded   int                       // objects that a member lacks altogether or holds in an older version
 	Tombstones []Entry                   // deleted objects; to be forgotten once the PG is clean
+}
+
+// backs lists the OSDs that have what an object may have to go back to.
+func (v *Verdict) backs() (list []layout.OSDNum) {
+	for i := range v.Unclean {
+		for u := v.Unclean[i].Back; u != nil; u = u.Back {
+			for _, osd := range u.Holders {
+				if !slices.Contains(list, osd) {
+					list = append(list, osd)
+				}
+			}
+		}
+	}
+	return list
 }
 
 type truth struct {
@@ -235,24 +304,9 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 				held[i] = make(map[layout.ObjectID]Entry)
 			}
 			held[i][e.Object] = e
-			// An outdated copy need not be voided if every participant has a newer one: then it can't be mistaken for the truth however many of them are lost before recovery.
-			outdated := t.judges == judges && t.oldest.newer(e) || contains(r.Participants, l.Member) && t.entry.newer(e)
-			if !e.Void && !outdated && !planted.VoidSkipped {
-				v.Voids[l.Member.OSD] = append(v.Voids[l.Member.OSD], e)
-			}
 		}
 	}
-	for _, list := range v.Voids { // order: each list is sorted by itself
-		slices.SortFunc(list, func(a, b Entry) int { return compareObjects(a.Object, b.Object) })
-	}
-	afterVoids := func(i int, o layout.ObjectID) Entry {
-		have := held[i][o]
-		if list := v.Voids[lists[i].Member.OSD]; len(list) > 0 {
-			_, voided := slices.BinarySearchFunc(list, o, func(e Entry, o layout.ObjectID) int { return compareObjects(e.Object, o) })
-			have.Void = have.Void || voided
-		}
-		return have
-	}
+	have := make([]Entry, len(lists)) // of one object
 	order := make([]layout.ObjectID, 0, len(objects))
 	for o := range objects { // order: sorted below
 		order = append(order, o)
@@ -270,32 +324,46 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 		} else if t.known {
 			v.Tombstones = append(v.Tombstones, t.entry)
 		}
+		lacks := false
+		for i, l := range lists {
+			switch {
+			case t.holders>>i&1 == 1:
+				have[i] = t.entry
+				continue
+			case t.listed>>i&1 == 1:
+				have[i] = held[i][o]
+			default:
+				have[i] = Entry{Object: o}
+			}
+			// A tombstone too: the next write names one version as its base on every member.
+			lacks = lacks || (t.known || t.listed>>i&1 == 1) && slices.Contains(set, l.Member.OSD)
+		}
+		var before []Entry
+		if exists && lacks {
+			before = r.before(t.entry, lists, have)
+		}
+		for i, l := range lists {
+			// An outdated copy need not be voided if every participant has a newer one: then it can't be mistaken for the truth however many of them are lost before recovery. Nor may one
+			// that the object may have to go back to.
+			e := &have[i]
+			outdated := t.judges == judges && t.oldest.newer(*e) || contains(r.Participants, l.Member) && t.entry.newer(*e) || slices.ContainsFunc(before, e.equals)
+			if t.listed&^t.holders>>i&1 == 1 && !e.Void && !outdated && !planted.VoidSkipped {
+				v.Voids[l.Member.OSD] = append(v.Voids[l.Member.OSD], *e)
+				e.Void = true
+			}
+		}
 		for i, l := range lists {
 			if t.holders>>i&1 == 1 {
 				u.Holders = append(u.Holders, l.Member.OSD)
-				continue
-			}
-			if !slices.Contains(set, l.Member.OSD) {
-				continue
-			}
-			if t.listed>>i&1 == 1 {
-				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: afterVoids(i, o)})
-			} else if t.known {
-				// A tombstone too: the next write names one version as its base on every member.
-				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: Entry{Object: o}})
+			} else if slices.Contains(set, l.Member.OSD) && (t.known || t.listed>>i&1 == 1) {
+				u.Lacks = append(u.Lacks, Lack{OSD: l.Member.OSD, Have: have[i]})
 			}
 		}
-		if len(u.Lacks) > 0 {
-			if exists && t.entry.Interval == r.Activated {
-				u.Back = r.back(&u, set, lists, func(i int) Entry {
-					switch {
-					case t.listed>>i&1 == 0:
-						return Entry{Object: o}
-					case t.holders>>i&1 == 1:
-						return t.entry
-					}
-					return afterVoids(i, o)
-				})
+		if lacks {
+			at := &u
+			for _, e := range before {
+				at.Back = backTo(e, set, lists, have)
+				at = at.Back
 			}
 			v.Unclean = append(v.Unclean, u)
 			v.Degraded++
@@ -304,63 +372,70 @@ func Judge(r Record, set []layout.OSDNum, lists []Listing) Verdict {
 	return v
 }
 
-// back is the state of an object before the last change that was never acknowledged, nor seen by anybody, and leads on to those before; nil if nothing proves that it was not.
+// before are the states of an object before its truth that it may go back to, newest first; none unless it is proved that the truth, and all later ones than the last of them, were never
+// acknowledged, nor seen by anybody. have is what each heard store has of it.
 //
-// The truth was written in the last activated interval, so the object was whole on all of its set then, and what a member of that set lacks now it never stored: no version later than the
-// oldest of theirs can have been on every member. All copies that are newer than what it goes back to must be within reach, so that none of them comes up again.
-func (r Record) back(u *Unclean, set []layout.OSDNum, lists []Listing, entry func(i int) Entry) *Unclean {
-	if len(r.Sets) == 0 {
-		return nil
+// What is acknowledged or read in an interval is on every member of its set then. A member that lacks the truth now never had it, or the truth would have been found false since; so nobody was told
+// of it in an interval of which such a member is heard. A recorded set stands for each interval since the truth was written, and its members were members then; or every object was
+// whole since on a set that is recorded. So one is needed of each recorded set that may stand for such an interval, and no version later than the oldest of a set's can have been on every member.
+//
+// The members of the set that the truth was written by had the object whole before, so what they have is of its history. What others have may be false.
+func (r Record) before(truth Entry, lists []Listing, have []Entry) (list []Entry) {
+	sets := r.Sets
+	if len(sets) > 0 && truth.Interval == r.Activated {
+		sets = sets[len(sets)-1:] // nothing stands for it but itself
 	}
-	last := r.Sets[len(r.Sets)-1]
-	oldest := u.Truth
-	var before []Entry // that members of that set have, newest first
-	for i, l := range lists {
-		if e := entry(i); slices.Contains(last.Members, l.Member) && u.Truth.newer(e) {
-			if oldest.newer(e) {
+	var seen Entry // no later one can have been
+	writers := make([]*Set, 0, len(sets))
+	for i := range sets {
+		s := &sets[i]
+		if s.mayBe(truth.Interval) {
+			writers = append(writers, s)
+		}
+		if !s.reaches(truth.Interval) {
+			continue
+		}
+		oldest := truth
+		for j, l := range lists {
+			if e := have[j]; !e.Void && oldest.newer(e) && s.was(l.Member) {
 				oldest = e
 			}
-			if !e.Void && !slices.ContainsFunc(before, e.same) {
-				before = append(before, e)
-			}
+		}
+		if oldest.same(truth) {
+			return nil
+		}
+		if oldest.newer(seen) {
+			seen = oldest
 		}
 	}
-	if oldest.same(u.Truth) || oldest.Void {
+	if len(writers) == 0 {
 		return nil
 	}
-	slices.SortFunc(before, func(a, b Entry) int {
-		switch {
-		case a.newer(b):
-			return -1
-		case b.newer(a):
-			return 1
+	for j, l := range lists {
+		e := have[j]
+		wrote := !slices.ContainsFunc(writers, func(s *Set) bool { return !s.was(l.Member) })
+		if wrote && !e.Void && truth.newer(e) && !seen.newer(e) && !slices.ContainsFunc(list, e.equals) {
+			list = append(list, e)
 		}
-		return 0
-	})
-	first := &Unclean{}
-	for at := first; len(before) > 0; before = before[1:] {
-		if at.Back = backTo(before[0], set, lists, entry); at.Back == nil {
-			break
-		}
-		at = at.Back
 	}
-	return first.Back
+	slices.SortFunc(list, func(a, b Entry) int { return b.compare(a) })
+	return list
 }
 
-// backTo makes an earlier version the truth; nil if a newer one is out of reach.
-func backTo(truth Entry, set []layout.OSDNum, lists []Listing, entry func(i int) Entry) *Unclean {
+// backTo makes an earlier version the truth.
+func backTo(truth Entry, set []layout.OSDNum, lists []Listing, have []Entry) *Unclean {
 	b := &Unclean{Object: truth.Object, Truth: truth}
 	for i, l := range lists {
-		e := entry(i)
-		switch member := slices.Contains(set, l.Member.OSD); {
-		case e.same(truth) && e.Tombstone == truth.Tombstone && !e.Void:
+		e := have[i]
+		switch {
+		case e.equals(truth):
 			if e.Version != 0 {
 				b.Holders = append(b.Holders, l.Member.OSD)
 			}
-		case member:
+		case slices.Contains(set, l.Member.OSD):
 			b.Lacks = append(b.Lacks, Lack{OSD: l.Member.OSD, Have: e})
 		case !e.Void && e.newer(truth):
-			return nil
+			b.Newer = append(b.Newer, Lack{OSD: l.Member.OSD, Have: e})
 		}
 	}
 	return b

@@ -204,10 +204,10 @@ func TestWhatAnUnreadableTruthGoesBackTo(t *testing.T) {
 		{"one lacks it", "12", []string{"0:2.6", "0:2.5"}, "2.5 on [2] lacks 1:2.6"},
 		{"nobody lacks it", "12", []string{"0:2.6", "0:2.6"}, ""},
 		{"it never was anywhere else", "12", []string{"0:2.6", ""}, "0.0 on [] lacks 1:2.6"},
-		{"written before the last interval", "12", []string{"0:1.6", "0:1.5"}, ""},
+		{"written before the last interval", "12", []string{"0:1.6", "0:1.5"}, "1.5 on [2] lacks 1:1.6"},
 		{"one version after the other", "123", []string{"0:2.9", "0:2.5", "0:2.7"}, "2.7 on [3] lacks 1:2.9 lacks 2:2.5, 2.5 on [2] lacks 1:2.9 lacks 3:2.7"},
-		{"the next one beside the set", "124", []string{"0:2.9", "0:2.5", "0:2.7", ""}, "2.7 on [3] lacks 1:2.9 lacks 2:2.5 lacks 4:0.0"},
-		{"the newest beside the set", "23", []string{"0:2.9", "0:2.5", "0:2.7"}, ""},
+		{"the next one beside the set", "124", []string{"0:2.9", "0:2.5", "0:2.7", ""}, "2.7 on [3] lacks 1:2.9 lacks 2:2.5 lacks 4:0.0, 2.5 on [2] lacks 1:2.9 lacks 4:0.0 voids 3:2.7"},
+		{"the newest beside the set", "23", []string{"0:2.9", "0:2.5", "0:2.7"}, "2.7 on [3] lacks 2:2.5 voids 1:2.9, 2.5 on [2] lacks 3:2.7 voids 1:2.9"},
 		{"back to one that is gone", "12", []string{"0:2.6", "0:2.5v"}, ""},
 		{"one that joins", "124", []string{"0:2.6", "0:2.5", "0:2.5", ""}, "2.5 on [2 3] lacks 1:2.6 lacks 4:0.0"},
 		{"one that joins has a false copy", "124", []string{"0:2.6", "0:2.5", "0:2.5", "0:2.7"}, "2.5 on [2 3] lacks 1:2.6 lacks 4:2.7v"},
@@ -216,28 +216,121 @@ func TestWhatAnUnreadableTruthGoesBackTo(t *testing.T) {
 		if len(c.lists) == 2 {
 			r.Sets[0].Members, r.Participants = members("12"), members("12")
 		}
-		var lists []Listing
-		for i, l := range c.lists {
-			lists = append(lists, Listing{Member: members(fmt.Sprint(i + 1))[0], Entries: copies(l)})
-		}
-		var set []layout.OSDNum
-		for _, m := range members(c.set) {
-			set = append(set, m.OSD)
-		}
-		v := Judge(r, set, lists)
-		var have []string
-		if len(v.Unclean) > 0 {
-			for u := v.Unclean[0].Back; u != nil; u = u.Back {
-				text := fmt.Sprintf("%s on %v", u.Truth.text(), u.Holders)
-				for _, l := range u.Lacks {
-					text += fmt.Sprintf(" lacks %d:%s", l.OSD, l.Have.text())
-				}
-				have = append(have, text)
-			}
-		}
-		if have := strings.Join(have, ", "); have != c.want {
+		v := judgeTexts(r, c.set, c.lists)
+		if have := wayBack(&v); have != c.want {
 			t.Errorf("%s:\n have %s\n want %s", c.name, have, c.want)
 		}
+	}
+}
+
+// What was written before the last activated interval may have been acknowledged in each interval since, unless somebody of its set lacks it.
+func TestWhatAnOlderUnreadableTruthGoesBackTo(t *testing.T) {
+	fresh := func(i layout.Interval, list string) Set {
+		return Set{Interval: i, Members: members(list), First: i, Last: i}
+	}
+	silent := func(s Set, list string) Set { s.Silent = members(list); return s }
+	reach := func(s Set, first, last layout.Interval) Set { s.First, s.Last = first, last; return s }
+	for _, c := range []struct {
+		name  string
+		sets  []Set
+		parts string
+		set   string
+		lists []string
+		want  string
+		voids string
+	}{
+		{"the one that lacks it is back", []Set{fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "2.5 on [2] lacks 3:0.0 voids 1:2.6", ""},
+		{"it joined an interval ago", []Set{silent(fresh(2, "1"), "2"), fresh(4, "13"), fresh(5, "23")}, "123", "23", []string{"0:2.6", "0:2.5", ""}, "2.5 on [2] lacks 3:0.0 voids 1:2.6", ""},
+		{"it is not known to have been a member", []Set{fresh(2, "1"), fresh(4, "13"), fresh(5, "23")}, "123", "23", []string{"0:2.6", "0:2.5", ""}, "", ""},
+		{"it is void", []Set{fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5v", ""}, "", ""},
+		{"nobody of a set between is heard but who has it", []Set{fresh(2, "12"), fresh(4, "14"), fresh(5, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "", "2:2.5"},
+		{"a set before does not matter", []Set{fresh(1, "1"), fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "2.5 on [2] lacks 3:0.0 voids 1:2.6", ""},
+		{"unless it stands for one since", []Set{reach(fresh(1, "1"), 1, 3), fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "", "2:2.5"},
+		{"or may", []Set{reach(fresh(1, "1"), 0, 0), fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "", "2:2.5"},
+		{"another stands for the writers", []Set{reach(fresh(3, "12"), 2, 3), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "2.5 on [2] lacks 3:0.0 voids 1:2.6", ""},
+		{"two may stand for the writers", []Set{reach(fresh(3, "12"), 2, 3), reach(fresh(4, "13"), 1, 4)}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "", "2:2.5"},
+		{"none stands for them", []Set{fresh(3, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5", ""}, "", "2:2.5"},
+		{"a later set may have seen more", []Set{fresh(2, "123"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.4", "0:2.5"}, "2.5 on [3] lacks 2:2.4 voids 1:2.6", ""},
+		{"never there before", []Set{fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "", ""}, "0.0 on [] voids 1:2.6", ""},
+		{"to a deletion", []Set{fresh(2, "12"), fresh(4, "13")}, "13", "23", []string{"0:2.6", "0:2.5t", ""}, "2.5t on [2] lacks 3:0.0 voids 1:2.6", ""},
+	} {
+		r := Record{Activated: c.sets[len(c.sets)-1].Interval, Sets: c.sets, Participants: members(c.parts)}
+		v := judgeTexts(r, c.set, c.lists)
+		if have := wayBack(&v); have != c.want {
+			t.Errorf("%s:\n have %s\n want %s", c.name, have, c.want)
+		}
+		voids := ""
+		for osd, list := range v.Voids { // order: one at most
+			voids += fmt.Sprintf("%d:%s", osd, list[0].text())
+		}
+		if voids != c.voids {
+			t.Errorf("%s: voided %q, want %q", c.name, voids, c.voids)
+		}
+	}
+}
+
+// judgeTexts judges by what OSD 1 and up list, as text.
+func judgeTexts(r Record, set string, texts []string) Verdict {
+	var lists []Listing
+	for i, l := range texts {
+		lists = append(lists, Listing{Member: members(fmt.Sprint(i + 1))[0], Entries: copies(l)})
+	}
+	var osds []layout.OSDNum
+	for _, m := range members(set) {
+		osds = append(osds, m.OSD)
+	}
+	return Judge(r, osds, lists)
+}
+
+// wayBack is the text of what the first unclean object goes back to.
+func wayBack(v *Verdict) string {
+	var have []string
+	if len(v.Unclean) > 0 {
+		for u := v.Unclean[0].Back; u != nil; u = u.Back {
+			text := fmt.Sprintf("%s on %v", u.Truth.text(), u.Holders)
+			for _, l := range u.Lacks {
+				text += fmt.Sprintf(" lacks %d:%s", l.OSD, l.Have.text())
+			}
+			for _, l := range u.Newer {
+				text += fmt.Sprintf(" voids %d:%s", l.OSD, l.Have.text())
+			}
+			have = append(have, text)
+		}
+	}
+	return strings.Join(have, ", ")
+}
+
+// Sets that are left out of a record are known to be stood for, and silent members are remembered as long as that keeps the record short.
+func TestWithSetRemembersWhoWasAMember(t *testing.T) {
+	text := func(r Record) (text string) {
+		for _, s := range r.Sets {
+			text += fmt.Sprintf("%d%v-%v[%d-%d] ", s.Interval, nums(s.Members), nums(s.Silent), s.First, s.Last)
+		}
+		return strings.TrimSpace(text)
+	}
+	r := Record{}
+	for _, c := range []struct {
+		set, heard, want string
+	}{
+		{"12", "12", "1[1 2]-[][1-1]"},
+		{"12", "12", "2[1 2]-[][1-2]"},
+		{"13", "13", "2[1 2]-[][1-2] 3[1 3]-[][3-3]"},
+		{"23", "123", "2[1]-[2][1-2] 3[1 3]-[][3-3] 4[2 3]-[][4-4]"},
+		{"3", "13", "2[1]-[2][1-2] 5[3]-[][3-5]"},
+	} {
+		if r = r.WithSet(r.Activated+1, members(c.set), members(c.heard), 0); text(r) != c.want {
+			t.Errorf("after %s, hearing %s:\n have %s\n want %s", c.set, c.heard, text(r), c.want)
+		}
+	}
+	if clean := r.Clean(); text(clean) != "5[3]-[][5-5]" {
+		t.Errorf("clean: %s", text(clean))
+	}
+	many := Record{Activated: 90, Participants: members("9")}
+	for i := range layout.Interval(40) {
+		many.Sets = append(many.Sets, Set{Interval: i + 1, Members: members("9"), Silent: []Member{{OSD: layout.OSDNum(i + 100)}}, First: i + 1, Last: i + 1})
+	}
+	if have := text(many.WithSet(91, members("8"), members("89"), 0)); have != "40[9]-[][1-40] 91[8]-[][91-91]" {
+		t.Errorf("of many: %s", have)
 	}
 }
 

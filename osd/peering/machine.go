@@ -99,6 +99,8 @@ type Machine struct {
 	above   layout.Interval
 	grace   int
 	verdict Verdict
+	backs   []layout.OSDNum // that have what an object may have to go back to
+	unfound bool
 }
 
 // graceRounds is how often locking is tried again while a member that is up cannot be reached or still honours another holder, before the PG goes on without it if it may.
@@ -330,6 +332,9 @@ func (m *Machine) lock(effects []Effect) []Effect {
 		others(s.Members)
 	}
 	others(m.Record.Participants)
+	for _, s := range m.Record.Sets {
+		others(s.Silent)
+	}
 	slices.Sort(m.asked)
 	for _, osd := range m.asked {
 		h := m.peers[osd]
@@ -541,7 +546,7 @@ func (m *Machine) Announced(round uint64, osd layout.OSDNum) []Effect {
 	m.Phase = Active
 	m.Reason = ""
 	v := m.verdict
-	m.verdict = Verdict{}
+	m.verdict, m.backs, m.unfound = Verdict{}, v.backs(), false
 	return []Effect{{Do: Serve, Members: m.Acting, Verdict: &v, Interval: m.Interval}, {Do: Report}}
 }
 
@@ -568,15 +573,29 @@ func (m *Machine) Pending() []layout.OSDNum {
 	return list
 }
 
-// lostSources lists the stores outside the acting set that took part in peering, may hold the only copy of something, and whose grant is gone.
+// Unfound says that no copy of an object's truth can be read. A store that was a member of a recorded set, and was not heard with the others, may prove what was never acknowledged.
+func (m *Machine) Unfound(round uint64) {
+	if round == m.Round && m.Phase == Active {
+		m.unfound = true
+	}
+}
+
+// lostSources lists the stores outside the acting set that took part in peering, may hold the only copy of something, and whose grant is gone; and those that may help to find what is unfound.
 func (m *Machine) lostSources() []layout.OSDNum {
 	if m.Phase != Active || m.Record.IsClean() {
 		return nil
 	}
 	var list []layout.OSDNum
 	for _, osd := range m.asked {
-		if h := m.peers[osd]; !h.granted && h.told && m.cfg.Up[osd] == h.store && contains(m.Record.Participants, Member{OSD: osd, Store: h.store}) {
+		if h := m.peers[osd]; !h.granted && h.told && m.cfg.Up[osd] == h.store && (contains(m.Record.Participants, Member{OSD: osd, Store: h.store}) || slices.Contains(m.backs, osd)) {
 			list = append(list, osd)
+		}
+	}
+	for _, s := range m.Record.Sets {
+		for _, a := range slices.Concat(s.Members, s.Silent) {
+			if h := m.peers[a.OSD]; m.unfound && (h == nil || h.store != a.Store || !h.granted && !h.told) && m.cfg.Up[a.OSD] == a.Store && a.OSD != m.Self.OSD && !slices.Contains(list, a.OSD) {
+				list = append(list, a.OSD)
+			}
 		}
 	}
 	return list

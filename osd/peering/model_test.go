@@ -50,7 +50,8 @@ type modelOSD struct {
 	acting  []Member
 	unclean map[layout.ObjectID]*Unclean
 	floor   layout.Version
-	mod     int // of the record, as its machine knows it
+	before  layout.Interval // the last one activated when it was judged
+	mod     int             // of the record, as its machine knows it
 }
 
 type modelLate struct { // a change still on its way to a member
@@ -82,9 +83,13 @@ type model struct {
 	acked   int
 	cut     [Waiting + 1]int // primaries replaced or crashed in each phase
 	backups []Record
-	mod     int // grows whenever the record is written, and when etcd is set back
-	backs   int // how often that was
-	undone  int // objects recovered without a newest version that nobody was told of
+	mod     int                         // grows whenever the record is written, and when etcd is set back
+	backs   int                         // how often that was
+	undone  int                         // objects recovered without a newest version that nobody was told of
+	earlier int                         // of them, those whose newest version was written before the last activated interval,
+	spoilt  map[layout.OSDNum]modelCopy // copies that cannot be read; nil: chance decides
+	beside  int                         // and those whose newest version a store beside the set has
+	waits   int                         // one if an object waits in the end, because what cannot be read may have been acknowledged
 	log     []string
 }
 
@@ -269,7 +274,7 @@ func (w *model) do(o *modelOSD, e Effect) {
 			w.put(o, m.Restart())
 			return
 		}
-		t.store.tookPart, t.store.record = m.Record.Activated, m.Record // so that the store knows by what it was judged, should etcd forget it
+		t.store.tookPart, t.store.record = m.Record.Activated, m.Record.told() // so that the store knows by what it was judged, should etcd forget it
 		for _, f := range e.Entries {
 			c, ok := t.store.objects[f.Object]
 			if !ok || !c.same(f) {
@@ -289,7 +294,7 @@ func (w *model) do(o *modelOSD, e Effect) {
 			w.put(o, m.Activated(round, false))
 			return
 		}
-		w.record = e.Record
+		o.before, w.record = w.record.Activated, e.Record
 		w.mod++
 		o.mod = w.mod
 		w.say("activate %d on %v, sets %v, participants %v", m.Interval, nums(e.Members), sets(e.Record.Sets), nums(e.Record.Participants))
@@ -303,7 +308,7 @@ func (w *model) do(o *modelOSD, e Effect) {
 			w.put(o, m.Restart())
 			return
 		}
-		t.store.tookPart, t.store.record = e.Interval, m.Record
+		t.store.tookPart, t.store.record = e.Interval, m.Record.told()
 		w.put(o, m.Announced(round, t.num))
 	case Serve:
 		for _, p := range w.osds {
@@ -335,6 +340,16 @@ func (w *model) do(o *modelOSD, e Effect) {
 	}
 }
 
+// told is what stores remember of a record.
+func (r Record) told() Record {
+	r.Sets = slices.Clone(r.Sets)
+	for i := range r.Sets {
+		s := &r.Sets[i]
+		s.Silent, s.First, s.Last = nil, 0, 0
+	}
+	return r
+}
+
 func nums(list []Member) (out []layout.OSDNum) {
 	for _, m := range list {
 		out = append(out, m.OSD)
@@ -355,6 +370,9 @@ func (w *model) check(o *modelOSD, id layout.ObjectID) {
 		return
 	}
 	c := o.store.objects[id]
+	if c.Version != 0 && c == w.spoilt[o.num] {
+		return
+	}
 	for _, a := range o.acting {
 		if d := w.osd(a.OSD).store.objects[id]; d != c && w.osd(a.OSD).store.id == a.Store {
 			panic(fmt.Sprintf("object %d is not unclean, but OSD %d has %+v and OSD %d %+v", id.Stripe>>17, o.num, c, a.OSD, d))
@@ -399,6 +417,9 @@ func (w *model) write(o *modelOSD) {
 	}
 	w.check(o, id)
 	base := o.store.objects[id]
+	if base.Version != 0 && base == w.spoilt[o.num] {
+		return
+	}
 	n := 1 + w.rng.IntN(3)
 	var chain []modelCopy
 	last := base.Version
@@ -446,6 +467,41 @@ func (w *model) write(o *modelOSD) {
 	}
 }
 
+// spoil makes a change that reached one store alone unreadable there.
+func (w *model) spoil() {
+	id := w.objects[w.rng.IntN(len(w.objects))]
+	var on *modelOSD
+	for _, o := range w.osds {
+		c := o.store.objects[id]
+		if c.Void || c.Tombstone || c.content <= w.low[id] {
+			continue
+		}
+		if on == nil || c.newer(on.store.objects[id].Entry) {
+			on = o
+		} else if c.same(on.store.objects[id].Entry) {
+			return
+		}
+	}
+	if on != nil {
+		w.spoilt[on.num] = on.store.objects[id]
+		w.say("spoilt on %d: object %d content %d", on.num, id.Stripe>>17, w.spoilt[on.num].content)
+	}
+}
+
+// stuck reports whether an object waits because nothing proves that what cannot be read was never acknowledged.
+func (w *model) stuck(o *modelOSD) bool {
+	for _, id := range w.objects {
+		u := o.unclean[id]
+		for u != nil && u.Back != nil && w.unreadable(u) {
+			u = u.Back
+		}
+		if u != nil && w.unreadable(u) {
+			return true
+		}
+	}
+	return false
+}
+
 // arrive carries out a change that was on its way, if the member still grants it.
 func (w *model) arrive() {
 	if len(w.late) == 0 {
@@ -461,6 +517,14 @@ func (w *model) arrive() {
 	}
 }
 
+// unreadable reports whether no copy of an object's truth can be read.
+func (w *model) unreadable(u *Unclean) bool {
+	if w.spoilt == nil {
+		return w.rng.IntN(3) == 0
+	}
+	return u.Truth.Version != 0 && !slices.ContainsFunc(u.Holders, func(n layout.OSDNum) bool { return w.osd(n).store.objects[u.Object] != w.spoilt[n] })
+}
+
 // recoverOne makes one object whole, or part of it.
 func (w *model) recoverOne(o *modelOSD) {
 	for _, id := range w.objects {
@@ -468,18 +532,31 @@ func (w *model) recoverOne(o *modelOSD) {
 		if u == nil || w.fails(2) {
 			continue
 		}
-		for u.Back != nil && w.rng.IntN(3) == 0 { // no copy can be read
-			u = u.Back
+		if u.Back != nil && w.unreadable(u) {
 			w.undone++
+			if u.Truth.Interval < o.before {
+				w.earlier++
+			}
+			for u.Back != nil && w.unreadable(u) {
+				u = u.Back
+			}
+			if len(u.Newer) > 0 {
+				w.beside++
+			}
+			w.say("object %d goes back to version %x of interval %d", id.Stripe>>17, uint64(u.Truth.Version), u.Truth.Interval)
 		}
 		truth := modelCopy{Entry: u.Truth}
 		if u.Truth.Version != 0 {
 			found := false
 			for _, h := range u.Holders {
 				s := w.osd(h)
-				if c := s.store.objects[id]; s.up && s.lock == o.right() && c.same(u.Truth) && !c.Void {
+				if c := s.store.objects[id]; s.up && s.lock == o.right() && c.same(u.Truth) && !c.Void && c != w.spoilt[h] {
 					truth, found = c, true
 				}
+			}
+			if !found && w.spoilt != nil && w.unreadable(u) {
+				o.m.Unfound(o.m.Round)
+				continue
 			}
 			if !found {
 				w.put(o, o.m.Readmit())
@@ -502,12 +579,25 @@ func (w *model) recoverOne(o *modelOSD) {
 				t.store.objects[id] = truth
 			}
 		}
+		for _, l := range u.Newer {
+			t := w.osd(l.OSD)
+			c := t.store.objects[id]
+			if !t.up || t.lock != o.right() || w.fails(6) {
+				w.put(o, o.m.Restart())
+				return
+			}
+			if !c.same(l.Have) {
+				panic(fmt.Sprintf("OSD %d refuses to void %+v: it has %+v", t.num, l.Have, c.Entry))
+			}
+			c.Void = true
+			t.store.objects[id] = c
+		}
 		delete(o.unclean, id)
 		w.say("recovered %d: content %d", id.Stripe>>17, truth.content)
 		w.check(o, id)
 	}
-	if w.record.Interval != o.m.Interval && w.owner == o.num {
-		w.put(o, o.m.Restart()) // somebody else took the PG meanwhile
+	if (w.record.Interval != o.m.Interval || w.record.Primary != o.num) && w.owner == o.num {
+		w.put(o, o.m.Restart()) // somebody else took the PG meanwhile, or did in what etcd was set back to
 		return
 	}
 	if len(o.unclean) == 0 && !o.m.Record.IsClean() && w.record.Interval == o.m.Interval && w.record.Primary == o.num && w.owner == o.num {
@@ -666,6 +756,8 @@ func (w *model) step() {
 		if a := w.active(); a != nil {
 			w.forget(a)
 		}
+	case r < 54 && w.spoilt != nil && !w.calm:
+		w.spoil()
 	default:
 		if p := w.osd(w.primary); p.up {
 			if p.m == nil {
@@ -723,6 +815,10 @@ func (w *model) settle() {
 			return
 		}
 	}
+	if a := w.active(); a != nil && w.spoilt != nil && w.stuck(a) {
+		w.waits++
+		return
+	}
 	if !w.replace {
 		p := w.osd(w.primary)
 		panic(fmt.Sprintf("with every OSD back the PG does not become clean: %v %s; owner %d", p.m.Phase, p.m.Describe(), w.owner))
@@ -732,6 +828,9 @@ func (w *model) settle() {
 func runModel(t *testing.T, seed uint64, steps int, back bool) (w *model, ok bool) {
 	w = newModel(seed)
 	w.back = back
+	if seed%2 == 1 {
+		w.spoilt = map[layout.OSDNum]modelCopy{}
+	}
 	defer func() {
 		if r := recover(); r != nil {
 			t.Errorf("history %d: %v\n%s", seed, r, strings.Join(w.log[max(0, len(w.log)-*show):], "\n"))
@@ -762,14 +861,14 @@ func randomHistories(t *testing.T, back bool) {
 	if testing.Short() {
 		n = min(n, 2000)
 	}
-	serves, acked, failed, backs, undone := 0, 0, 0, 0, 0
+	serves, acked, failed, backs, undone, earlier, beside, waits := 0, 0, 0, 0, 0, 0, 0, 0
 	var cut [Waiting + 1]int
 	for seed := *first; seed < *first+n; seed++ {
 		w, ok := runModel(t, seed, *steps, back)
 		serves += w.serves
 		acked += w.acked
 		backs += w.backs
-		undone += w.undone
+		undone, earlier, beside, waits = undone+w.undone, earlier+w.earlier, beside+w.beside, waits+w.waits
 		for p, c := range w.cut {
 			cut[p] += c
 		}
@@ -779,8 +878,8 @@ func randomHistories(t *testing.T, back bool) {
 			}
 		}
 	}
-	t.Logf("%d histories: %d intervals served, %d writes acknowledged, %d restores, %d objects without their newest version; primaries stopped by phase: %v", n, serves, acked, backs, undone, cut)
-	if serves < int(n) || acked < int(n) || undone < int(n)/200 || back && backs < int(n) {
+	t.Logf("%d histories: %d intervals served, %d writes acknowledged, %d restores, %d objects without their newest version, %d of them with one of an earlier interval, %d with one beside the set, %d wait; primaries stopped by phase: %v", n, serves, acked, backs, undone, earlier, beside, waits, cut)
+	if serves < int(n) || acked < int(n) || undone < int(n)/25 || earlier < int(n)/50 || beside < int(n)/100 || back && backs < int(n) {
 		t.Errorf("the histories do too little")
 	}
 	for p := Taking; p <= Active; p++ {

@@ -20,6 +20,7 @@ import (
 //	write object=X on=(A,B)                 the primary's next write of X reaches these members; delete likewise. Reaching all, it is acknowledged.
 //	                                        hot: its version reaches into those of the next interval
 //	crash, start, replace osd=N             the process ends; comes back; comes back on an empty disk
+//	spoil object=X osd=N                    N's copy of X cannot be read any more
 //	recover [object=X], clean, forget       what the primary does in the background
 //	read object=X                           what a client is told
 //	stores                                  what every store holds
@@ -51,7 +52,7 @@ type story struct {
 }
 
 func newStory(osds int) *story {
-	w := &model{rng: rand.New(rand.NewPCG(1, 1)), low: map[layout.ObjectID]int{}, dead: map[layout.ObjectID][][2]int{}, deletes: map[int]bool{}, calm: true}
+	w := &model{rng: rand.New(rand.NewPCG(1, 1)), low: map[layout.ObjectID]int{}, dead: map[layout.ObjectID][][2]int{}, deletes: map[int]bool{}, spoilt: map[layout.OSDNum]modelCopy{}, calm: true}
 	for i := range osds {
 		o := &modelOSD{num: layout.OSDNum(i + 1), up: true}
 		w.format(o)
@@ -105,6 +106,9 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 		s.log = nil
 	case "start":
 		s.osd(layout.OSDNum(number(t, d, "osd"))).up = true
+	case "spoil":
+		n := layout.OSDNum(number(t, d, "osd"))
+		s.spoilt[n] = s.osd(n).store.objects[s.object(t, d)]
 	case "replace":
 		o := s.osd(layout.OSDNum(number(t, d, "osd")))
 		s.format(o)

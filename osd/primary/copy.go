@@ -28,6 +28,7 @@ type copyJob struct {
 
 	from       int // holders tried
 	unreadable int // of them
+	undone     bool
 	read       store.Op
 	fetch      peer.Call
 
@@ -118,7 +119,7 @@ func (j *copyJob) readNext() {
 			p.Events.Undone++
 			p.l.Log().Warn("a change that was never acknowledged is undone: no copy of it can be read", "pg", j.q.ID.String(), "object", j.u.Object.String(), "holders", j.u.Holders,
 				"version", uint64(j.u.Truth.Version), "back_to", uint64(back.Truth.Version))
-			j.u, j.from, j.unreadable = *back, 0, 0
+			j.u, j.from, j.unreadable, j.undone = *back, 0, 0, true
 			j.readNext()
 			return
 		}
@@ -262,6 +263,22 @@ func (t *target) give(lack *peering.Lack) {
 	p.hub.Call(t.osd, c)
 }
 
+// void has copies that are newer than the truth voided. Every member has the truth by now, so that it is known without what the stores beside the set have.
+func (j *copyJob) void(newer []peering.Lack) {
+	j.left = 1
+	for i := range newer {
+		j.left++
+		t, e := j.target(i), &newer[i].Have
+		t.osd = newer[i].OSD
+		c := &t.call
+		c.Meta, c.Payload = wire.AppendSubEntry(nil, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval}), c.Payload[:0]
+		m := wire.Sub{Op: wire.OpSubVoid, Grant: j.q.grant, Meta: len(c.Meta)}
+		m.Encode(&c.Header)
+		j.p.hub.Call(t.osd, c)
+	}
+	j.written(nil)
+}
+
 // stored is the completion of our own store's replacement.
 func (t *target) stored() {
 	q := t.j.q
@@ -279,7 +296,7 @@ func (t *target) answered() {
 	p := j.p
 	j.written(err)
 	if err != nil && !q.stopped {
-		p.l.Log().Warn("a member failed a replacement", "pg", q.ID.String(), "peer", uint64(osd), "object", object.String(), "err", err)
+		p.l.Log().Warn("a store failed a replacement, or to void what is undone", "pg", q.ID.String(), "peer", uint64(osd), "object", object.String(), "err", err)
 		p.host.Lost(q.ID, osd, err == wire.Errno(wire.ENOSPC))
 	}
 }
@@ -298,6 +315,10 @@ func (j *copyJob) written(err error) {
 		j.end()
 	case j.err != nil:
 		j.fail()
+	case len(j.u.Newer) > 0:
+		newer := j.u.Newer
+		j.u.Newer = nil
+		j.void(newer)
 	default:
 		n, took := 0, p.l.Now().Sub(j.start)
 		if j.data != nil {
@@ -309,6 +330,9 @@ func (j *copyJob) written(err error) {
 		}
 		obj, truth := j.obj, j.u.Truth
 		q.madeWhole(obj.Unclean)
+		if j.undone && truth.Tombstone {
+			q.buried(wire.SubEntry{Object: truth.Object, Version: truth.Version, Interval: truth.Interval})
+		}
 		j.end()
 		q.Table.Whole(obj, truth.Version, truth.Version == 0 || truth.Tombstone)
 		if q.left == 0 {
@@ -339,6 +363,7 @@ func (j *copyJob) fail() {
 	j.end()
 	if err == nil {
 		q.notFound(object)
+		p.host.Unfound(q.ID)
 	}
 	var base *store.BaseError
 	if errors.As(err, &base) {

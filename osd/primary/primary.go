@@ -33,6 +33,8 @@ type Host interface {
 	Fenced(session uint64, pool layout.PoolID) bool
 	// Recovered says that every object of the PG is whole on its acting set.
 	Recovered(pg layout.PGID)
+	// Unfound says that of some objects nobody who was heard can give what is true.
+	Unfound(pg layout.PGID)
 }
 
 // Options are the primary's limits.

@@ -13,4 +13,5 @@ var Found = []struct {
 	{Seed{694769105, FirstDraw}, "a PG that became active just after its primary had got another lease never had its state key made again (osd: serve)"},
 	{Seed{119, FirstDraw}, "a grant of an interval that was over was renewed for ever, and kept what the store no longer needs (osd: compare)"},
 	{Seed{880013, 3}, "deletions that had to be remembered took all places of a small disk, which was left out for it and taken back for ever (osd/store: layOut, osd: askRoom)"},
+	{Seed{3654, 3}, "an object waited for ever for a change that had reached one store alone, which could not read it: who lacked it came back an interval later (osd/peering: before)"},
 }
