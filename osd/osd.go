@@ -89,6 +89,7 @@ type OSD struct {
 	follower *cluster.Follower
 	lease    registry.Lease
 	leaseUp  bool // osd/state is ours under the present lease
+	backs    int  // how often etcd has gone back to an earlier state
 	entered  bool // osd/identity may say of this opening of the store
 	identity *cluster.OSDIdentity
 

@@ -54,7 +54,7 @@ type pgRun struct {
 	record     cluster.PGRecord  // as last read or written by us
 	recordMod  registry.Revision // 0 when there is none
 	haveState  bool              // pg/state is ours under the present lease
-	stateRev   registry.Revision // what etcd shows of pg/state from here on counts
+	rev        registry.Revision // the latest at which we know the record and whether the state key is ours: answers come in any order
 	served     *primary.PG
 	activeRev  registry.Revision // Activated waits until everything up to it is applied
 	activeDone func()
@@ -337,6 +337,17 @@ func (r *pgRun) shows(bits wire.PGState) bool {
 		slices.EqualFunc(r.shown.Peers, r.m.Acting, func(osd layout.OSDNum, m peering.Member) bool { return osd == m.OSD })
 }
 
+// txn is a transaction on the PG's keys. What came of one that was sent to an etcd that has gone back since is not known.
+func (r *pgRun) txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	backs := r.s.backs
+	r.s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if err == nil && backs != r.s.backs {
+			err = fmt.Errorf("%w: it has gone back to an earlier state", registry.ErrUnavailable)
+		}
+		done(res, err)
+	})
+}
+
 // take raises the interval and makes the PG's state key ours.
 func (r *pgRun) take(round uint64, above layout.Interval) {
 	if r.s.leaving {
@@ -380,7 +391,7 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
 	}
 	r.busy++
-	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	r.txn(t, func(res registry.TxnResult, err error) {
 		defer r.settle()
 		switch {
 		case err != nil:
@@ -389,29 +400,36 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 				r.exec(r.m.TakeFailed(round, "etcd does not answer: "+err.Error()))
 				r.settle()
 			})
+			return
 		case !res.Succeeded:
 			r.adopt(res)
-			reason := "the record in etcd has changed"
-			if !r.haveState && len(res.Results[1]) > 0 {
-				reason = "another OSD holds the PG in etcd"
-				r.unlockAll()
-			}
-			r.exec(r.m.TakeFailed(round, reason))
-		default:
+		case res.Revision > r.rev:
 			if s.lease == lease {
-				r.haveState, r.stateRev = true, res.Revision
+				r.haveState = true
 				r.showed(state, res.Revision)
 			}
-			r.record, r.recordMod = rec, res.Revision
+			r.record, r.recordMod, r.rev = rec, res.Revision, res.Revision
+		}
+		switch {
+		case round != r.m.Round: // what it says is known now, and nobody waits for it
+		case res.Succeeded && r.recordMod == res.Revision:
 			r.exec(r.m.Taken(round, r.peeringRecord()))
+		case !res.Succeeded && !r.haveState && len(res.Results[1]) > 0:
+			r.unlockAll()
+			r.exec(r.m.TakeFailed(round, "another OSD holds the PG in etcd"))
+		default:
+			r.exec(r.m.TakeFailed(round, "the record in etcd has changed"))
 		}
 	})
 }
 
-// adopt takes over the record and state that a failed transaction found.
+// adopt takes over the record and state that a failed transaction found, unless what we know is later.
 func (r *pgRun) adopt(res registry.TxnResult) {
+	if res.Revision < r.rev {
+		return
+	}
 	found := res.Results
-	r.stateRev = res.Revision
+	r.rev = res.Revision
 	r.record, r.recordMod = cluster.PGRecord{}, 0
 	if len(found[0]) > 0 {
 		kv := found[0][0]
@@ -432,7 +450,7 @@ func (r *pgRun) adopt(res registry.TxnResult) {
 // refresh reads the record and state again after a transaction whose outcome is unknown.
 func (r *pgRun) refresh(then func()) {
 	t := registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.PGRecordKey(r.id)}, {Kind: registry.Get, Key: cluster.PGStateKey(r.id)}}}
-	r.s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	r.txn(t, func(res registry.TxnResult, err error) {
 		if err == nil {
 			r.adopt(res)
 		}
@@ -722,7 +740,7 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 	if history != nil {
 		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(history)})
 	}
-	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	r.txn(t, func(res registry.TxnResult, err error) {
 		switch {
 		case err != nil:
 			r.refresh(func() { done(0, false) })
@@ -730,7 +748,9 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 			r.adopt(res)
 			done(0, false)
 		default:
-			r.record, r.recordMod = next, res.Revision
+			if res.Revision > r.rev {
+				r.record, r.recordMod, r.rev = next, res.Revision, res.Revision
+			}
 			done(res.Revision, true)
 		}
 	})
@@ -903,7 +923,7 @@ func (r *pgRun) dropState() {
 	key := cluster.PGStateKey(r.id)
 	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{{Kind: registry.Delete, Key: key}}}
 	r.haveState = false
-	s.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
+	r.txn(t, func(_ registry.TxnResult, err error) {
 		if err == nil {
 			r.settle()
 			return
@@ -941,7 +961,7 @@ func (r *pgRun) reclaim() {
 		Then: []registry.Op{{Kind: registry.Put, Key: stateKey, Value: cluster.Value(&state), Lease: lease.ID()}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}, {Kind: registry.Get, Key: cluster.OSDStateKey(s.o.Num)}},
 	}
-	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	r.txn(t, func(res registry.TxnResult, err error) {
 		if round != r.m.Round || s.lease != lease {
 			return
 		}
@@ -963,7 +983,9 @@ func (r *pgRun) reclaim() {
 			}
 			r.exec(r.m.Restart())
 		default:
-			r.haveState, r.stateRev = true, res.Revision
+			if res.Revision > r.rev {
+				r.haveState, r.rev = true, res.Revision
+			}
 			r.showed(state, res.Revision)
 		}
 	})
@@ -1018,7 +1040,7 @@ func (r *pgRun) publish() {
 	if put {
 		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: key, Value: cluster.Value(&state), Lease: s.lease.ID()})
 	}
-	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	r.txn(t, func(res registry.TxnResult, err error) {
 		r.putting = false
 		switch {
 		case err == nil && res.Succeeded:

@@ -346,3 +346,45 @@ func TestGivenUpPutOfTheStateKeyComesLate(t *testing.T) {
 	b.wait("the late put", func() bool { return !alone() })
 	b.wait("etcd to show what is", alone)
 }
+
+// The answer to a take that was refused comes when a later one has long succeeded: it must neither give back what the members have granted since, nor bring the old record back.
+func TestRefusedTakeIsAnsweredLate(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	o := b.osds[1]
+	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
+	var late func()
+	refused := false
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !says(txn, cluster.StateStarting) {
+			return false
+		}
+		late = func() {}
+		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) {
+			refused = err == nil && !res.Succeeded
+			late = func() { done(res, err) }
+		})
+		return true
+	}
+	before := r.m.Interval
+	b.put(cluster.PGStateKey(pg1), &cluster.PGState{Primary: 2, State: cluster.StateStarting}) // another primary, for a moment
+	o.run(func() {
+		o.s.o.Registry = reg
+		r.exec(r.m.Restart())
+	})
+	b.wait("the refusal", func() bool { return refused })
+	b.put(cluster.PGStateKey(pg1), nil)
+	o.run(func() { r.exec(r.m.Restart()) })
+	b.wait("the next interval", func() bool { return r.m.Phase == peering.Active && r.m.Interval > before && r.haveState })
+	b.w.Run(time.Second)
+	mod := r.recordMod
+	o.run(late)
+	b.w.Run(100 * time.Millisecond)
+	if !r.haveState || r.recordMod != mod || r.record.Interval != r.m.Interval {
+		t.Errorf("state key ours: %v, record of revision %d in interval %d; it was of revision %d in interval %d", r.haveState, r.recordMod, r.record.Interval, mod, r.m.Interval)
+	}
+	if g := r.grantOf(r.m.Interval); r.m.Phase == peering.Active && !b.osds[2].s.Honours(g) {
+		t.Errorf("OSD 1 serves in interval %d, for which OSD 2 has no grant any more", g.Interval)
+	}
+}

@@ -47,8 +47,9 @@ func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 
 // wentBack says that etcd itself has gone back to an earlier state.
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
+	s.backs++
 	for _, r := range s.sortedPGs() {
-		r.stateRev, r.shown = 0, cluster.PGState{} // revisions count from there
+		r.rev, r.shown = 0, cluster.PGState{} // revisions count from there
 		if r.m.Phase != peering.Active {
 			r.exec(r.m.Restart()) // by a record that etcd has no more
 		}
@@ -296,7 +297,7 @@ func (r *pgRun) missed(next *cluster.Snapshot) {
 			r.s.l.Defer(&r.report)
 		}
 	}
-	if !ok && r.m.Phase == peering.Active && next.Revision >= r.stateRev {
+	if !ok && r.m.Phase == peering.Active && next.Revision >= r.rev {
 		r.haveState = false
 		r.reclaim()
 	}
