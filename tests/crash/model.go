@@ -135,7 +135,7 @@ func (p snap) replaced(op *store.Op, values []uint64) snap {
 			}
 		}
 	}
-	out := snap{stack: []version{v}, pairs: pairsUpTo(p.pairs, op.Version)}
+	out := snap{stack: []version{v}} // with the requests that came with it, and no others
 	for _, x := range op.Pairs {
 		if x.Version <= op.Version {
 			out.pairs = withPair(out.pairs, x)
