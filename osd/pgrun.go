@@ -912,7 +912,8 @@ func (r *pgRun) release() {
 	s.checkStopped()
 }
 
-// dropState removes the state key if it is ours, and tries again while the registry does not answer.
+// dropState removes the state key if it is ours, and tries again while the registry does not answer. It removes what is known to be there, and nothing that is put later: it may reach etcd after
+// the PG was taken again.
 func (r *pgRun) dropState() {
 	s := r.s
 	if !r.haveState || s.lease == nil || s.lease.ID() == 0 {
@@ -921,14 +922,21 @@ func (r *pgRun) dropState() {
 	}
 	r.busy++
 	key := cluster.PGStateKey(r.id)
-	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, s.lease.ID())}, Then: []registry.Op{{Kind: registry.Delete, Key: key}}}
+	t := registry.Txn{
+		If:   []registry.Compare{registry.HeldBy(key, s.lease.ID()), registry.Unchanged(key, r.shown.Mod)},
+		Then: []registry.Op{{Kind: registry.Delete, Key: key}},
+		Else: []registry.Op{{Kind: registry.Get, Key: cluster.PGRecordKey(r.id)}, {Kind: registry.Get, Key: key}},
+	}
 	r.haveState = false
-	r.txn(t, func(_ registry.TxnResult, err error) {
-		if err == nil {
-			r.settle()
+	r.txn(t, func(res registry.TxnResult, err error) {
+		switch {
+		case err != nil:
+			r.refresh(r.settle)
 			return
+		case !res.Succeeded:
+			r.adopt(res)
 		}
-		r.refresh(r.settle)
+		r.settle()
 	})
 }
 

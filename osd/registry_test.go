@@ -9,6 +9,7 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/registry"
+	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/store"
 )
@@ -386,5 +387,45 @@ func TestRefusedTakeIsAnsweredLate(t *testing.T) {
 	}
 	if g := r.grantOf(r.m.Interval); r.m.Phase == peering.Active && !b.osds[2].s.Honours(g) {
 		t.Errorf("OSD 1 serves in interval %d, for which OSD 2 has no grant any more", g.Interval)
+	}
+}
+
+// The removal of the state key of a PG that was given up reaches etcd when the PG has long been taken again, and waits: it must not take the key of that.
+func TestLateRemovalOfTheStateKeySparesALaterTake(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	o := b.osds[1]
+	reg := &lateRegistry{Registry: o.s.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || len(txn.Then) == 0 || txn.Then[0].Kind != registry.Delete || txn.Then[0].Key != cluster.PGStateKey(pg1) {
+			return false
+		}
+		late = func() { reg.Registry.Txn(txn, done) }
+		return true
+	}
+	o.run(func() { o.s.o.Registry = reg })
+	before := o.s.pgs[pg1].m.Interval
+	b.osds[2].kill()
+	txn, err := cluster.SetPool(&registry.KV{Key: cluster.KeyPools, Value: b.get(cluster.KeyPools).Value, Mod: b.get(cluster.KeyPools).Mod}, 1,
+		&cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: 2, PGMinSize: 2, PGCount: 1, FailureDomain: "osd"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.txn(txn)
+	b.place(0, 1, 2)
+	b.wait("the removal", func() bool { return late != nil })
+	b.wait("OSD 2 to be gone", func() bool { return b.get(cluster.OSDStateKey(2)).Key == "" })
+	b.place(1, 1, 2)
+	waits := func() bool {
+		kv := b.get(cluster.PGStateKey(pg1))
+		return kv.Key != "" && b.shown().State == cluster.StateBits(wire.PGIncomplete) && o.s.pgs[pg1].m.Interval > before
+	}
+	b.wait("the PG to wait for OSD 2", waits)
+	o.run(late)
+	b.w.Run(time.Second)
+	if !waits() {
+		t.Error("etcd shows nothing of a PG that waits")
 	}
 }
