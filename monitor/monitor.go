@@ -47,7 +47,7 @@ type Monitor struct {
 	lease    registry.Lease
 	member   bool // mon/member and, if leading, mon/master are written under the lease
 	leading  bool
-	since    registry.Revision // of the transaction that made us the leader; what happened before says nothing of it
+	since    registry.Revision // of our last election; what happened before says nothing of its outcome
 	electing bool
 	stopped  bool
 
@@ -152,22 +152,42 @@ func (m *Monitor) elect() {
 		Else: []registry.Op{put, {Kind: registry.Get, Key: cluster.KeyMonMaster}},
 	}
 	m.told = m.note
+	etcd := m.follower.Snapshot().Copy
 	m.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		m.electing = false
 		switch {
 		case m.stopped || m.lease != lease:
-		case err != nil:
+		case err != nil || etcd != m.follower.Snapshot().Copy:
 			m.l.Arm(&m.retry, m.l.Now().Add(500*time.Millisecond))
-		case res.Succeeded || len(res.Results[1]) == 1 && res.Results[1][0].Lease == lease.ID():
-			// The key may be ours already: from a transaction whose answer was lost.
-			m.leading, m.since, m.begun = true, res.Revision, false
-			m.log.Info("this monitor leads")
-			m.l.Arm(&m.change, m.l.Now())
-			m.l.Arm(&m.stats, m.l.Now().Add(m.o.StatsDelay))
-			m.l.Arm(&m.home, m.l.Now().Add(m.o.HomeInterval))
+		default:
+			m.since = res.Revision
+			if res.Succeeded || len(res.Results[1]) == 1 && res.Results[1][0].Lease == lease.ID() {
+				// The key may be ours already: from a transaction whose answer was lost.
+				m.leading, m.begun = true, false
+				m.log.Info("this monitor leads")
+				m.l.Arm(&m.change, m.l.Now())
+				m.l.Arm(&m.stats, m.l.Now().Add(m.o.StatsDelay))
+				m.l.Arm(&m.home, m.l.Now().Add(m.o.HomeInterval))
+			}
+			m.stand(m.follower.Snapshot()) // which may be later than the answer
 		}
 		m.tell()
 	})
+}
+
+// stand ends a leadership that etcd does not show, and stands for election when it shows no leader.
+func (m *Monitor) stand(s *cluster.Snapshot) {
+	if m.stopped || s.Revision < m.since {
+		return
+	}
+	ours := s.Master != nil && m.lease.ID() != 0 && s.Master.Lease == m.lease.ID()
+	if m.leading && !ours {
+		m.leading = false
+		m.log.Warn("the leader's key was removed")
+	}
+	if s.Master == nil || ours {
+		m.elect()
+	}
 }
 
 // self is mon/member as it should be.
@@ -208,13 +228,10 @@ func (m *Monitor) Unavailable(err error) { m.log.Warn("no contact with etcd", "e
 
 // Changed decides again: at once when an OSD came or went, gathered when the tree or the pools changed.
 func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
-	if next.Master == nil && next.Revision >= m.since {
-		if m.leading {
-			m.leading = false
-			m.log.Warn("the leader's key was removed")
-		}
-		m.elect()
+	if next.Copy != prev.Copy {
+		m.since = 0 // revisions count from there
 	}
+	m.stand(next)
 	if prev.Revision == 0 || prev.Restoring != nil && next.Restoring == nil {
 		m.elect() // or stand by
 	}

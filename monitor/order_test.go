@@ -1,0 +1,89 @@
+package monitor
+
+import (
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/loop"
+	"holdfast/core/registry"
+	"holdfast/core/registry/memory"
+)
+
+// lateRegistry lets a test have the answers, or the requests, of some transactions come late.
+type lateRegistry struct {
+	registry.Registry
+	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
+}
+
+func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	if r.catch == nil || !r.catch(t, done) {
+		r.Registry.Txn(t, done)
+	}
+}
+
+// puts reports whether a transaction would put a key.
+func puts(t registry.Txn, key string) bool {
+	for _, op := range t.Then {
+		if op.Kind == registry.Put && op.Key == key {
+			return true
+		}
+	}
+	return false
+}
+
+// run calls f on the monitor's loop and waits for it.
+func (x *scene) run(f func()) {
+	x.t.Helper()
+	done := false
+	x.l.Post(&loop.Task{Run: func() { f(); done = true }})
+	x.wait("a turn of the monitor's loop", func() bool { return done })
+}
+
+// The answer to an election that was won comes when the key is gone again and another monitor leads.
+func TestElectionIsAnsweredWhenAnotherOneLeads(t *testing.T) {
+	x := newScene(t)
+	reg := &lateRegistry{Registry: x.m.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !puts(txn, cluster.KeyMonMaster) {
+			return false
+		}
+		late = func() {}
+		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
+		return true
+	}
+	x.run(func() { x.m.o.Registry = reg })
+	x.delete(cluster.KeyMonMaster)
+	x.wait("the election", func() bool { return late != nil && x.key(cluster.KeyMonMaster).Lease == x.m.lease.ID() })
+	b, _ := x.second()
+	x.w.Run(time.Second)
+	x.delete(cluster.KeyMonMaster)
+	x.wait("the second one to lead", b.Leading)
+	x.run(late)
+	x.w.Run(time.Second)
+	if x.m.Leading() {
+		t.Error("both lead")
+	}
+}
+
+// etcd goes back to before the election, with the monitor's lease in it.
+func TestLeaderOfAnEtcdThatWentBackIsElectedAgain(t *testing.T) {
+	x := newScene(t)
+	reg := &lateRegistry{Registry: x.m.o.Registry}
+	var before *memory.Backup
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if before == nil && puts(txn, cluster.KeyMonMaster) {
+			before = x.st.Backup()
+		}
+		return false
+	}
+	x.run(func() { x.m.o.Registry = reg })
+	x.delete(cluster.KeyMonMaster)
+	x.wait("the election", func() bool { return before != nil && x.m.Leading() })
+	for range 20 {
+		x.put("x", "1")
+	}
+	x.st.Restore(before, 0)
+	x.wait("it to lead again", func() bool { return x.key(cluster.KeyMonMaster).Lease == x.m.lease.ID() && x.m.Leading() })
+}
