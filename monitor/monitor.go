@@ -156,7 +156,9 @@ func (m *Monitor) elect() {
 	m.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		m.electing = false
 		switch {
-		case m.stopped || m.lease != lease:
+		case m.stopped:
+		case m.lease != lease:
+			m.elect() // the next one may be there, and has waited for this answer
 		case err != nil || etcd != m.follower.Snapshot().Copy:
 			m.l.Arm(&m.retry, m.l.Now().Add(500*time.Millisecond))
 		default:

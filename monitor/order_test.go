@@ -87,3 +87,25 @@ func TestLeaderOfAnEtcdThatWentBackIsElectedAgain(t *testing.T) {
 	x.st.Restore(before, 0)
 	x.wait("it to lead again", func() bool { return x.key(cluster.KeyMonMaster).Lease == x.m.lease.ID() && x.m.Leading() })
 }
+
+// The lease is lost while an election is under way: its answer is of no use, but the next lease must stand.
+func TestElectionUnderALeaseThatIsOver(t *testing.T) {
+	x := newScene(t)
+	reg := &lateRegistry{Registry: x.m.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !puts(txn, cluster.KeyMonMaster) {
+			return false
+		}
+		late = func() { done(registry.TxnResult{}, registry.ErrUnavailable) }
+		return true
+	}
+	x.run(func() { x.m.o.Registry = reg })
+	x.delete(cluster.KeyMonMaster)
+	x.wait("the election", func() bool { return late != nil })
+	old := x.m.lease
+	x.st.Expire(old.ID())
+	x.wait("another lease", func() bool { return x.m.lease != old && x.m.lease.ID() != 0 })
+	x.run(late)
+	x.wait("it to lead", x.m.Leading)
+}
