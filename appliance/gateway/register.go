@@ -24,8 +24,9 @@ type registration struct {
 	log   *slog.Logger
 
 	lease   registry.Lease
-	there   bool // our key is there, under our lease
-	writing bool // an update is under way
+	there   bool              // our key is there, under our lease
+	mod     registry.Revision // of it, as far as is known
+	writing bool              // an update is under way
 	retry   loop.Timer
 	said    bool // that another gateway has our name
 	stopped bool
@@ -91,10 +92,10 @@ func (g *registration) write() {
 			return
 		case err == nil && res.Succeeded:
 			g.said = false
-			g.written(at)
+			g.written(at, res.Revision)
 			return
-		case err == nil && len(res.Results) == 1 && len(res.Results[0]) == 1 && res.Results[0][0].Lease == lease.ID():
-			g.written(-1) // a transaction of ours whose answer was lost
+		case err == nil && ours(res, lease):
+			g.written(-1, res.Results[0][0].Mod) // a transaction of ours whose answer was lost
 			return
 		case err == nil && !g.said:
 			g.said = true
@@ -112,15 +113,20 @@ func (g *registration) shows(at registry.Revision) {
 	g.update()
 }
 
-// written says that our key is there, with the revision at; -1 when that is not known.
-func (g *registration) written(at int64) {
-	g.there = true
+// ours reports whether the key that a transaction found, when its conditions did not hold, is there under the lease.
+func ours(res registry.TxnResult, lease registry.Lease) bool {
+	return len(res.Results) == 1 && len(res.Results[0]) == 1 && res.Results[0][0].Lease == lease.ID()
+}
+
+// written says that our key is there since revision mod, with the revision at; -1 when that is not known.
+func (g *registration) written(at int64, mod registry.Revision) {
+	g.there, g.mod = true, mod
 	if g.value.Revision != at {
 		g.update()
 	}
 }
 
-// update writes the value again, if our key is there.
+// update writes the value again, if our key is there. One that was given up may reach the registry after the next: then it must change nothing.
 func (g *registration) update() {
 	if g.stopped || g.writing || !g.there {
 		return
@@ -128,18 +134,23 @@ func (g *registration) update() {
 	g.writing = true
 	lease, at := g.lease, g.value.Revision
 	g.r.Txn(registry.Txn{
-		If:   []registry.Compare{registry.HeldBy(g.key, lease.ID())},
+		If:   []registry.Compare{registry.HeldBy(g.key, lease.ID()), registry.Unchanged(g.key, g.mod)},
 		Then: []registry.Op{{Kind: registry.Put, Key: g.key, Value: cluster.Value(&g.value), Lease: lease.ID()}},
+		Else: []registry.Op{{Kind: registry.Get, Key: g.key}},
 	}, func(res registry.TxnResult, err error) {
 		g.writing = false
 		switch {
 		case err != nil:
 			g.l.Arm(&g.retry, g.l.Now().Add(registerRetry))
-		case !res.Succeeded && lease == g.lease:
+		case lease != g.lease:
+			g.update()
+		case res.Succeeded:
+			g.written(at, res.Revision)
+		case ours(res, lease):
+			g.written(-1, res.Results[0][0].Mod)
+		default:
 			g.there = false // the key has vanished or is another's
 			g.write()
-		case !res.Succeeded || g.value.Revision != at:
-			g.update()
 		}
 	})
 }

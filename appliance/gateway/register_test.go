@@ -14,8 +14,18 @@ import (
 	"holdfast/core/sim"
 )
 
-// Whoever makes an image waits for the revision in the gateway's key: it must come, whatever the key's write meets.
-func TestRegistrationSaysWhatIsShown(t *testing.T) {
+// registered is a registration on a loop of its own.
+type registered struct {
+	*registration
+	w     *sim.World
+	store *memory.Store
+	h     *memory.Handle
+	on    func(func())
+	shown func() int64 // what the key says, -1 when it is not there
+	wait  func(int64)  // for the key to say it
+}
+
+func newRegistered(t *testing.T) *registered {
 	w := sim.NewWorld(1)
 	t.Cleanup(w.Close)
 	store := memory.New(w.NewLoop("registry"))
@@ -44,7 +54,13 @@ func TestRegistrationSaysWhatIsShown(t *testing.T) {
 			t.Fatalf("the key says %d, want %d", shown(), at)
 		}
 	}
-	on := func(f func()) { l.Post(&loop.Task{Run: f}) }
+	return &registered{g, w, store, h, func(f func()) { l.Post(&loop.Task{Run: f}) }, shown, wait}
+}
+
+// Whoever makes an image waits for the revision in the gateway's key: it must come, whatever the key's write meets.
+func TestRegistrationSaysWhatIsShown(t *testing.T) {
+	g := newRegistered(t)
+	w, store, h, on, wait := g.w, g.store, g.h, g.on, g.wait
 	on(func() { g.shows(5); g.start(Addresses{}) })
 	wait(5)
 	on(func() { // the second comes while the first is written
@@ -68,4 +84,39 @@ func TestRegistrationSaysWhatIsShown(t *testing.T) {
 	wait(-1)
 	on(func() { g.shows(10) })
 	wait(10)
+}
+
+// lateRegistry lets a test have the requests of some transactions come late.
+type lateRegistry struct {
+	registry.Registry
+	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
+}
+
+func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	if r.catch == nil || !r.catch(t, done) {
+		r.Registry.Txn(t, done)
+	}
+}
+
+// A write of the key that was given up reaches etcd after a later one: who waits for the later revision must not wait for ever.
+func TestRegistrationIsNotSetBackByALateWrite(t *testing.T) {
+	g := newRegistered(t)
+	g.on(func() { g.shows(5); g.start(Addresses{}) })
+	g.wait(5)
+	reg := &lateRegistry{Registry: g.h}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil {
+			return false
+		}
+		late = func() { g.h.Txn(txn, func(registry.TxnResult, error) {}) }
+		done(registry.TxnResult{}, registry.ErrUnavailable)
+		return true
+	}
+	g.on(func() { g.r = reg; g.shows(6); g.shows(7) })
+	g.wait(7)
+	g.w.Run(5 * time.Second)
+	g.on(late)
+	g.w.Run(time.Minute)
+	g.wait(7)
 }
