@@ -109,3 +109,10 @@ func TestElectionUnderALeaseThatIsOver(t *testing.T) {
 	x.run(late)
 	x.wait("it to lead", x.m.Leading)
 }
+
+// The key of the pools is removed: that, too, is a state that decisions are compared with.
+func TestDecisionsWithoutPools(t *testing.T) {
+	x := newScene(t)
+	x.delete(cluster.KeyPools)
+	x.wait("an empty PG map", func() bool { return len(x.pgs(1)) == 0 && x.key(cluster.PoolIdentityKey(1)).Key == "" })
+}

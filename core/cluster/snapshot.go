@@ -23,7 +23,7 @@ type Snapshot struct {
 	ClusterID   *ClusterID                 // nil when the cluster has none yet
 	Global      map[string]json.RawMessage // config/global
 	Pools       Map[layout.PoolID, *Pool]
-	PoolsMod    registry.Revision // of config/pools
+	PoolsMod    registry.Revision // of config/pools, 0 when there is none
 	Identities  Map[layout.PoolID, *PoolIdentity]
 	Placement   Placement
 	OSDConfigs  Map[layout.OSDNum, *OSDConfig]
@@ -377,7 +377,7 @@ func (s *Snapshot) applyPlacement(ev registry.Event) error {
 func (s *Snapshot) applyPools(ev registry.Event) error {
 	next := NewMap[layout.PoolID, *Pool](cmp.Compare[layout.PoolID])
 	if ev.Deleted {
-		s.Pools, s.PoolsMod = next, ev.KV.Mod
+		s.Pools, s.PoolsMod = next, 0
 		return nil
 	}
 	pools, faults, err := ReadPools(ev.KV.Value)
