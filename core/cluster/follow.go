@@ -153,6 +153,12 @@ func (f *Follower) loaded(kvs []registry.KV, rev registry.Revision, err error) {
 		return
 	}
 	f.loading = false
+	if rev < f.snap.Revision {
+		// Another copy, which the watch has not told yet, nor may it ever, once that copy has come as far as the watch: what it brought meanwhile is of the one before, too.
+		f.fresh, f.waiting = true, nil
+		f.stopWatch()
+		f.stopWatch = nil
+	}
 	evs := f.difference(kvs, rev)
 	first := f.snap.Revision == 0
 	if f.fresh {

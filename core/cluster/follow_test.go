@@ -201,3 +201,59 @@ func TestManyImagesStayCheap(t *testing.T) {
 		t.Fatalf("%d inodes, %d names", s.last.Inodes.Len(), s.last.InodeByName.Len())
 	}
 }
+
+// lateWatch is a registry whose watches show nothing while it is held, and never that it is another copy: nor does etcd when a copy of the same id has come as far as the watch.
+type lateWatch struct {
+	registry.Registry
+	w    registry.Watcher
+	held bool
+	late []func()
+}
+
+func (r *lateWatch) Watch(prefixes []string, from registry.Revision, w registry.Watcher) func() {
+	r.w = w
+	return r.Registry.Watch(prefixes, from, r)
+}
+
+func (r *lateWatch) do(f func()) {
+	if r.held {
+		r.late = append(r.late, f)
+		return
+	}
+	f()
+}
+
+func (r *lateWatch) Events(rev registry.Revision, evs []registry.Event) {
+	r.do(func() { r.w.Events(rev, evs) })
+}
+func (r *lateWatch) Reset(registry.Revision) {}
+func (r *lateWatch) Unavailable(error)       {}
+
+// Everything is read again, because changes were compacted, and another copy answers, of which the watch has not told yet.
+func TestLoadOfAnotherCopyComesBeforeItsReset(t *testing.T) {
+	s := newStory(t)
+	s.f.Stop()
+	r := &lateWatch{Registry: s.h}
+	s.last = nil
+	s.f = cluster.Follow(s.l, r, cluster.ForOSD, s)
+	s.told("")
+	b := s.store.Backup()
+	s.put("config/export/1=x", `config/inode/1/1={"name":"old"}`)
+	s.put("config/export/2=x")
+	s.put("config/export/3=x")
+	s.told("config/export/1 config/inode/1/1", "config/export/2", "config/export/3")
+	r.held = true
+	s.put("config/export/4=x")
+	s.l.Run(time.Second)
+	s.store.Restore(b, 0)
+	s.put(`config/inode/1/1={"name":"new"}`)
+	r.w.Reset(s.last.Revision)
+	for _, f := range r.late {
+		f() // while everything is read
+	}
+	r.held = false
+	s.l.Run(time.Second)
+	if _, is := s.last.Image("new"); !is || s.last.Copy != 1 || s.last.Exports.Len() != 0 {
+		t.Errorf("copy %d, names %v, %d exports", s.last.Copy, s.last.InodeByName, s.last.Exports.Len())
+	}
+}
