@@ -459,8 +459,9 @@ func (s *Succession) say(why string) {
 	s.log.Warn("the store waits", "why", why)
 	v := &cluster.OSDWaiting{Store: s.seen.StoreID, Host: s.o.Host, Reason: text}
 	t := registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: cluster.OSDWaitingKey(s.o.Num), Value: cluster.Value(v), Lease: s.lease.ID()}}}
+	lease := s.lease
 	s.o.Registry.Txn(t, func(_ registry.TxnResult, err error) {
-		if s.saying = false; err == nil {
+		if s.saying = false; err == nil && lease == s.lease {
 			s.said = text
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/registry"
 	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
@@ -242,6 +243,32 @@ func TestAutoAcceptOffWaits(t *testing.T) {
 	if own := b.identity(2); own.IsRetired(id) {
 		t.Error("the id was retired")
 	}
+}
+
+// The answer to what was said under a lease comes when that is over, and with it what was said.
+func TestWhyItWaitsIsSaidUnderTheNextLease(t *testing.T) {
+	b, o, _ := setBack(t, false)
+	h := o.succeed(false)
+	b.wait("it to say why it waits", func() bool { return b.waiting(o.num) != "" })
+	b.w.Run(100 * time.Millisecond)
+	reg := &lateRegistry{Registry: h.o.Registry}
+	var late func()
+	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || len(txn.Then) == 0 || txn.Then[0].Key != cluster.OSDWaitingKey(o.num) {
+			return false
+		}
+		late = func() {}
+		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
+		return true
+	}
+	h.o.Registry, h.said = reg, ""
+	b.wait("it to say so again", func() bool { return late != nil })
+	b.w.Run(100 * time.Millisecond)
+	old := h.lease
+	b.reg.Expire(old.ID())
+	b.wait("another lease", func() bool { return h.lease != old && h.lease.ID() != 0 })
+	h.l.Post(&loop.Task{Run: late})
+	b.wait("it to say so under that", func() bool { return b.waiting(o.num) != "" })
 }
 
 func TestRetiredStoreIsEmptied(t *testing.T) {
