@@ -7,7 +7,7 @@
 // Laws that hold for each implementation:
 //   - A completion never runs inside the call that started it; it runs later on the same loop.
 //   - Each operation completes exactly once.
-//   - Now is fixed for one turn. A turn is: ready completions, due timers, posted tasks, then deferred tasks; what was sent in a turn leaves at its end.
+//   - Now is fixed for one turn, but that it moves on with each read of a socket: what has come is never looked at with a clock of before. A turn is: ready completions, due timers, posted tasks, then deferred tasks; what was sent in a turn leaves at its end.
 //   - In steady state nothing here allocates.
 //   - Only Post may be called from other goroutines.
 package loop
@@ -32,7 +32,7 @@ func (i Instant) Sub(j Instant) time.Duration { return time.Duration(i - j) }
 
 // Loop is what rooms that run on a loop see of it.
 type Loop interface {
-	// Now is the current turn's moment, by CLOCK_BOOTTIME.
+	// Now is the current turn's moment, or that of the turn's last read of a socket, by CLOCK_BOOTTIME.
 	Now() Instant
 	// Wall is the time of day; for people and statistics, never for decisions about safety.
 	Wall() time.Time

@@ -198,6 +198,7 @@ func (c *Conn) receive() {
 		return
 	}
 	n, want, err := c.read()
+	c.r.tick()
 	switch {
 	case err == unix.EAGAIN:
 		if c.readable = false; c.broken != nil {

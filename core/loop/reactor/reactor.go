@@ -141,7 +141,7 @@ func (r *Reactor) Lent() int64 { return r.arena.Live() - 1 }
 // Turns is the number of turns so far.
 func (r *Reactor) Turns() uint64 { return r.turns }
 
-// Now is the current turn's moment.
+// Now is the current turn's moment, or that of the last read of a socket.
 func (r *Reactor) Now() loop.Instant { return r.now }
 
 // Wall is the time of day.
@@ -207,6 +207,9 @@ func (r *Reactor) Run() error {
 	r.shutDown()
 	return nil
 }
+
+// tick moves Now on after a read: if the process stood still since the turn began, what has come meanwhile must not find rights in force that have run out.
+func (r *Reactor) tick() { r.now = max(r.clock(), r.now) }
 
 func (r *Reactor) turn() {
 	r.now = max(r.clock(), r.now+1)

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"net"
 	"testing"
 	"time"
 
@@ -96,4 +97,84 @@ func TestLateEventsForAnEarlierUserOfASlotAreDropped(t *testing.T) {
 		t.Error("an event for the slot's earlier user reached a connection")
 	}
 	r.closeFDs()
+}
+
+// stall stands still at the first byte that comes, as a stopped process does, while the other connection is sent another one.
+type stall struct {
+	t        *testing.T
+	r        *Reactor
+	conns    []loop.Conn
+	peers    [2]net.Conn
+	accepted loop.Task
+	sent     loop.Instant // when that was
+	seen     bool
+}
+
+func (s *stall) send(p net.Conn) {
+	if _, err := p.Write([]byte{1}); err != nil {
+		s.t.Error(err)
+	}
+}
+
+func (s *stall) Accepted(c loop.Conn) loop.ConnHandler {
+	if s.conns = append(s.conns, c); len(s.conns) == 2 {
+		s.r.Post(&s.accepted)
+	}
+	return s
+}
+
+func (s *stall) Received(c loop.Conn, p []byte) int {
+	if s.sent != 0 {
+		if now := s.r.Now(); now < s.sent {
+			s.t.Errorf("what came is looked at with a clock of %v before it was sent", s.sent.Sub(now))
+		}
+		if s.seen = s.seen || len(p) == 2; s.seen {
+			s.r.Stop()
+		}
+		return len(p)
+	}
+	time.Sleep(20 * time.Millisecond)
+	for _, other := range s.peers {
+		s.send(other)
+	}
+	s.sent = s.r.clock()
+	return len(p)
+}
+
+func (*stall) Opened(loop.Conn)        {}
+func (*stall) Filled(loop.Conn)        {}
+func (*stall) Drained(loop.Conn)       {}
+func (*stall) Closed(loop.Conn, error) {}
+
+// What comes while the process stands still within a turn must not be looked at with the clock of before: rights may have run out.
+func TestClockIsNotOlderThanWhatIsReceived(t *testing.T) {
+	r, err := New(Options{Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Use(idle{r})
+	s := &stall{t: t, r: r}
+	ln, err := r.Listen(loop.Addr{Network: "tcp", Address: "127.0.0.1:0"}, loop.ListenOptions{}, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.peers {
+		if s.peers[i], err = net.Dial("tcp", ln.Addr().Address); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.peers[i].Close() }()
+	}
+	s.accepted.Run = func() {
+		for _, p := range s.peers {
+			s.send(p)
+		}
+	}
+	tooLate := loop.Timer{Fire: r.Stop}
+	r.Arm(&tooLate, r.clock().Add(10*time.Second))
+	if err := r.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if !s.seen {
+		t.Error("nothing came while the process stood still: nothing is shown")
+	}
 }
