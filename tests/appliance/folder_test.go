@@ -82,6 +82,7 @@ func TestShapeChangesAreRefusedOrGrow(t *testing.T) {
 	if osds := decode[[]admin.OSD](t, on(t, u, "ls-osd", "--json")); len(osds) != 3 || !osds[2].Up {
 		t.Errorf("after growing: %+v", osds)
 	}
+	u.AwaitActive(time.Minute) // until then a PG may be served by the new OSD alone, and cannot do without its disk
 	u.Stop(20 * time.Second)
 
 	if err := os.Remove(filepath.Join(u.Dir, "osd.3.data")); err != nil {
