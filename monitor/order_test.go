@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -8,28 +9,12 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/registry"
 	"holdfast/core/registry/memory"
+	"holdfast/core/registry/registrytest"
 )
 
-// lateRegistry lets a test have the answers, or the requests, of some transactions come late.
-type lateRegistry struct {
-	registry.Registry
-	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
-}
-
-func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
-	if r.catch == nil || !r.catch(t, done) {
-		r.Registry.Txn(t, done)
-	}
-}
-
-// puts reports whether a transaction would put a key.
-func puts(t registry.Txn, key string) bool {
-	for _, op := range t.Then {
-		if op.Kind == registry.Put && op.Key == key {
-			return true
-		}
-	}
-	return false
+// elects picks the transactions that would make somebody the leader.
+func elects(t registry.Txn) bool {
+	return slices.ContainsFunc(t.Then, func(op registry.Op) bool { return op.Kind == registry.Put && op.Key == cluster.KeyMonMaster })
 }
 
 // run calls f on the monitor's loop and waits for it.
@@ -43,24 +28,16 @@ func (x *scene) run(f func()) {
 // The answer to an election that was won comes when the key is gone again and another monitor leads.
 func TestElectionIsAnsweredWhenAnotherOneLeads(t *testing.T) {
 	x := newScene(t)
-	reg := &lateRegistry{Registry: x.m.o.Registry}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || !puts(txn, cluster.KeyMonMaster) {
-			return false
-		}
-		late = func() {}
-		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
-		return true
-	}
+	reg := &registrytest.Late{Registry: x.m.o.Registry}
+	late := reg.Answer(elects)
 	x.run(func() { x.m.o.Registry = reg })
 	x.delete(cluster.KeyMonMaster)
-	x.wait("the election", func() bool { return late != nil && x.key(cluster.KeyMonMaster).Lease == x.m.lease.ID() })
+	x.wait("the election", func() bool { return late.Done && x.key(cluster.KeyMonMaster).Lease == x.m.lease.ID() })
 	b, _ := x.second()
 	x.w.Run(time.Second)
 	x.delete(cluster.KeyMonMaster)
 	x.wait("the second one to lead", b.Leading)
-	x.run(late)
+	x.run(late.Release)
 	x.w.Run(time.Second)
 	if x.m.Leading() {
 		t.Error("both lead")
@@ -70,10 +47,10 @@ func TestElectionIsAnsweredWhenAnotherOneLeads(t *testing.T) {
 // etcd goes back to before the election, with the monitor's lease in it.
 func TestLeaderOfAnEtcdThatWentBackIsElectedAgain(t *testing.T) {
 	x := newScene(t)
-	reg := &lateRegistry{Registry: x.m.o.Registry}
+	reg := &registrytest.Late{Registry: x.m.o.Registry}
 	var before *memory.Backup
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if before == nil && puts(txn, cluster.KeyMonMaster) {
+	reg.Catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if before == nil && elects(txn) {
 			before = x.st.Backup()
 		}
 		return false
@@ -91,10 +68,10 @@ func TestLeaderOfAnEtcdThatWentBackIsElectedAgain(t *testing.T) {
 // The lease is lost while an election is under way: its answer is of no use, but the next lease must stand.
 func TestElectionUnderALeaseThatIsOver(t *testing.T) {
 	x := newScene(t)
-	reg := &lateRegistry{Registry: x.m.o.Registry}
+	reg := &registrytest.Late{Registry: x.m.o.Registry}
 	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || !puts(txn, cluster.KeyMonMaster) {
+	reg.Catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
+		if late != nil || !elects(txn) {
 			return false
 		}
 		late = func() { done(registry.TxnResult{}, registry.ErrUnavailable) }

@@ -350,11 +350,8 @@ func (r *pgRun) txn(t registry.Txn, done func(registry.TxnResult, error)) {
 
 // take raises the interval and makes the PG's state key ours.
 func (r *pgRun) take(round uint64, above layout.Interval) {
-	if r.s.leaving {
-		return
-	}
 	s := r.s
-	if round != r.m.Round || r.m.Phase != peering.Taking {
+	if s.leaving || round != r.m.Round || r.m.Phase != peering.Taking {
 		return
 	}
 	if !s.leaseUp {

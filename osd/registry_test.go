@@ -2,6 +2,7 @@ package osd
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/registry"
+	"holdfast/core/registry/registrytest"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/store"
@@ -258,27 +260,14 @@ func TestPairsEndWithTheirGateway(t *testing.T) {
 	}
 }
 
-// lateRegistry lets a test have the answers, or the requests, of some transactions come late.
-type lateRegistry struct {
-	registry.Registry
-	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
-}
-
-func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
-	if r.catch == nil || !r.catch(t, done) {
-		r.Registry.Txn(t, done)
+// says picks the transactions that put the PG's state key with these bits.
+func says(bits cluster.StateBits) func(registry.Txn) bool {
+	return func(t registry.Txn) bool {
+		return slices.ContainsFunc(t.Then, func(op registry.Op) bool {
+			var st cluster.PGState
+			return op.Kind == registry.Put && op.Key == cluster.PGStateKey(pg1) && json.Unmarshal(op.Value, &st) == nil && st.State == bits
+		})
 	}
-}
-
-// says reports whether a transaction puts the PG's state key with these bits.
-func says(t registry.Txn, bits cluster.StateBits) bool {
-	for _, op := range t.Then {
-		var st cluster.PGState
-		if op.Kind == registry.Put && op.Key == cluster.PGStateKey(pg1) && json.Unmarshal(op.Value, &st) == nil && st.State == bits {
-			return true
-		}
-	}
-	return false
 }
 
 // shown is what etcd shows of the PG.
@@ -295,16 +284,8 @@ func TestAnswersAboutTheStateKeyInAnotherOrder(t *testing.T) {
 	b.place(1, 1)
 	b.wait("PG active", func() bool { return b.serves(1, 1) })
 	o := b.osds[1]
-	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || !says(txn, cluster.StateActive) {
-			return false
-		}
-		late = func() {}
-		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
-		return true
-	}
+	r, reg := o.s.pgs[pg1], &registrytest.Late{Registry: o.s.o.Registry}
+	late := reg.Answer(says(cluster.StateActive))
 	before := r.m.Interval
 	o.run(func() {
 		o.s.o.Registry = reg
@@ -315,7 +296,7 @@ func TestAnswersAboutTheStateKeyInAnotherOrder(t *testing.T) {
 	o.run(func() { r.exec(r.m.Restart()) })
 	b.wait("the next interval", func() bool { return r.m.Phase == peering.Active && r.m.Interval > before })
 	b.w.Run(10 * time.Millisecond)
-	o.run(func() { late() })
+	o.run(late.Release)
 	b.wait("etcd to show it", func() bool { return b.shown().State == cluster.StateActive })
 }
 
@@ -325,16 +306,8 @@ func TestGivenUpPutOfTheStateKeyComesLate(t *testing.T) {
 	b.place(1, 1, 2)
 	b.wait("PG active", func() bool { return b.serves(1, 2) })
 	o := b.osds[1]
-	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || !says(txn, cluster.StateActive) {
-			return false
-		}
-		late = func() { reg.Registry.Txn(txn, func(registry.TxnResult, error) {}) }
-		done(registry.TxnResult{}, registry.ErrUnavailable)
-		return true
-	}
+	r, reg := o.s.pgs[pg1], &registrytest.Late{Registry: o.s.o.Registry}
+	late := reg.GivenUp(says(cluster.StateActive))
 	o.run(func() {
 		o.s.o.Registry = reg
 		r.shown.State = 0
@@ -343,7 +316,7 @@ func TestGivenUpPutOfTheStateKeyComesLate(t *testing.T) {
 	b.osds[2].kill()
 	alone := func() bool { st := b.shown(); return st.State&cluster.StateActive != 0 && len(st.Peers) == 1 }
 	b.wait("it to go on alone", alone)
-	o.run(late)
+	o.run(late.Release)
 	b.wait("the late put", func() bool { return !alone() })
 	b.wait("etcd to show what is", alone)
 }
@@ -354,33 +327,21 @@ func TestRefusedTakeIsAnsweredLate(t *testing.T) {
 	b.place(1, 1, 2)
 	b.wait("PG active", func() bool { return b.serves(1, 2) })
 	o := b.osds[1]
-	r, reg := o.s.pgs[pg1], &lateRegistry{Registry: o.s.o.Registry}
-	var late func()
-	refused := false
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || !says(txn, cluster.StateStarting) {
-			return false
-		}
-		late = func() {}
-		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) {
-			refused = err == nil && !res.Succeeded
-			late = func() { done(res, err) }
-		})
-		return true
-	}
+	r, reg := o.s.pgs[pg1], &registrytest.Late{Registry: o.s.o.Registry}
+	late := reg.Answer(says(cluster.StateStarting))
 	before := r.m.Interval
 	b.put(cluster.PGStateKey(pg1), &cluster.PGState{Primary: 2, State: cluster.StateStarting}) // another primary, for a moment
 	o.run(func() {
 		o.s.o.Registry = reg
 		r.exec(r.m.Restart())
 	})
-	b.wait("the refusal", func() bool { return refused })
+	b.wait("the refusal", func() bool { return late.Done && !late.Result.Succeeded })
 	b.put(cluster.PGStateKey(pg1), nil)
 	o.run(func() { r.exec(r.m.Restart()) })
 	b.wait("the next interval", func() bool { return r.m.Phase == peering.Active && r.m.Interval > before && r.haveState })
 	b.w.Run(time.Second)
 	mod := r.recordMod
-	o.run(late)
+	o.run(late.Release)
 	b.w.Run(100 * time.Millisecond)
 	if !r.haveState || r.recordMod != mod || r.record.Interval != r.m.Interval {
 		t.Errorf("state key ours: %v, record of revision %d in interval %d; it was of revision %d in interval %d", r.haveState, r.recordMod, r.record.Interval, mod, r.m.Interval)
@@ -396,15 +357,10 @@ func TestLateRemovalOfTheStateKeySparesALaterTake(t *testing.T) {
 	b.place(1, 1, 2)
 	b.wait("PG active", func() bool { return b.serves(1, 2) })
 	o := b.osds[1]
-	reg := &lateRegistry{Registry: o.s.o.Registry}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || len(txn.Then) == 0 || txn.Then[0].Kind != registry.Delete || txn.Then[0].Key != cluster.PGStateKey(pg1) {
-			return false
-		}
-		late = func() { reg.Registry.Txn(txn, done) }
-		return true
-	}
+	reg := &registrytest.Late{Registry: o.s.o.Registry}
+	late := reg.Request(func(txn registry.Txn) bool {
+		return len(txn.Then) > 0 && txn.Then[0].Kind == registry.Delete && txn.Then[0].Key == cluster.PGStateKey(pg1)
+	})
 	o.run(func() { o.s.o.Registry = reg })
 	before := o.s.pgs[pg1].m.Interval
 	b.osds[2].kill()
@@ -415,7 +371,7 @@ func TestLateRemovalOfTheStateKeySparesALaterTake(t *testing.T) {
 	}
 	b.txn(txn)
 	b.place(0, 1, 2)
-	b.wait("the removal", func() bool { return late != nil })
+	b.wait("the removal", func() bool { return late.Caught })
 	b.wait("OSD 2 to be gone", func() bool { return b.get(cluster.OSDStateKey(2)).Key == "" })
 	b.place(1, 1, 2)
 	waits := func() bool {
@@ -423,7 +379,7 @@ func TestLateRemovalOfTheStateKeySparesALaterTake(t *testing.T) {
 		return kv.Key != "" && b.shown().State == cluster.StateBits(wire.PGIncomplete) && o.s.pgs[pg1].m.Interval > before
 	}
 	b.wait("the PG to wait for OSD 2", waits)
-	o.run(late)
+	o.run(late.Release)
 	b.w.Run(time.Second)
 	if !waits() {
 		t.Error("etcd shows nothing of a PG that waits")

@@ -12,6 +12,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/registry"
+	"holdfast/core/registry/registrytest"
 	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
@@ -251,23 +252,17 @@ func TestWhyItWaitsIsSaidUnderTheNextLease(t *testing.T) {
 	h := o.succeed(false)
 	b.wait("it to say why it waits", func() bool { return b.waiting(o.num) != "" })
 	b.w.Run(100 * time.Millisecond)
-	reg := &lateRegistry{Registry: h.o.Registry}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil || len(txn.Then) == 0 || txn.Then[0].Key != cluster.OSDWaitingKey(o.num) {
-			return false
-		}
-		late = func() {}
-		reg.Registry.Txn(txn, func(res registry.TxnResult, err error) { late = func() { done(res, err) } })
-		return true
-	}
+	reg := &registrytest.Late{Registry: h.o.Registry}
+	late := reg.Answer(func(txn registry.Txn) bool {
+		return len(txn.Then) > 0 && txn.Then[0].Key == cluster.OSDWaitingKey(o.num)
+	})
 	h.o.Registry, h.said = reg, ""
-	b.wait("it to say so again", func() bool { return late != nil })
+	b.wait("it to say so again", func() bool { return late.Caught })
 	b.w.Run(100 * time.Millisecond)
 	old := h.lease
 	b.reg.Expire(old.ID())
 	b.wait("another lease", func() bool { return h.lease != old && h.lease.ID() != 0 })
-	h.l.Post(&loop.Task{Run: late})
+	h.l.Post(&loop.Task{Run: late.Release})
 	b.wait("it to say so under that", func() bool { return b.waiting(o.num) != "" })
 }
 

@@ -16,15 +16,7 @@ func TestUnreadableChangeThatWasNeverAcknowledgedIsUndone(t *testing.T) {
 		b := newBed(t, 2)
 		b.place(1, 1, 2)
 		b.wait("PG active", func() bool { return b.serves(1, 2) })
-		object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
-		interval := b.record().Interval
-		version := layout.Version(interval)<<layout.VersionCounterBits + 1
-		for _, n := range []layout.OSDNum{1, 2} {
-			b.osds[n].write(object, 0, version, 0, interval)
-		}
-		b.osds[2].write(object, version, version+1, interval, interval)
-		b.w.Run(10 * time.Second) // until the store has moved it out of its journal
-		b.spoil(2)
+		object, interval, version := b.unreadable()
 		b.place(primary, primary, 3-primary)
 		b.osds[1].run(func() { b.osds[1].s.pgs[pg1].exec(b.osds[1].s.pgs[pg1].m.Restart()) })
 		b.wait("a new interval, whole", func() bool {
@@ -34,6 +26,19 @@ func TestUnreadableChangeThatWasNeverAcknowledgedIsUndone(t *testing.T) {
 			t.Errorf("%d changes are said to be undone", e.Undone)
 		}
 	}
+}
+
+// unreadable gives OSDs 1 and 2 a version of an object, and OSD 2 the next one, which its disk spoils.
+func (b *bed) unreadable() (object layout.ObjectID, interval layout.Interval, version layout.Version) {
+	object, interval = layout.ObjectID{Inode: layout.MakeInode(1, 1)}, b.record().Interval
+	version = layout.Version(interval)<<layout.VersionCounterBits + 1
+	for _, n := range []layout.OSDNum{1, 2} {
+		b.osds[n].write(object, 0, version, 0, interval)
+	}
+	b.osds[2].write(object, version, version+1, interval, interval)
+	b.w.Run(10 * time.Second) // until the store has moved it out of its journal
+	b.spoil(2)
+	return object, interval, version
 }
 
 // spoil flips a bit in every block of data that write has put on an OSD's disk.
@@ -63,15 +68,7 @@ func TestUnreadableChangeIsUndoneWhenWhoLacksItIsBack(t *testing.T) {
 		b.put(cluster.KeyPools, `{"1":{"name":"p","scheme":"replicated","pg_size":2,"pg_minsize":2,"pg_count":1,"failure_domain":"osd"}}`)
 		b.place(2, 1, 2)
 		b.wait("PG active", func() bool { return b.serves(2, 2) })
-		object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
-		interval := b.record().Interval
-		version := layout.Version(interval)<<layout.VersionCounterBits + 1
-		for _, n := range []layout.OSDNum{1, 2} {
-			b.osds[n].write(object, 0, version, 0, interval)
-		}
-		b.osds[2].write(object, version, version+1, interval, interval)
-		b.w.Run(10 * time.Second) // until the store has moved it out of its journal
-		b.spoil(2)
+		object, _, version := b.unreadable()
 		b.osds[1].kill()
 		b.place(2, 2, 3)
 		b.wait("an object that nobody can give", func() bool {

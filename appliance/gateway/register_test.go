@@ -11,6 +11,7 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/registry"
 	"holdfast/core/registry/memory"
+	"holdfast/core/registry/registrytest"
 	"holdfast/core/sim"
 )
 
@@ -86,37 +87,17 @@ func TestRegistrationSaysWhatIsShown(t *testing.T) {
 	wait(10)
 }
 
-// lateRegistry lets a test have the requests of some transactions come late.
-type lateRegistry struct {
-	registry.Registry
-	catch func(t registry.Txn, done func(registry.TxnResult, error)) bool // true: taken care of
-}
-
-func (r *lateRegistry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
-	if r.catch == nil || !r.catch(t, done) {
-		r.Registry.Txn(t, done)
-	}
-}
-
 // A write of the key that was given up reaches etcd after a later one: who waits for the later revision must not wait for ever.
 func TestRegistrationIsNotSetBackByALateWrite(t *testing.T) {
 	g := newRegistered(t)
 	g.on(func() { g.shows(5); g.start(Addresses{}) })
 	g.wait(5)
-	reg := &lateRegistry{Registry: g.h}
-	var late func()
-	reg.catch = func(txn registry.Txn, done func(registry.TxnResult, error)) bool {
-		if late != nil {
-			return false
-		}
-		late = func() { g.h.Txn(txn, func(registry.TxnResult, error) {}) }
-		done(registry.TxnResult{}, registry.ErrUnavailable)
-		return true
-	}
+	reg := &registrytest.Late{Registry: g.h}
+	late := reg.GivenUp(func(registry.Txn) bool { return true })
 	g.on(func() { g.r = reg; g.shows(6); g.shows(7) })
 	g.wait(7)
 	g.w.Run(5 * time.Second)
-	g.on(late)
+	g.on(late.Release)
 	g.w.Run(time.Minute)
 	g.wait(7)
 }

@@ -386,12 +386,10 @@ func (r Record) before(truth Entry, lists []Listing, have []Entry) (list []Entry
 		sets = sets[len(sets)-1:] // nothing stands for it but itself
 	}
 	var seen Entry // no later one can have been
-	writers := make([]*Set, 0, len(sets))
+	known := false // by which set it may have been written
 	for i := range sets {
 		s := &sets[i]
-		if s.mayBe(truth.Interval) {
-			writers = append(writers, s)
-		}
+		known = known || s.mayBe(truth.Interval)
 		if !s.reaches(truth.Interval) {
 			continue
 		}
@@ -408,12 +406,12 @@ func (r Record) before(truth Entry, lists []Listing, have []Entry) (list []Entry
 			seen = oldest
 		}
 	}
-	if len(writers) == 0 {
+	if !known {
 		return nil
 	}
 	for j, l := range lists {
 		e := have[j]
-		wrote := !slices.ContainsFunc(writers, func(s *Set) bool { return !s.was(l.Member) })
+		wrote := !slices.ContainsFunc(sets, func(s Set) bool { return s.mayBe(truth.Interval) && !s.was(l.Member) })
 		if wrote && !e.Void && truth.newer(e) && !seen.newer(e) && !slices.ContainsFunc(list, e.equals) {
 			list = append(list, e)
 		}
