@@ -59,6 +59,7 @@ type Registry struct {
 
 	doubt   atomic.Pointer[chan struct{}] // closed when the watches are to be tried
 	doubted loop.Instant                  // when that was last; on the loop
+	again   loop.Timer                    // for a doubt that came too soon after the last
 
 	o         Options
 	endpoints []string
@@ -89,6 +90,7 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 	}
 	r.times.Store(&patience{Times{QuickTimeout: o.QuickTimeout, SlowTimeout: o.SlowTimeout, Progress: o.Progress, MaxAttempts: o.MaxAttempts}.fill(), make(chan struct{})})
 	r.doubt.Store(new(make(chan struct{})))
+	r.again.Fire = r.try
 	if r.client, err = r.connect(endpoints); err != nil {
 		cancel()
 		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
@@ -174,6 +176,7 @@ func (r *Registry) Close() {
 		return
 	}
 	r.closed = true
+	r.l.Disarm(&r.again)
 	r.cancel()
 	r.wg.Wait()
 	for _, c := range append(r.members, r.client) {
@@ -220,12 +223,22 @@ func (r *Registry) call(timeout time.Duration, work func(context.Context) error,
 	})
 }
 
-// Doubt implements registry.Registry. More than one within QuickTimeout counts as one: the watches are being tried then.
+// Doubt implements registry.Registry. The watches are tried once in QuickTimeout: a doubt that comes sooner has to wait, since the member may have begun to hang after they were.
 func (r *Registry) Doubt() {
-	if now := r.l.Now(); r.doubted == 0 || now.Sub(r.doubted) >= r.Times().QuickTimeout {
-		r.doubted = now
-		close(*r.doubt.Swap(new(make(chan struct{}))))
+	now, next := r.l.Now(), r.doubted.Add(r.Times().QuickTimeout)
+	switch {
+	case r.closed || r.again.Armed():
+	case r.doubted != 0 && now < next:
+		r.l.Arm(&r.again, next)
+	default:
+		r.try()
 	}
+}
+
+// try asks every watch for a sign of life.
+func (r *Registry) try() {
+	r.doubted = r.l.Now()
+	close(*r.doubt.Swap(new(make(chan struct{}))))
 }
 
 // pause waits, or returns early when ctx ends.

@@ -131,6 +131,7 @@ func TestWatchInDoubtLeavesAMemberThatHangs(t *testing.T) {
 	put()
 	l.Until("the first event", 10*time.Second, func() bool { return h.events > 0 })
 	for _, stall := range []*atomic.Bool{stallOne, stallTwo} {
+		r.Doubt() // the watches are tried just before, so the doubt that counts has to wait
 		stall.Store(true)
 		r.Doubt()
 		before := h.events
