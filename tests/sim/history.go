@@ -45,9 +45,10 @@ type History struct {
 	tick   int64
 	acts   []*act
 	blocks map[blockKey][]*act
+	limit  time.Duration // of the check of one block
 }
 
-func newHistory() *History { return &History{blocks: map[blockKey][]*act{}} }
+func newHistory() *History { return &History{blocks: map[blockKey][]*act{}, limit: checkLimit} }
 
 // now is a new place in the order.
 func (h *History) now() int64 {
@@ -105,11 +106,11 @@ func (h *History) Check() (v Verdict) {
 		}
 		v.Blocks++
 		v.Acts += len(acts)
-		switch porcupine.CheckOperationsTimeout(blockModel, ops, checkLimit) {
+		switch porcupine.CheckOperationsTimeout(blockModel, ops, h.limit) {
 		case porcupine.Illegal:
 			v.Illegal = append(v.Illegal, describeBlock(k, acts))
 		case porcupine.Unknown:
-			v.GaveUp = append(v.GaveUp, fmt.Sprintf("the check of block %d of image %d gave up after %v, with %d operations", k.n, k.image, checkLimit, len(acts)))
+			v.GaveUp = append(v.GaveUp, fmt.Sprintf("the check of block %d of image %d gave up after %v, with %d operations", k.n, k.image, h.limit, len(acts)))
 		}
 	}
 	return v
