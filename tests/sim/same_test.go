@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/sim"
 )
 
 // sameSeeds is how many seeds are run twice.
@@ -64,10 +65,10 @@ func TestSeedIsWhatItMustBe(t *testing.T) {
 // TestEachCallDroppedInTurn drops the connection of the n-th dial or send of a short run, for n = 1, 2, ... until a run needs no more calls: each time every request is answered, and what
 // was acknowledged is there.
 func TestEachCallDroppedInTurn(t *testing.T) {
-	run := func(n uint64) (calls uint64) {
+	run := func(n uint64) (calls uint64, dropped bool) {
 		c := start(t, Options{Seed: 5, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 2, DiskSize: 24 << 20})
 		defer c.W.Close()
-		before := c.W.Net.Calls()
+		before, broken := c.W.Net.Calls(), c.W.Faults()[sim.FaultReset]
 		if n > 0 {
 			c.W.Net.FailCall(n)
 		}
@@ -86,11 +87,23 @@ func TestEachCallDroppedInTurn(t *testing.T) {
 		}
 		calls = c.W.Net.Calls() - before
 		c.Wait("all PGs clean", 60*time.Second, func() bool { return c.States(cluster.StateActive) })
-		return calls
+		return calls, c.W.Faults()[sim.FaultReset] > broken
 	}
-	n, last := uint64(1), run(0)
-	for ; n <= last+20; n++ { // a dropped call makes for others
-		last = max(last, run(n))
+	if _, dropped := run(0); dropped {
+		t.Fatal("a connection was reset, and nothing was to be dropped")
+	}
+	n := uint64(1)
+	for ; ; n++ {
+		calls, dropped := run(n)
+		if dropped != (n <= calls) {
+			t.Fatalf("of %d calls the %d. was to be dropped: %t", calls, n, dropped)
+		}
+		if !dropped {
+			break
+		}
+	}
+	if n <= 50 {
+		t.Errorf("only %d calls were dropped in turn", n-1)
 	}
 	t.Logf("%d calls dropped in turn", n-1)
 }
