@@ -28,10 +28,18 @@ type Totals struct {
 	CPU        time.Duration // processor time
 	Real       time.Duration
 	Ops, Acts  int
-	Overlaps   int
-	Faults     map[string]int
+	Planned    int            // faults
+	Struck     int            // those of them that could happen
+	Overlaps   int            // those of these that began while another was on
+	Thin       int            // seeds of which fewer happened, or overlapped, than a seed should have
+	Faults     map[string]int // those that happened, by kind
+	Did        sim.FaultCounts
 	Coverage   map[string]uint64
 	Configured map[string]int // seeds by line of the tables
+}
+
+func newTotals() *Totals {
+	return &Totals{Faults: map[string]int{}, Coverage: map[string]uint64{}, Configured: map[string]int{}}
 }
 
 // Seed names a plan: a number, and the draw that gives it its meaning.
@@ -61,7 +69,7 @@ func (p *Plan) Of() Seed { return Seed{p.Seed, p.Draw} }
 
 // RunSeeds runs seeds on as many workers as there are processors, a world on each. tell is called for each report, one at a time.
 func RunSeeds(seeds []Seed, workers int, tell func(*Report)) *Totals {
-	t := &Totals{Faults: map[string]int{}, Coverage: map[string]uint64{}, Configured: map[string]int{}}
+	t := newTotals()
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
@@ -109,7 +117,13 @@ func (t *Totals) add(rep *Report) {
 	t.Simulated += rep.Simulated
 	t.Ops += rep.Ops
 	t.Acts += rep.Acts
-	t.Overlaps += rep.Plan.Overlapping()
+	t.Struck += rep.Struck
+	t.Overlaps += rep.Overlaps
+	t.Planned += len(rep.Plan.Faults)
+	if rep.Struck < seedFaults || rep.Overlaps < seedOverlaps {
+		t.Thin++
+	}
+	t.Did.Add(rep.Did)
 	if len(rep.Violations) > 0 {
 		t.Failed = append(t.Failed, rep)
 	}
@@ -139,7 +153,7 @@ func (t *Totals) Missing() []string {
 		}
 	}
 	for i := range sim.NumFaults {
-		if i != sim.FaultRestore && t.Faults[i.String()] == 0 { // etcd is restored in restored_test.go
+		if i != sim.FaultRestore && t.Did[i] == 0 { // etcd is restored in restored_test.go
 			list = append(list, "what faults did: "+i.String())
 		}
 	}
@@ -159,17 +173,14 @@ func (t *Totals) OK() bool { return len(t.Failed) == 0 && t.GaveUp == 0 && len(t
 // Print writes the figures.
 func (t *Totals) Print(out io.Writer) {
 	fmt.Fprintf(out, "seeds run: %d\nsimulated hours: %.2f\noperations checked: %d (%d acts on blocks)\n", t.Seeds, t.Simulated.Hours(), t.Ops, t.Acts)
-	planned := 0
-	for i := range faultKinds {
-		planned += t.Faults[faultKinds[i].name]
-	}
-	fmt.Fprintf(out, "faults: %d, of which %d began while another was on\n", planned, t.Overlaps)
+	fmt.Fprintf(out, "faults: %d, of which %d began while another was on; %d more could not happen\n", t.Struck, t.Overlaps, t.Planned-t.Struck)
+	fmt.Fprintf(out, "seeds of which fewer than %d happened, or fewer than %d overlapped: %d\n", seedFaults, seedOverlaps, t.Thin)
 	for i := range faultKinds {
 		fmt.Fprintf(out, "  %7d %s\n", t.Faults[faultKinds[i].name], faultKinds[i].name)
 	}
 	fmt.Fprint(out, "what they did:")
 	for i := range sim.NumFaults {
-		if n := t.Faults[i.String()]; n > 0 {
+		if n := t.Did[i]; n > 0 {
 			fmt.Fprintf(out, " %v %d;", i, n)
 		}
 	}

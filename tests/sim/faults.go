@@ -20,7 +20,7 @@ type faultKind struct {
 	weight int
 	name   string
 	fits   func(*Config) bool // nil: always
-	// begin lets it happen, and returns what ends it; nil when it ended at once or could not happen.
+	// begin lets it happen, and returns what ends it; nil when it ended at once, run.cannot when it could not happen.
 	begin func(r *run, f *PlannedFault) (end func())
 }
 
@@ -47,6 +47,9 @@ func init() {
 		}},
 		{7, "OSD stopped", nil, func(r *run, f *PlannedFault) func() {
 			l := r.nodes[f.A].n.Loop
+			if !l.Alive() {
+				return r.cannot()
+			}
 			l.Pause()
 			return l.Resume
 		}},
@@ -92,6 +95,7 @@ func init() {
 			most := 20 * time.Millisecond << (f.N % 6)
 			r.c.Reg.SetDelay(sim.Delay{Min: time.Millisecond, Max: most})
 			r.c.Reg.SetWatchDelay(sim.Delay{Min: time.Millisecond, Max: most})
+			r.c.W.CountFault(sim.FaultRegistrySlow)
 			r.c.W.CountFault(sim.FaultWatchSlow)
 			return func() {
 				r.c.Reg.SetDelay(sim.Delay{})
@@ -130,6 +134,7 @@ func init() {
 		{4, "disk slow", nil, func(r *run, f *PlannedFault) func() {
 			d := r.disk(f.A)
 			d.SetAllLatency(time.Millisecond, 5*time.Millisecond<<(f.N%5))
+			r.c.W.CountFault(sim.FaultDiskSlow)
 			return func() { usualLatency(d) }
 		}},
 		{3, "disk hangs", nil, func(r *run, f *PlannedFault) func() {
@@ -151,6 +156,7 @@ func init() {
 		{3, "disk slow, connections dropped", nil, func(r *run, f *PlannedFault) func() {
 			d := r.disk(f.A)
 			d.SetAllLatency(20*time.Millisecond, 200*time.Millisecond)
+			r.c.W.CountFault(sim.FaultDiskSlow)
 			end := r.drops(f)
 			return func() {
 				end()
@@ -162,6 +168,9 @@ func init() {
 		{6, "client dies", nil, (*run).killClient},
 		{2, "client stopped", nil, func(r *run, f *PlannedFault) func() {
 			l := r.slots[f.N%seedSlots].now.l
+			if !l.Alive() {
+				return r.cannot()
+			}
 			l.Pause()
 			return l.Resume
 		}},
@@ -198,21 +207,38 @@ func (r *run) damaged() int { return int(r.plan.Seed % seedOSDs) }
 func (r *run) osd(i int) *sim.Loop  { return r.nodes[i].n.Loop }
 func (r *run) disk(i int) *sim.Disk { return r.c.W.Disk(r.nodes[i].n.disk()) }
 
-// strike begins a fault and has it end.
+// strike begins a fault and has it end. It counts it, unless it could not happen.
 func (r *run) strike(f *PlannedFault) {
 	if r.broken {
 		return
 	}
 	r.logf("%v begins", f)
+	r.moot = false
 	end := f.Kind.begin(r, f)
+	if r.moot {
+		r.logf("%v cannot happen now", f)
+		return
+	}
 	r.report.Faults[f.Kind.name]++
+	r.report.Struck++
+	if r.lasting > 0 {
+		r.report.Overlaps++
+	}
 	if end == nil {
 		return
 	}
+	r.lasting++
 	r.c.W.After(f.For, func() {
 		r.logf("%v ends", f)
+		r.lasting--
 		end()
 	})
+}
+
+// cannot is what a fault returns that cannot happen as things are.
+func (r *run) cannot() func() {
+	r.moot = true
+	return nil
 }
 
 func both(ends ...func()) func() {
@@ -457,7 +483,7 @@ func (r *run) damage(f *PlannedFault) func() {
 	m := r.nodes[r.damaged()]
 	st := m.n.Store
 	if r.refill = r.refill && !r.clean(); m.down || st == nil || r.refill {
-		return nil // what the disk holds may be the only copy
+		return r.cannot() // what the disk holds may be the only copy
 	}
 	m.hurt, m.spoilt = true, true
 	d, sb := r.disk(m.i), st.Superblock()
@@ -479,7 +505,7 @@ func (r *run) damage(f *PlannedFault) func() {
 func (r *run) replaceDisk(f *PlannedFault) func() {
 	m := r.nodes[f.A]
 	if m.holds > 0 || m.down || !r.everythingTwice(f.A) {
-		return nil
+		return r.cannot()
 	}
 	r.cover("store replaced")
 	m.holds++
@@ -545,7 +571,7 @@ func (r *run) killClient(f *PlannedFault) func() {
 	s := r.slots[f.N%seedSlots]
 	p := s.now
 	if p.dead || s.lazy {
-		return nil // what it has not synced ends with it
+		return r.cannot() // what it has not synced ends with it
 	}
 	p.kill()
 	r.fence(p)
@@ -561,7 +587,7 @@ func (r *run) killBehindCut(f *PlannedFault) func() {
 	s := r.slots[f.N%seedSlots]
 	p := s.now
 	if p.dead || s.lazy {
-		return nil // what it has not synced ends with it
+		return r.cannot() // what it has not synced ends with it
 	}
 	var osds []*sim.Loop
 	for i := range seedOSDs {
@@ -666,7 +692,7 @@ func (r *run) heard(rev registry.Revision) bool {
 func (r *run) takeOver(f *PlannedFault) func() {
 	p := r.slots[f.N%uint64(r.plan.Config.Gateways)].now
 	if p.dead || !p.ready {
-		return nil
+		return r.cannot()
 	}
 	p.l.Post(&loop.Task{Run: func() {
 		for i := range p.handles {

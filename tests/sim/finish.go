@@ -79,7 +79,7 @@ func (r *run) finish() {
 	}
 	for i, n := range r.c.W.Faults() {
 		if n > 0 {
-			r.report.Faults[sim.Fault(i).String()] += int(n)
+			r.report.Did[sim.Fault(i)] = n
 		}
 	}
 	r.report.Coverage["torn write at a power failure"] += r.c.W.Faults()[sim.FaultCacheTorn]

@@ -46,7 +46,7 @@ func laterFaults(draw int) []faultKind {
 			{4, "power of a host lost, its clock starts anew", nil, func(r *run, f *PlannedFault) func() {
 				m := r.nodes[f.A]
 				if m.down {
-					return nil
+					return r.cannot()
 				}
 				end := r.fall(f.A, true, crashes[f.N%3])
 				r.c.W.Reboot(m.n.Loop.Host())
@@ -71,7 +71,7 @@ func laterFaults(draw int) []faultKind {
 			{3, "monitor stopped", nil, func(r *run, f *PlannedFault) func() {
 				l := r.c.mons[f.N%uint64(len(r.c.mons))].loop
 				if !l.Alive() {
-					return nil
+					return r.cannot()
 				}
 				l.Pause()
 				return l.Resume
@@ -147,7 +147,7 @@ func (r *run) astray(begin func(d *sim.Disk)) func() {
 	m := r.nodes[r.damaged()]
 	st := m.n.Store
 	if m.down || st == nil {
-		return nil
+		return r.cannot()
 	}
 	m.hurt = true
 	d, area := r.disk(m.i), st.Superblock().Data

@@ -10,12 +10,14 @@ import (
 
 // What a seed is at least (DESIGN section 13).
 const (
-	seedTime   = 60 * time.Second
-	seedOSDs   = 5
-	seedOps    = 1000
-	seedSlots  = 3               // clients
-	faultsFrom = 3 * time.Second // the first operations run undisturbed
-	faultsTo   = 46 * time.Second
+	seedTime     = 60 * time.Second
+	seedOSDs     = 5
+	seedOps      = 1000
+	seedSlots    = 3 // clients
+	seedFaults   = 8
+	seedOverlaps = 2               // of them
+	faultsFrom   = 3 * time.Second // the first operations run undisturbed
+	faultsTo     = 46 * time.Second
 )
 
 // Plan is everything that a seed decides in advance, so that a shorter one can be tried: what happens in the run itself (latencies, crashes) the world draws from the same seed.
@@ -203,7 +205,7 @@ func (o *PlannedOp) share(lazy int, c *Config) {
 	}
 }
 
-// Overlapping is how many faults begin while another is on.
+// Overlapping is how many faults begin while another is on, if each takes its time. Report.Overlaps is how many did.
 func (p *Plan) Overlapping() int {
 	n := 0
 	for i := range p.Faults {

@@ -24,7 +24,7 @@ type resizing struct {
 func (r *run) resizeImage(f *PlannedFault) func() {
 	im := r.images[f.N%uint64(len(r.images))]
 	if r.resizing[im.n] {
-		return nil
+		return r.cannot()
 	}
 	r.resizing[im.n] = true
 	r.removing++

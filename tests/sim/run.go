@@ -29,7 +29,10 @@ type Report struct {
 	Real       time.Duration
 	Ops        int            // operations checked
 	Acts       int            // their parts, by block
-	Faults     map[string]int // by kind
+	Faults     map[string]int // planned ones that happened, by kind
+	Did        sim.FaultCounts
+	Struck     int // all of them
+	Overlaps   int // of them, those that began while another was on
 	Coverage   map[string]uint64
 	GaveUp     bool   // a check did not come to a result
 	Hash       uint64 // of everything that happened
@@ -61,7 +64,9 @@ type run struct {
 	acks     int
 	removing int // images that are being removed or resized
 	resizing map[int]bool
-	netSlow  int // faults that make the network slow
+	netSlow  int  // faults that make the network slow
+	lasting  int  // faults that are on
+	moot     bool // the fault that begins cannot happen
 
 	report *Report
 	broken bool
