@@ -248,6 +248,9 @@ type copyOf struct {
 	op  store.Op
 }
 
+// keptBack is how many of its blocks a store keeps for itself, which its free ones leave out (osd/store, Open).
+func keptBack(blocks uint64) uint64 { return max(2, min(blocks/64, 256)) }
+
 // copiesAgree reads every object from every store and compares: versions, bitmaps and bytes, and the space that it takes.
 func (r *run) copiesAgree() {
 	w := r.c.W
@@ -346,7 +349,9 @@ func (r *run) copiesAgree() {
 	}
 	for _, m := range r.nodes {
 		damaged := m.hurt
+		taken := int64(0) // by all inodes
 		m.n.Store.SpaceByInode(func(inode layout.Inode, n int64) {
+			taken += n
 			if have := blocks[m.n.Num][inode]; have != n && !damaged {
 				// An object that became empty by several holes, none of which was all of it, keeps its block: that is decided when a hole is submitted, so that a replay decides the same.
 				empty := int64(0)
@@ -363,6 +368,12 @@ func (r *run) copiesAgree() {
 				r.fail("OSD %d counts %d bytes for inode %v, its objects take %d", m.n.Num, n, inode, have)
 			}
 		})
+		if st := m.n.Store.Stats(); !damaged && st.FreeBlocks > 0 {
+			if n := int64(st.Blocks-st.FreeBlocks-keptBack(st.Blocks)) * int64(st.BlockSize); n != taken {
+				r.fail("OSD %d has %d bytes of blocks that are not free, its objects take %d: the others are lost", m.n.Num, n, taken)
+			}
+			r.cover("blocks of a store counted")
+		}
 	}
 	for _, id := range ids {
 		for _, c := range copies[id] {
