@@ -112,7 +112,7 @@ PLANTED ?=
 planted: | go
 	$(GO) run ./tests/planted $(PLANTED)
 
-# Parts: sim (10,000 seeds of the simulator, from FROM on), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
+# Parts: sim (10,000 seeds of the simulator, from FROM on; UPDATE=1 adds them to docs/proof.md), fuzz (every fuzz target, FUZZTIME each), crash (every sequence of three operations on a store, cut at every moment),
 # planted (every planted bug), kill (20 rounds of kill -9 under load), race (the unit tests, twice), cluster (10 rounds of each fault on
 # real processes), verify (10 of those that last, on pools of two and of three copies), scenarios (each 5 times), model (400 random sequences on real clusters); ROUNDS changes these numbers.
 PART ?= all

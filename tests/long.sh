@@ -31,7 +31,8 @@ race() {
 }
 
 sim() {
-	go run ./tests/sim/simulate -seeds "${SEEDS:-10000}" -from "${FROM:-1}"
+	# UPDATE=1 adds what was run to docs/proof.md.
+	go run ./tests/sim/simulate -seeds "${SEEDS:-10000}" -from "${FROM:-1}" ${UPDATE:+-record}
 }
 
 cluster() {

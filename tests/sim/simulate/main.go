@@ -24,6 +24,7 @@ func main() {
 	faults := flag.String("faults", "", "with -seed: only these faults; none for none")
 	level := flag.String("log", "info", "with -seed: what the processes log from this level on (debug, info, warn, error)")
 	quiet := flag.Bool("q", false, "print no line for each seed that fails while it goes on")
+	record := flag.Bool("record", false, "with -seeds: add what was run to docs/proof.md, here")
 	flag.Parse()
 	if *draw < sim.FirstDraw || *draw > sim.NewestDraw {
 		fmt.Fprintf(os.Stderr, "there is no draw %d: the first is %d, the newest %d\n", *draw, sim.FirstDraw, sim.NewestDraw)
@@ -37,7 +38,7 @@ func main() {
 	case *shrink != 0:
 		ok = sim.Shrink(sim.Seed{N: *shrink, Draw: *draw}, os.Stdout)
 	default:
-		ok = run(out, *seeds, *from, *draw, *drawn, *workers, *quiet)
+		ok = run(out, *seeds, *from, *draw, *drawn, *workers, *quiet, *record)
 	}
 	if err := out.Flush(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -48,7 +49,7 @@ func main() {
 	}
 }
 
-func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet bool) bool {
+func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet, record bool) bool {
 	list := sim.SeedsFrom(from, n)
 	for i := range list {
 		list[i].Draw = draw
@@ -69,6 +70,12 @@ func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet 
 	t.Print(out)
 	for _, rep := range t.Failed {
 		fmt.Fprintf(out, "replay: make sim %v   shorten: make sim-shrink %v\n", rep.Plan.Of(), rep.Plan.Of())
+	}
+	if record {
+		if err := t.Record("."); err != nil {
+			fmt.Fprintf(out, "record: %v\n", err)
+			return false
+		}
 	}
 	return t.OK()
 }
