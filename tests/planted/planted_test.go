@@ -5,6 +5,8 @@ import (
 	"context"
 	"debug/buildinfo"
 	"debug/elf"
+	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -34,6 +36,31 @@ func TestEveryBugIsHuntedOnce(t *testing.T) {
 	}
 	if len(bugs) < 24 {
 		t.Errorf("there are only %d bugs", len(bugs))
+	}
+}
+
+// TestProofListsEveryBug: docs/proof.md has a line for each bug, as it is now.
+func TestProofListsEveryBug(t *testing.T) {
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := os.ReadFile(filepath.Join(root, "docs", "proof.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, part, _ := strings.Cut(string(doc), begin)
+	part, _, _ = strings.Cut(part, end)
+	for _, b := range planted.Bugs {
+		if !strings.Contains(part, "| "+b.Name+" | "+b.Says+" | ") {
+			t.Errorf("docs/proof.md has no line for %s: make planted PLANTED=-update", b.Name)
+		}
+	}
+	if n := strings.Count(part, "\n| ") - 1; n != len(planted.Bugs) {
+		t.Errorf("docs/proof.md has lines for %d bugs, there are %d", n, len(planted.Bugs))
+	}
+	if want := fmt.Sprintf("\n%d bugs, all caught", len(planted.Bugs)); !strings.Contains(part, want) {
+		t.Errorf("docs/proof.md does not say %q", want[1:])
 	}
 }
 
