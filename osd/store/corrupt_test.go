@@ -154,6 +154,9 @@ func TestTornTailIsNotDamageAndStaysDead(t *testing.T) {
 	last := bs[len(bs)-1]
 	r.dev.Flip(superRegion+int64(last.pos)+int64(last.dataOff)+5, 1) // as if the end had not been written
 	r.mustOpen()
+	if !r.s.Stats().TornTail {
+		t.Error("a torn journal is said to be whole")
+	}
 	r.expect(1, "3 abc.....")
 	r.write(1, 3, 9, 4096, fill(4096, 'x'))
 	r.crash(sim.CrashDrop)
@@ -161,6 +164,12 @@ func TestTornTailIsNotDamageAndStaysDead(t *testing.T) {
 	r.mustOpen() // the flip hit what took the torn batch's place: the end again
 	if got := r.letters(1); got != "3 abc....." && got != "9 axc....." {
 		t.Errorf("object reads %q", got)
+	}
+	r = newRig(t, 1, 8<<20, smallConfig)
+	r.write(1, 0, 1, 0, fill(4096, 'a'))
+	r.crash(sim.CrashDrop)
+	if r.mustOpen(); r.s.Stats().TornTail {
+		t.Error("a whole journal is said to be torn")
 	}
 }
 

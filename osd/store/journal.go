@@ -46,6 +46,7 @@ type journal struct {
 	flying    int
 	carriedAt uint64 // where the head was when records were last carried forward
 	stalled   bool   // the queue waits for space
+	torn      bool   // replay found batches behind the end
 	task      loop.Task
 }
 

@@ -62,6 +62,7 @@ func (p *opening) replay() error {
 		virtual += uint64(h.size())
 		pos, seq = virtual%j.size, seq+1
 	}
+	j.torn = newest.seq >= seq
 	j.head, j.crc, j.durableEntry = virtual, last.crc, j.entry
 	j.freeFrom, j.tailKnown = j.at(newest.tailSeq).pos, newest.tailSeq
 	s.round.last = max(s.round.last, s.round.done)

@@ -138,7 +138,7 @@ func (s *Store) Stats() Stats {
 	st := Stats{BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
 		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry,
-		Pairs: uint64(s.pairs.n), MaxPairs: uint64(s.pairs.limit(s)), Taken: s.taken}
+		Pairs: uint64(s.pairs.n), MaxPairs: uint64(s.pairs.limit(s)), TornTail: s.j.torn, Taken: s.taken}
 	if s.t != nil {
 		st.Buffers = uint64(len(s.t.refs))
 	}

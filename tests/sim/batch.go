@@ -28,10 +28,10 @@ type Totals struct {
 	CPU        time.Duration // processor time
 	Real       time.Duration
 	Ops, Acts  int
-	Planned    int            // faults
-	Struck     int            // those of them that could happen
-	Overlaps   int            // those of these that began while another was on
-	Thin       int            // seeds of which fewer happened, or overlapped, than a seed should have
+	Struck     int            // faults
+	Moot       int            // faults that could not happen
+	Overlaps   int            // those that began while another was on
+	Thin       int            // seeds with fewer of them than a seed must have, of draws that see to that
 	Faults     map[string]int // those that happened, by kind
 	Did        sim.FaultCounts
 	Coverage   map[string]uint64
@@ -119,8 +119,8 @@ func (t *Totals) add(rep *Report) {
 	t.Acts += rep.Acts
 	t.Struck += rep.Struck
 	t.Overlaps += rep.Overlaps
-	t.Planned += len(rep.Plan.Faults)
-	if rep.Struck < seedFaults || rep.Overlaps < seedOverlaps {
+	t.Moot += rep.Moot
+	if rep.Plan.Draw >= fullDraw && !rep.enough() {
 		t.Thin++
 	}
 	t.Did.Add(rep.Did)
@@ -168,13 +168,15 @@ func (t *Totals) Missing() []string {
 }
 
 // OK reports whether nothing was found.
-func (t *Totals) OK() bool { return len(t.Failed) == 0 && t.GaveUp == 0 && len(t.Missing()) == 0 }
+func (t *Totals) OK() bool {
+	return len(t.Failed) == 0 && t.GaveUp == 0 && t.Thin == 0 && len(t.Missing()) == 0
+}
 
 // Print writes the figures.
 func (t *Totals) Print(out io.Writer) {
 	fmt.Fprintf(out, "seeds run: %d\nsimulated hours: %.2f\noperations checked: %d (%d acts on blocks)\n", t.Seeds, t.Simulated.Hours(), t.Ops, t.Acts)
-	fmt.Fprintf(out, "faults: %d, of which %d began while another was on; %d more could not happen\n", t.Struck, t.Overlaps, t.Planned-t.Struck)
-	fmt.Fprintf(out, "seeds of which fewer than %d happened, or fewer than %d overlapped: %d\n", seedFaults, seedOverlaps, t.Thin)
+	fmt.Fprintf(out, "faults: %d, of which %d began while another was on; %d more could not happen\n", t.Struck, t.Overlaps, t.Moot)
+	fmt.Fprintf(out, "seeds of which fewer than %d happened, or fewer than %d so: %d\n", seedFaults, seedOverlaps, t.Thin)
 	for i := range faultKinds {
 		fmt.Fprintf(out, "  %7d %s\n", t.Faults[faultKinds[i].name], faultKinds[i].name)
 	}

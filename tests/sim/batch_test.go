@@ -69,11 +69,15 @@ func TestWhatIsNeverComeAcrossFails(t *testing.T) {
 		}
 	}
 	failed := everything(1)
-	if failed.add(&Report{Plan: NewPlan(7), Violations: []string{"1s: something"}}); failed.OK() {
+	if failed.add(&Report{Plan: NewPlan(7), Struck: seedFaults, Overlaps: seedOverlaps, Violations: []string{"1s: something"}}); failed.OK() {
 		t.Error("a seed has a violation, and all is well")
 	}
+	thin := everything(1)
+	if thin.add(&Report{Plan: NewPlan(7), Struck: seedFaults, Overlaps: seedOverlaps - 1}); thin.OK() {
+		t.Error("a seed had too few faults at a time, and all is well")
+	}
 	unsure := everything(1)
-	if unsure.add(&Report{Plan: NewPlan(7), GaveUp: true}); unsure.OK() {
+	if unsure.add(&Report{Plan: NewPlan(7), Struck: seedFaults, Overlaps: seedOverlaps, GaveUp: true}); unsure.OK() {
 		t.Error("a check gave up, and all is well")
 	}
 }

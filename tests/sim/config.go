@@ -46,7 +46,10 @@ type choice struct {
 // draw has more of them: what a seed meant can always be run again.
 const (
 	FirstDraw  = 1
-	NewestDraw = 3
+	NewestDraw = 4
+
+	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
+	fullDraw = 4
 )
 
 // tables is the one list of configurations of the first draw. An issue that adds a dimension adds a table to those of a new draw in laterTables.

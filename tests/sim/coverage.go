@@ -15,7 +15,7 @@ import (
 // required is what every 500 seeds must have come across; a count of 0 means that the faults or the operations do not reach it any more.
 var required = []string{
 	"lost reply answered from a pair", "retry joined the first try", "primary changed", "primary changed with writes in flight", "REPLACE", "tombstone written", "tombstone trimmed",
-	"fence complete", "fence hit", "lock ran out", "torn write at a power failure", "write lost at a power failure", "void", "request waited for its object to be recovered",
+	"fence complete", "fence hit", "lock ran out", "torn write at a power failure", "torn tail of a journal", "write lost at a power failure", "void", "request waited for its object to be recovered",
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
 	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered", "buffers of a client counted",
 	"image resized under load", "gateway heard of another size", "what a smaller size cut off is gone", "requests remembered that are never acknowledged",
@@ -31,6 +31,9 @@ func (m *member) collect() {
 	n.counted = n.boots
 	c := m.r.report.Coverage
 	st := n.Store.Stats()
+	if st.TornTail {
+		c["torn tail of a journal"]++
+	}
 	c["REPLACE"] += st.Taken[store.OpReplace]
 	c["void"] += st.Taken[store.OpVoid]
 	c["tombstone written"] += st.Taken[store.OpDelete]

@@ -209,7 +209,7 @@ func (r *run) disk(i int) *sim.Disk { return r.c.W.Disk(r.nodes[i].n.disk()) }
 
 // strike begins a fault and has it end. It counts it, unless it could not happen.
 func (r *run) strike(f *PlannedFault) {
-	if r.broken {
+	if r.broken || f.Spare && r.report.enough() {
 		return
 	}
 	r.logf("%v begins", f)
@@ -217,6 +217,7 @@ func (r *run) strike(f *PlannedFault) {
 	end := f.Kind.begin(r, f)
 	if r.moot {
 		r.logf("%v cannot happen now", f)
+		r.report.Moot++
 		return
 	}
 	r.report.Faults[f.Kind.name]++

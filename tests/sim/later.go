@@ -77,7 +77,7 @@ func laterFaults(draw int) []faultKind {
 				return l.Resume
 			}},
 		}
-	case 3: // another configuration, and no fault of its own
+	case 3, 4: // another configuration and spare faults, and no kind of their own
 		return nil
 	}
 	panic(fmt.Sprintf("there is no draw %d", draw))

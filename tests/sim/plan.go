@@ -72,10 +72,12 @@ type PlannedFault struct {
 	Kind *faultKind
 	A, B int
 	N    uint64
+	// Spare ones happen when those before them were too few, since some could not happen or were over at once.
+	Spare bool
 }
 
 func (f *PlannedFault) String() string {
-	return fmt.Sprintf("fault %d: %s at %v for %v (%d, %d, %d)", f.ID, f.Kind.name, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond), f.A, f.B, f.N)
+	return fmt.Sprintf("%s %d: %s at %v for %v (%d, %d, %d)", map[bool]string{false: "fault", true: "spare fault"}[f.Spare], f.ID, f.Kind.name, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond), f.A, f.B, f.N)
 }
 
 // opMix is how often each operation is drawn.
@@ -180,16 +182,44 @@ func NewPlanOf(seed uint64, drawn int) *Plan {
 			}
 			return 0
 		})]
-		f.A = rng.IntN(seedOSDs)
-		f.B = (f.A + 1 + rng.IntN(seedOSDs-1)) % seedOSDs
-		f.N = rng.Uint64()
+		f.place(rng)
 		p.Faults = append(p.Faults, f)
 	}
 	slices.SortStableFunc(p.Faults, func(a, b PlannedFault) int { return cmp.Compare(a.At, b.At) })
 	for i := range p.Faults {
 		p.Faults[i].ID = i + 1
 	}
+	if drawn >= fullDraw {
+		p.spare(rng)
+	}
 	return p
+}
+
+// Spare faults are as many as a seed must have, each of which begins while the one before is on.
+const (
+	sparesFrom = faultsTo - seedFaults*spareApart
+	spareApart = 500 * time.Millisecond
+)
+
+// spareKinds can always happen, and last.
+var spareKinds = []string{"OSD cut off", "link between OSDs cut", "link between OSDs cut one way", "client cut off from an OSD", "connections dropped", "registry without a leader"}
+
+// spare adds the spare faults.
+func (p *Plan) spare(rng *rand.Rand) {
+	for i := range seedFaults {
+		f := PlannedFault{ID: len(p.Faults) + 1, At: sparesFrom + time.Duration(i)*spareApart, For: 2 * spareApart, Spare: true}
+		name := spareKinds[rng.IntN(len(spareKinds))]
+		f.Kind = &faultKinds[slices.IndexFunc(faultKinds, func(k faultKind) bool { return k.name == name })]
+		f.place(rng)
+		p.Faults = append(p.Faults, f)
+	}
+}
+
+// place draws what the fault's kind needs to know.
+func (f *PlannedFault) place(rng *rand.Rand) {
+	f.A = rng.IntN(seedOSDs)
+	f.B = (f.A + 1 + rng.IntN(seedOSDs-1)) % seedOSDs
+	f.N = rng.Uint64()
 }
 
 // share gives the last image to one client alone, which syncs now and then.

@@ -32,12 +32,16 @@ type Report struct {
 	Faults     map[string]int // planned ones that happened, by kind
 	Did        sim.FaultCounts
 	Struck     int // all of them
+	Moot       int // that could not happen
 	Overlaps   int // of them, those that began while another was on
 	Coverage   map[string]uint64
 	GaveUp     bool   // a check did not come to a result
 	Hash       uint64 // of everything that happened
 	Steps      uint64
 }
+
+// enough says whether as many faults happened, and began while another was on, as a seed must have.
+func (r *Report) enough() bool { return r.Struck >= seedFaults && r.Overlaps >= seedOverlaps }
 
 // run is one seed under way. It is the TB of its cluster.
 type run struct {

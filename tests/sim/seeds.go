@@ -12,6 +12,10 @@ var Found = []struct {
 	{Seed{318, FirstDraw}, "a tombstone was recovered without the request that made it, so a delete that was sent again took effect twice and undid a newer write (osd/primary: recovery of tombstones)"},
 	{Seed{694769105, FirstDraw}, "a PG that became active just after its primary had got another lease never had its state key made again (osd: serve)"},
 	{Seed{119, FirstDraw}, "a grant of an interval that was over was renewed for ever, and kept what the store no longer needs (osd: compare)"},
+	{Seed{499252354, FirstDraw}, "the newest version of an object was on one disk, unacknowledged and unreadable, and requests for the object waited for ever (osd/peering: before)"},
+	{Seed{480, 2}, "a deletion was forgotten while an earlier write's answer was on its way, and the write was done again over it (osd/primary: pairs of tombstones)"},
+	{Seed{1082, 3}, "a lazy deletion of what was not there left no trace of its request, and removed a newer write when it was sent again (osd/primary)"},
+	{Seed{1864767913, 3}, "an answer about the state key came late, and gave back what the members had granted since (osd: shown)"},
 	{Seed{880013, 3}, "deletions that had to be remembered took all places of a small disk, which was left out for it and taken back for ever (osd/store: layOut, osd: askRoom)"},
 	{Seed{3654, 3}, "an object waited for ever for a change that had reached one store alone, which could not read it: who lacked it came back an interval later (osd/peering: before)"},
 }
