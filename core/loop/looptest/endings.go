@@ -59,14 +59,27 @@ func closeAfterSendTalkingPeer(g *rig) {
 	e.closed.wait()
 }
 
-func refusedDial(g *rig) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// bound is a socket that has an address, which nobody else can take then, and does not listen there.
+func (g *rig) bound() (fd int, a loop.Addr) {
+	g.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		g.Fatal(err)
 	}
-	free := l.Addr().String()
-	l.Close()
-	for _, a := range []loop.Addr{{Network: "tcp", Address: free}, {Network: "unix", Address: filepath.Join(g.TempDir(), "none")}} {
+	g.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		g.Fatal(err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return fd, loop.Addr{Network: "tcp", Address: (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port}).String()}
+}
+
+func refusedDial(g *rig) {
+	_, free := g.bound()
+	for _, a := range []loop.Addr{free, {Network: "unix", Address: filepath.Join(g.TempDir(), "none")}} {
 		e := g.end()
 		g.do(func() {
 			c := g.Dial(a, e)
@@ -105,19 +118,10 @@ func badAddresses(g *rig) {
 
 func closeWhileDialling(g *rig) {
 	// A listener whose queue is full does not answer further connections.
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+	fd, a := g.bound()
+	if err := unix.Listen(fd, 0); err != nil {
 		g.Fatal(err)
 	}
-	defer unix.Close(fd)
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		g.Fatal(err)
-	}
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
-		g.Fatal(err)
-	}
-	a := loop.Addr{Network: "tcp", Address: (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: sa.(*unix.SockaddrInet4).Port}).String()}
 	ends := []*end{g.end(), g.end(), g.end(), g.end(), g.end()}
 	var conns []loop.Conn
 	g.do(func() {
