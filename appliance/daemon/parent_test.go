@@ -94,18 +94,39 @@ func TestChildThatNeverSaidWhoItIsIsNotReported(t *testing.T) {
 	}
 }
 
+// noted waits until the child has written this into a file, and nothing else.
+func noted(t *testing.T, path, want string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		b, _ := os.ReadFile(path)
+		if string(b) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the child has noted %q, want %q", b, want)
+		}
+	}
+}
+
 func TestParentStopsItsChildInOrder(t *testing.T) {
-	mark := filepath.Join(t.TempDir(), "stopped")
-	f := newFamily(t, fmt.Sprintf(announce, 5)+"trap 'echo yes > "+mark+"; exit 0' TERM; while :; do sleep 0.02; done")
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	mark := filepath.Join(t.TempDir(), "marks")
+	f := newFamily(t, fmt.Sprintf(announce, 5)+"trap 'echo stopped >> "+mark+"; exit 0' TERM; echo up >> "+mark+"; while :; do sleep 0.02; done")
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	code, err := f.Run(ctx)
-	if err != nil || code != 0 {
-		t.Errorf("Run = %d, %v", code, err)
+	ended := make(chan int, 1)
+	go func() {
+		code, err := f.Run(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- code
+	}()
+	noted(t, mark, "up\n")
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Errorf("Run = %d", code)
 	}
-	if _, err := os.Stat(mark); err != nil {
-		t.Errorf("the child was not asked: %v", err)
-	}
+	noted(t, mark, "up\nstopped\n")
 }
 
 func TestParentPassesHangupOn(t *testing.T) {
@@ -117,25 +138,13 @@ func TestParentPassesHangupOn(t *testing.T) {
 		code, _ := f.Run(ctx)
 		ended <- code
 	}()
-	until := func(want string) {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-			b, _ := os.ReadFile(mark)
-			if string(b) == want {
-				return
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the child has noted %q, want %q", b, want)
-			}
-		}
-	}
-	until("up\n")
+	noted(t, mark, "up\n")
 	for want := "up\n"; len(want) < 12; {
 		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 		want += "read\n"
-		until(want)
+		noted(t, mark, want)
 	}
 	cancel()
 	if code := <-ended; code != 0 {
