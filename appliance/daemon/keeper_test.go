@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sys/unix"
 
 	"holdfast/appliance/etcdsnapshot"
 	"holdfast/core/cluster"
@@ -79,11 +80,12 @@ func TestMonitorKeepsSnapshots(t *testing.T) {
 	if err != nil || s.Keys != 2 || s.LeftOut == 0 {
 		t.Errorf("%+v, %v: want cluster/id and config/global, and the monitor's keys left out", s, err)
 	}
-	// A folder that cannot be written.
-	if err := os.RemoveAll(dir); err != nil {
+	// A folder that cannot be written. A file takes its place at once, since the monitor makes a folder that is not there.
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(dir, nil, 0o600); err != nil {
+	if err := unix.Renameat2(unix.AT_FDCWD, file, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE); err != nil {
 		t.Fatal(err)
 	}
 	wait("a failure", func() bool { return strings.Contains(note().Error, "made") })
