@@ -13,8 +13,8 @@ func TestAcknowledgedWritesSurviveKillOfEverything(t *testing.T) {
 	l := stand.NewLoad(t, 16384, u.Dial("demo")) // 64 MiB
 	for round := range rounds(t, 3) {
 		l.Start(16)
+		l.AwaitWrites(1)
 		time.Sleep(time.Duration(800+round*370%900) * time.Millisecond)
-		before := l.Writes.Load()
 		u.Kill()
 		began := time.Now()
 		u.Start()
@@ -22,9 +22,6 @@ func TestAcknowledgedWritesSurviveKillOfEverything(t *testing.T) {
 		time.Sleep(300 * time.Millisecond)
 		l.Stop()
 		l.Verify()
-		if before == 0 {
-			t.Error("nothing had been written before the kill")
-		}
 		t.Logf("round %d: %d writes acknowledged, %d reads compared, up again after %v", round, l.Writes.Load(), l.Reads.Load(), again.Round(time.Millisecond))
 	}
 	u.AwaitActive(30 * time.Second)

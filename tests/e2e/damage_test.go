@@ -43,7 +43,7 @@ func TestDamagedDiskUnderRunningOSD(t *testing.T) {
 // disk is the path of an OSD's disk.
 func disk(u *stand.Up, n int) string { return filepath.Join(u.Dir, fmt.Sprintf("osd.%d.data", n)) }
 
-// damage flips bits in, and zeroes, pages at random in the second half of a disk, which is data.
+// damage flips bits in, and zeroes, pages at random in the second half of a disk, which is data. It waits until the OSD has moved enough there.
 func damage(t *testing.T, path string, flips, zeroes int) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -51,28 +51,15 @@ func damage(t *testing.T, path string, flips, zeroes int) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
+	written := pages(t, f)
+	for end := time.Now().Add(time.Minute); len(written) < flips+zeroes; written = pages(t, f) {
+		if time.Now().After(end) {
+			t.Fatalf("only %d pages of data on %s", len(written), path)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	rng := rand.New(rand.NewPCG(1, uint64(flips)))
 	page := make([]byte, 4096)
-	// Every written page of the data area, which begins below 10 MiB on disks of 256 MiB (docs/formats/store.md).
-	var written []int64
-	for off := int64(10 << 20); off < st.Size(); off += 4096 {
-		if _, err := f.ReadAt(page, off); err != nil {
-			t.Fatal(err)
-		}
-		for _, b := range page {
-			if b != 0 {
-				written = append(written, off)
-				break
-			}
-		}
-	}
-	if len(written) < flips+zeroes {
-		t.Fatalf("only %d pages of data on %s", len(written), path)
-	}
 	for i, k := range rng.Perm(len(written))[:flips+zeroes] {
 		off := written[k]
 		if i < flips {
@@ -91,6 +78,28 @@ func damage(t *testing.T, path string, flips, zeroes int) {
 		t.Fatal(err)
 	}
 	t.Logf("%d flips and %d zeroed pages of %d in %s", flips, zeroes, len(written), filepath.Base(path))
+}
+
+// pages are the offsets of every written page of the data area, which begins below 10 MiB on disks of 256 MiB (docs/formats/store.md).
+func pages(t *testing.T, f *os.File) (written []int64) {
+	t.Helper()
+	st, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := make([]byte, 4096)
+	for off := int64(10 << 20); off < st.Size(); off += 4096 {
+		if _, err := f.ReadAt(page, off); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range page {
+			if b != 0 {
+				written = append(written, off)
+				break
+			}
+		}
+	}
+	return written
 }
 
 // TestDamagedDiskOfStoppedOSD damages one disk of three, in each way, while the cluster is stopped. It comes up or says clearly why not, and never gives wrong data.
@@ -121,7 +130,7 @@ func TestDamagedDiskOfStoppedOSD(t *testing.T) {
 			u := stand.StartUp(t, "--osd-size", "256M", "--image", "demo:64M")
 			l := stand.NewLoad(t, 4096, u.Dial("demo"))
 			l.Start(8)
-			time.Sleep(700 * time.Millisecond)
+			l.AwaitWrites(2000) // that is more than damage needs
 			l.Stop()
 			if code := u.Stop(30 * time.Second); code != 0 {
 				t.Fatalf("exit code %d", code)
@@ -183,7 +192,7 @@ func TestFullDisk(t *testing.T) {
 	u.Create("big", "512M")
 	l := stand.NewLoad(t, 4096, u.Dial("demo"))
 	l.Start(4)
-	time.Sleep(500 * time.Millisecond)
+	l.AwaitWrites(2000) // each object of it has its space then
 	l.Stop()
 	c, err := u.Dial("big")()
 	if err != nil {

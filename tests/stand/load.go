@@ -112,6 +112,17 @@ func (l *Load) Start(workers int) {
 	}
 }
 
+// AwaitWrites waits until n more writes have been acknowledged, for what follows needs them, however slow the machine is.
+func (l *Load) AwaitWrites(n int64) {
+	l.t.Helper()
+	from := l.Writes.Load()
+	for end := time.Now().Add(time.Minute); l.Writes.Load() < from+n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("%d of %d writes were acknowledged within a minute; errors: %v", l.Writes.Load()-from, n, l.Errors())
+		}
+	}
+}
+
 // Stop ends the workers after their present request.
 func (l *Load) Stop() {
 	close(l.stop)
