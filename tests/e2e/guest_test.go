@@ -29,7 +29,7 @@ func guest(t *testing.T) string {
 // inGuest runs a script of testdata as root under a Linux kernel.
 func inGuest(t *testing.T, script string, env ...string) {
 	t.Helper()
-	args := []string{"run", "--timeout", "240"}
+	args := []string{"run", "--timeout", "480"}
 	for _, e := range env {
 		args = append(args, "--env", e)
 	}

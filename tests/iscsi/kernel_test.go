@@ -85,7 +85,7 @@ func TestLinuxKernelInitiator(t *testing.T) {
 	if err := os.WriteFile(script, []byte(kernelScript), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.CommandContext(t.Context(), guest, "run", "--timeout", "240", "--env", "PORTAL="+g.portals[0], script).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), guest, "run", "--timeout", "480", "--env", "PORTAL="+g.portals[0], script).CombinedOutput()
 	t.Logf("%s", out)
 	if err != nil {
 		t.Fatal(err)

@@ -55,5 +55,5 @@ func TestLinuxKernelClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, port, _ := net.SplitHostPort(s.tcp)
-	t.Log(client(t, guest, "run", "--timeout", "240", "--env", "PORT="+port, script))
+	t.Log(client(t, guest, "run", "--timeout", "480", "--env", "PORT="+port, script))
 }
