@@ -165,8 +165,8 @@ func (x *running) put(text string) {
 }
 
 // inForce is what each daemon goes by, by parameter: not what its configuration says, but what the part that acts on it holds. Every parameter that changes online has an entry
-// for every kind of daemon that uses it.
-func (x *running) inForce() map[config.Component]map[string]any {
+// for every kind of daemon that uses it. Of the gateway it is what holds on one of its loops.
+func (x *running) inForce(lane int) map[config.Component]map[string]any {
 	out := map[config.Component]map[string]any{}
 	add := func(c config.Component, values ...map[string]any) {
 		out[c] = map[string]any{"log_level": x.levels[c].Level()}
@@ -201,10 +201,9 @@ func (x *running) inForce() map[config.Component]map[string]any {
 	add(config.Monitor, ofEtcd(x.mon.reg.Times()), map[string]any{"mon_change_timeout": m.ChangeDelay, "mon_stats_timeout": m.StatsDelay, "osd_out_time": m.OSDOutTime, "noout": m.NoOut,
 		"osd_nearfull_ratio": m.NearFull, "etcd_snapshot_interval": x.mon.keep.tuned.Load().interval, "etcd_snapshot_keep": x.mon.keep.tuned.Load().days})
 
-	last := len(x.gate.threads) - 1 // of several loops
-	x.gate.threads[last].Do(func() {
-		a, c := x.gate.Allow(last), x.gate.Client(last).Tuning()
-		add(config.Gateway, ofEtcd(x.gate.registries[last].Times()), ofPeer(c.Peer), ofClient(c), map[string]any{"nbd_allow": a.NBD, "nfs_allow": a.NFS, "iscsi_allow": a.ISCSI})
+	x.gate.threads[lane].Do(func() {
+		a, c := x.gate.Allow(lane), x.gate.Client(lane).Tuning()
+		add(config.Gateway, ofEtcd(x.gate.registries[lane].Times()), ofPeer(c.Peer), ofClient(c), map[string]any{"nbd_allow": a.NBD, "nfs_allow": a.NFS, "iscsi_allow": a.ISCSI})
 	})
 
 	err := x.client.Do(context.Background(), func(c *client.Client, _ *client.Session, done func(error)) {
@@ -219,17 +218,19 @@ func (x *running) inForce() map[config.Component]map[string]any {
 	return out
 }
 
-// wait waits until what is in force is as wanted.
+// wait waits until what is in force is as wanted, on each of the gateway's loops: any of them may serve the next client.
 func (x *running) wait(what string, want func(config.Component, *config.Param) any) {
 	x.t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
 		var wrong []string
-		for c, values := range x.inForce() {
-			for name, got := range values {
-				p, _ := config.Lookup(name)
-				if w := want(c, p); !reflect.DeepEqual(got, w) {
-					wrong = append(wrong, fmt.Sprintf("%v: %s is %v, want %v", c, name, got, w))
+		for lane := range x.gate.threads {
+			for c, values := range x.inForce(lane) {
+				for name, got := range values {
+					p, _ := config.Lookup(name)
+					if w := want(c, p); !reflect.DeepEqual(got, w) {
+						wrong = append(wrong, fmt.Sprintf("%v, loop %d: %s is %v, want %v", c, lane, name, got, w))
+					}
 				}
 			}
 		}
@@ -309,7 +310,7 @@ func TestDefaultTuningIsThatOfTheParameters(t *testing.T) {
 
 func TestEveryOnlineParameterChangesInEveryDaemonThatUsesIt(t *testing.T) {
 	x := startAll(t)
-	atStart := x.inForce()
+	atStart := x.inForce(0)
 	good, bad := map[string]json.RawMessage{}, map[string]json.RawMessage{}
 	for _, p := range config.Params() {
 		other, known := others[p.Name]
@@ -390,9 +391,9 @@ func TestHangupReadsTheFileAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		deadline := time.Now().Add(10 * time.Second)
-		for x.inForce()[config.OSD]["recovery_queue_depth"] != want {
+		for x.inForce(0)[config.OSD]["recovery_queue_depth"] != want {
 			if time.Now().After(deadline) {
-				t.Fatalf("recovery_queue_depth is %v, want %d", x.inForce()[config.OSD]["recovery_queue_depth"], want)
+				t.Fatalf("recovery_queue_depth is %v, want %d", x.inForce(0)[config.OSD]["recovery_queue_depth"], want)
 			}
 			time.Sleep(5 * time.Millisecond)
 		}
