@@ -20,7 +20,7 @@ var excused = map[string]string{
 func TestConformanceSuite(t *testing.T) {
 	failure := regexp.MustCompile(`(?m)^Suite (.*) had failures:`)
 	each(t, iscsi.Options{}, 256<<20, func(t *testing.T, g *gateway) {
-		out, _ := run(t, 3*time.Minute, "iscsi-test-cu", "-d", "-n", "-V", "-t", "ALL", g.url()) // its exit status is not 0 when a test failed
+		out, _ := run(t, 8*time.Minute, "iscsi-test-cu", "-d", "-n", "-V", "-t", "ALL", g.url()) // its exit status is not 0 when a test failed
 		if !strings.Contains(out, "Run Summary") {
 			t.Fatalf("iscsi-test-cu did not come to its end:\n%s", out)
 		}
