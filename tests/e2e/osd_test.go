@@ -18,6 +18,7 @@ func TestOSDKilledUnderLoad(t *testing.T) {
 	for round := range rounds(t, 2) {
 		n := round%3 + 1
 		l.Start(16)
+		l.AwaitWrites(1)
 		time.Sleep(500 * time.Millisecond)
 		whole := round%2 == 0
 		limit := time.Second
@@ -62,7 +63,7 @@ func fioAcrossKill(t *testing.T, d *stand.Daemons) {
 	if err := syscall.Kill(d.Child(3), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if code := fio.Wait(60 * time.Second); code != 0 {
+	if code := fio.Wait(3 * time.Minute); code != 0 {
 		t.Errorf("fio ended with code %d:\n%s", code, fio.Output())
 	}
 	d.AwaitActive(60 * time.Second)
