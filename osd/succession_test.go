@@ -305,48 +305,49 @@ func TestDamagedStoreIsEmptied(t *testing.T) {
 // TestEndOfASuccession ends the process, with the power or without, after any number of steps: the disk has the old id and all that was on it, or the new one; and the next try heals it.
 func TestEndOfASuccession(t *testing.T) {
 	old, renewed := 0, 0
-	for cut := 0; ; cut += 2 {
-		b, o, id := setBack(t, true)
-		before := o.image()
-		h := o.succeed(true)
-		if cut > 0 {
-			b.wait("it to take the disk", func() bool { return h.Succession != nil && h.held != nil })
-		}
-		for n := 2; n < cut && !h.done && b.w.Step(); n++ {
-		}
-		over := h.done
-		h.l.PowerOff()
-		b.w.Disk(o.disk()).Crash(sim.CrashRandom)
-		if sb := o.super(); sb.StoreID == id {
-			old++
-			if now := o.image(); !bytes.Equal(before, now) {
-				t.Fatalf("cut %d: the disk has the old id and other data", cut)
-			}
-			if over {
-				t.Fatalf("cut %d: it is over, and the disk has the old id", cut)
-			}
-		} else {
-			renewed++
-			if own := b.identity(2); !own.IsRetired(id) {
-				t.Fatalf("cut %d: the disk has a new id, and the old one is not retired: %+v", cut, own)
-			}
-		}
-		o.start()
-		b.wait("a start", func() bool { return o.err != nil || o.s != nil && o.s.leaseUp })
-		if o.err != nil {
-			o.kill()
+	for cut, over := 0, false; !over; cut += 2 {
+		ok := t.Run(fmt.Sprint("cut ", cut), func(t *testing.T) { // so that what each takes is given back
+			b, o, id := setBack(t, true)
+			before := o.image()
 			h := o.succeed(true)
-			b.wait("the end of the succession", func() bool { return h.done })
-			if h.err != nil {
-				t.Fatal(h.err)
+			if cut > 0 {
+				b.wait("it to take the disk", func() bool { return h.Succession != nil && h.held != nil })
 			}
-			h.l.Kill()
+			for n := 2; n < cut && !h.done && b.w.Step(); n++ {
+			}
+			over = h.done
+			h.l.PowerOff()
+			b.w.Disk(o.disk()).Crash(sim.CrashRandom)
+			if sb := o.super(); sb.StoreID == id {
+				old++
+				if now := o.image(); !bytes.Equal(before, now) {
+					t.Fatal("the disk has the old id and other data")
+				}
+				if over {
+					t.Fatal("it is over, and the disk has the old id")
+				}
+			} else {
+				renewed++
+				if own := b.identity(2); !own.IsRetired(id) {
+					t.Fatalf("the disk has a new id, and the old one is not retired: %+v", own)
+				}
+			}
 			o.start()
-		}
-		b.wait("PG on both", func() bool { return b.serves(1, 2) })
-		b.w.Close()
-		if over {
-			break
+			b.wait("a start", func() bool { return o.err != nil || o.s != nil && o.s.leaseUp })
+			if o.err != nil {
+				o.kill()
+				h := o.succeed(true)
+				b.wait("the end of the succession", func() bool { return h.done })
+				if h.err != nil {
+					t.Fatal(h.err)
+				}
+				h.l.Kill()
+				o.start()
+			}
+			b.wait("PG on both", func() bool { return b.serves(1, 2) })
+		})
+		if !ok {
+			return
 		}
 	}
 	if old < 5 || renewed < 2 {
