@@ -336,9 +336,13 @@ func (w *worker) work(r *runner, c Case) error {
 	filled := false
 	switch r.rng.IntN(12) {
 	case 0:
-		w.Filled++
 		r.settle()
-		free, was := int(r.s.Stats().FreeBlocks), len(r.h.objects)
+		st, was := r.s.Stats(), len(r.h.objects)
+		free := int(st.FreeBlocks)
+		if !r.bare && int(st.Pairs)+2*free >= int(st.MaxPairs) {
+			break // there is no room for the requests of so many writes, which is no matter of blocks
+		}
+		w.Filled++
 		r.fillUp()
 		r.drain()
 		if n := len(r.h.objects) - was - 1; n != free && r.problem == nil {
