@@ -35,7 +35,7 @@ func TestUpIsRestoredFromItsOwnSnapshot(t *testing.T) {
 		}
 	}
 	var files []string
-	await(t, stand.UpTime, "a snapshot", func() bool {
+	await(t, 10*time.Second, "a snapshot", func() bool {
 		files, _ = filepath.Glob(filepath.Join(u.Dir, "snapshots", "etcd-*.json"))
 		return len(files) > 0
 	})

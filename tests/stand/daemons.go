@@ -102,16 +102,16 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 		d.OSDs[n].Await(UpTime, `the line "up"`, HasLine("up"))
 	}
 	var out string
-	d.await(UpTime, "a pool is made", func() (ok bool) {
+	d.await(10*time.Second, "a pool is made", func() (ok bool) {
 		if out != "" {
 			d.t.Logf("create-pool: %s", out)
 		}
 		var err error
 		out, err = d.TryCLI(append([]string{"create-pool", "pool", "--pg_size", strconv.Itoa(plan.Copies), "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
 			"--failure_domain", "osd"}, plan.Pool...)...)
-		return err == nil || strings.Contains(out, "exists already") // by an attempt whose answer etcd kept back too long
+		return err == nil
 	})
-	d.AwaitActive(UpTime)
+	d.AwaitActive(30 * time.Second)
 	if !plan.NoGate {
 		d.StartGateway()
 		d.Gate.Await(UpTime, `the line "up"`, HasLine("up"))

@@ -62,8 +62,8 @@ func Run(t *testing.T, fresh func(t *testing.T) loop.Runner) {
 	}
 }
 
-// patience is how long a test waits for something that must happen. Beside two busy loops, with the race detector, some take 10 s.
-const patience = time.Minute
+// patience is how long a test waits for something that must happen.
+const patience = 20 * time.Second
 
 // rig is a running loop and what a test does with it. Tests act on the loop through do and wait for signals outside of it.
 type rig struct {

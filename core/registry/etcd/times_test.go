@@ -89,12 +89,12 @@ func TestTimesChangeWhileRunning(t *testing.T) {
 	if got := r.Times().MaxAttempts; got != 5 {
 		t.Errorf("MaxAttempts = %d, want the default", got)
 	}
-	l.Until("the silence to be noticed", 20*time.Second, func() bool { return h.out != nil })
+	l.Until("the silence to be noticed", 3*time.Second, func() bool { return h.out != nil })
 	for _, timeout := range []time.Duration{0, registry.Slow} {
 		var failed error
 		put.Timeout = timeout
 		r.Txn(put, func(_ registry.TxnResult, err error) { failed = err })
-		l.Until("the request to time out", 20*time.Second, func() bool { return failed != nil })
+		l.Until("the request to time out", 3*time.Second, func() bool { return failed != nil })
 		if !errors.Is(failed, registry.ErrUnavailable) {
 			t.Errorf("error %v", failed)
 		}
@@ -136,7 +136,7 @@ func TestWatchInDoubtLeavesAMemberThatHangs(t *testing.T) {
 		r.Doubt()
 		before := h.events
 		put()
-		l.Until("the event at the other member", 20*time.Second, func() bool { return h.events > before })
+		l.Until("the event at the other member", 3*time.Second, func() bool { return h.events > before })
 		stall.Store(false)
 	}
 }
