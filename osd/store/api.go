@@ -191,7 +191,8 @@ type Sharding struct {
 // Stats are a store's figures at one moment.
 type Stats struct {
 	BlockSize, Granularity  uint32
-	Blocks, FreeBlocks      uint64 // data blocks; FreeBlocks leaves out what is kept back
+	Blocks, FreeBlocks      uint64 // data blocks; FreeBlocks leaves out what is kept back,
+	KeptBlocks              uint64 // so many
 	Objects, Tombstones     uint64
 	FreeSlots               uint64 // objects that can begin to exist; tombstones count as existing. It leaves out what is kept back
 	JournalBytes, DirtyByte uint64 // size of the journal area; bytes in it that have not been flushed to blocks

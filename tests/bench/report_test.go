@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"holdfast/tests/marked"
 	"holdfast/tests/stand"
 )
 
@@ -70,20 +71,11 @@ func render(store []storeRow, nbd []nbdRow) string {
 // replace puts tables between the markers of that name in docs/performance.md.
 func replace(t *testing.T, name, tables string) {
 	t.Helper()
-	path := filepath.Join(stand.Root(t), "docs", "performance.md")
-	begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n"
-	text, err := os.ReadFile(path)
+	part, err := marked.Open(filepath.Join(stand.Root(t), "docs", "performance.md"), "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->\n")
+	if err == nil {
+		err = part.Write(tables)
+	}
 	if err != nil {
-		t.Error(err)
-		return
-	}
-	head, rest, ok := strings.Cut(string(text), begin)
-	_, tail, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Errorf("%s has no markers for the tables of %q", path, name)
-		return
-	}
-	if err := os.WriteFile(path, []byte(head+begin+tables+end+tail), 0o644); err != nil {
 		t.Error(err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"holdfast/tests/marked"
 	"holdfast/tests/stand"
 )
 
@@ -82,27 +83,19 @@ func (p *report) record(t *testing.T) {
 	if err := os.WriteFile(p.file(), b, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	doc, before, after := p.proof(t)
-	if err := os.WriteFile(doc, []byte(before+table(p.all)+after), 0o644); err != nil {
+	if err := p.proof(t).Write(table(p.all)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// proof is docs/proof.md around the report's table.
-func (p *report) proof(t *testing.T) (path, before, after string) {
+// proof is the place of the report's table in docs/proof.md.
+func (p *report) proof(t *testing.T) *marked.Part {
 	t.Helper()
-	begin, end := "<!-- tests/cluster -update writes "+p.name+" from here -->\n", "<!-- to here -->\n"
-	path = filepath.Join(stand.Root(t), "docs", "proof.md")
-	text, err := os.ReadFile(path)
+	part, err := marked.Open(filepath.Join(stand.Root(t), "docs", "proof.md"), "<!-- tests/cluster -update writes "+p.name+" from here -->\n", "<!-- to here -->\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, rest, ok := strings.Cut(string(text), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no lines %q and %q", path, begin, end)
-	}
-	return path, before + begin, end + after
+	return part
 }
 
 func table(all []result) string {
@@ -135,13 +128,8 @@ func TestProofIsWhatWasMeasured(t *testing.T) {
 				t.Errorf("fault %d is %q in %s, and %q in the test", i, r.Fault, p.file(), p.names[i])
 			}
 		}
-		path, before, after := p.proof(t)
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if string(text) != before+table(kept)+after {
-			t.Errorf("a table of %s is not that of %s: run the test with -update", path, p.file())
+		if p.proof(t).Text != table(kept) {
+			t.Errorf("a table of docs/proof.md is not that of %s: run the test with -update", p.file())
 		}
 	}
 }

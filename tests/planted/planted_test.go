@@ -6,7 +6,6 @@ import (
 	"debug/buildinfo"
 	"debug/elf"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/core/planted"
+	"holdfast/tests/marked"
 )
 
 // TestEveryBugIsHuntedOnce compares the tables.
@@ -45,12 +45,11 @@ func TestProofListsEveryBug(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	doc, err := os.ReadFile(filepath.Join(root, "docs", "proof.md"))
+	table, err := marked.Open(filepath.Join(root, "docs", "proof.md"), begin, end)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, part, _ := strings.Cut(string(doc), begin)
-	part, _, _ = strings.Cut(part, end)
+	part := table.Text
 	for _, b := range planted.Bugs {
 		if !strings.Contains(part, "| "+b.Name+" | "+b.Says+" | ") {
 			t.Errorf("docs/proof.md has no line for %s: make planted PLANTED=-update", b.Name)

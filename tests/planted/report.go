@@ -2,9 +2,10 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"holdfast/tests/marked"
 )
 
 // The part of docs/proof.md that is written from what was found.
@@ -19,17 +20,11 @@ func record(found []catch, same result) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(root, "docs", "proof.md")
-	doc, err := os.ReadFile(path)
+	part, err := marked.Open(filepath.Join(root, "docs", "proof.md"), begin, end)
 	if err != nil {
 		return err
 	}
-	before, rest, ok := strings.Cut(string(doc), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no place for the table of planted bugs", path)
-	}
-	return os.WriteFile(path, []byte(before+begin+table(found, same)+end+after), 0o644)
+	return part.Write(table(found, same))
 }
 
 func table(found []catch, same result) string {

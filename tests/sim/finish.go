@@ -248,9 +248,6 @@ type copyOf struct {
 	op  store.Op
 }
 
-// keptBack is how many of its blocks a store keeps for itself, which its free ones leave out (osd/store, Open).
-func keptBack(blocks uint64) uint64 { return max(2, min(blocks/64, 256)) }
-
 // copiesAgree reads every object from every store and compares: versions, bitmaps and bytes, and the space that it takes.
 func (r *run) copiesAgree() {
 	w := r.c.W
@@ -369,7 +366,7 @@ func (r *run) copiesAgree() {
 			}
 		})
 		if st := m.n.Store.Stats(); !damaged && st.FreeBlocks > 0 {
-			if n := int64(st.Blocks-st.FreeBlocks-keptBack(st.Blocks)) * int64(st.BlockSize); n != taken {
+			if n := int64(st.Blocks-st.FreeBlocks-st.KeptBlocks) * int64(st.BlockSize); n != taken {
 				r.fail("OSD %d has %d bytes of blocks that are not free, its objects take %d: the others are lost", m.n.Num, n, taken)
 			}
 			r.cover("blocks of a store counted")

@@ -77,7 +77,11 @@ type PlannedFault struct {
 }
 
 func (f *PlannedFault) String() string {
-	return fmt.Sprintf("%s %d: %s at %v for %v (%d, %d, %d)", map[bool]string{false: "fault", true: "spare fault"}[f.Spare], f.ID, f.Kind.name, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond), f.A, f.B, f.N)
+	what := "fault"
+	if f.Spare {
+		what = "spare fault"
+	}
+	return fmt.Sprintf("%s %d: %s at %v for %v (%d, %d, %d)", what, f.ID, f.Kind.name, f.At.Round(time.Millisecond), f.For.Round(time.Millisecond), f.A, f.B, f.N)
 }
 
 // opMix is how often each operation is drawn.

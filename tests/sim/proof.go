@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast/core/sim"
+	"holdfast/tests/marked"
 )
 
 // recorded is what is kept of a run of many seeds: docs/proof.md adds these up.
@@ -65,11 +66,11 @@ func (t *Totals) Record(root string) error {
 	if err := os.WriteFile(filepath.Join(root, runsFile), append(b, '\n'), 0o644); err != nil {
 		return err
 	}
-	doc, before, after, err := proofAround(root)
+	part, err := proofPart(root)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(doc, []byte(before+proofTables(runs)+after), 0o644)
+	return part.Write(proofTables(runs))
 }
 
 func readRuns(root string) (runs []recorded, err error) {
@@ -85,19 +86,9 @@ func readRuns(root string) (runs []recorded, err error) {
 	return runs, nil
 }
 
-// proofAround is docs/proof.md before and behind the tables.
-func proofAround(root string) (path, before, after string, err error) {
-	path = filepath.Join(root, proofFile)
-	doc, err := os.ReadFile(path)
-	if err != nil {
-		return "", "", "", err
-	}
-	before, rest, ok := strings.Cut(string(doc), proofBegin)
-	_, after, ok2 := strings.Cut(rest, proofEnd)
-	if !ok || !ok2 {
-		return "", "", "", fmt.Errorf("%s has no lines %q and %q", path, proofBegin, proofEnd)
-	}
-	return path, before + proofBegin, proofEnd + after, nil
+// proofPart is the place of the tables in docs/proof.md.
+func proofPart(root string) (*marked.Part, error) {
+	return marked.Open(filepath.Join(root, proofFile), proofBegin, proofEnd)
 }
 
 // proofTables are the runs with their sum, and the faults by kind.

@@ -32,8 +32,8 @@ type Report struct {
 	Faults     map[string]int // planned ones that happened, by kind
 	Did        sim.FaultCounts
 	Struck     int // all of them
-	Moot       int // that could not happen
 	Overlaps   int // of them, those that began while another was on
+	Moot       int // faults that could not happen
 	Coverage   map[string]uint64
 	GaveUp     bool   // a check did not come to a result
 	Hash       uint64 // of everything that happened
