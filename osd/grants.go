@@ -218,7 +218,7 @@ func (s *OSD) renewAll() {
 		if len(p.pgs) == 0 {
 			continue
 		}
-		if p.until != 0 && s.l.Now() >= p.until && !planted.LockRunOut {
+		if p.until != 0 && s.l.Now() >= p.until && !planted.LockRunOut && !planted.GrantRevived {
 			p.lapsed("no renewal was answered in time")
 			continue
 		}

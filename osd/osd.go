@@ -16,6 +16,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
@@ -264,9 +265,9 @@ func (s *OSD) distrust(err error) {
 // checkIdentity compares the store with what the cluster remembers of its earlier openings.
 func checkIdentity(id *cluster.OSDIdentity, sb store.Superblock, sequence uint64) error {
 	switch {
-	case id.IsRetired(sb.StoreID):
+	case id.IsRetired(sb.StoreID) && !planted.RetiredOpens:
 		return fmt.Errorf("store %v was retired: another disk has taken its place, or it was given up", sb.StoreID)
-	case id.SetBack(sb.StoreID, sb.Boot, sequence):
+	case id.SetBack(sb.StoreID, sb.Boot, sequence) && !planted.SetBackOpens:
 		return fmt.Errorf("store %v is older than the cluster remembers (boot %d, sequence %d; known are boot %d, sequence %d): the disk was set back to an earlier state, and what it holds cannot be trusted",
 			sb.StoreID, sb.Boot, sequence, id.Boot, id.Sequence)
 	}
@@ -321,7 +322,7 @@ func (s *OSD) register() {
 	if s.lease == nil || s.lease.ID() == 0 || s.stopping || s.failed {
 		return
 	}
-	if s.Snapshot().Restoring != nil {
+	if s.Snapshot().Restoring != nil && !planted.HalfRestored {
 		s.log.Error("a restore of etcd was begun and has not ended; nothing is served before it has: run `holdfast etcd restore` again", "file", s.Snapshot().Restoring.File)
 		s.l.Arm(&s.retry, s.l.Now().Add(5*time.Second))
 		return
@@ -362,6 +363,9 @@ func (s *OSD) register() {
 			{Kind: registry.Put, Key: cluster.OSDStatsKey(s.o.Num), Value: cluster.Value(s.statsValue())},
 		},
 	}
+	if planted.HalfRestored {
+		t.If = t.If[:2]
+	}
 	if old, ok := s.Snapshot().OSDStates.Get(s.o.Num); ok {
 		// The key of an earlier process on the same store: only one process can have the store open, so that one is dead.
 		if old.Store != s.self.Store {
@@ -372,6 +376,9 @@ func (s *OSD) register() {
 		t.If[0] = registry.Unchanged(key, old.Mod)
 	}
 	lease, known := s.lease, s.o.Store.PGs()
+	if planted.IntervalForgotten {
+		known = nil
+	}
 	s.entered = true
 	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
 		switch {

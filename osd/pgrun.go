@@ -367,12 +367,25 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		r.exec(r.m.TakeFailed(round, "the pool was made anew, which has not been applied here yet"))
 		return
 	}
+	if planted.GenerationIgnored {
+		rec.Generation = int64(r.generation)
+	}
 	if uint64(rec.Generation) != r.generation {
 		// A pool made anew under the number of an earlier one: its PGs have no past.
 		rec = cluster.PGRecord{Generation: int64(r.generation), Interval: rec.Interval}
 	}
 	rec.Interval = max(rec.Interval, above) + 1
 	rec.Primary, rec.Instance = s.o.Num, s.o.Instance
+	if planted.UnactivatedBinds {
+		set := cluster.PGSet{Interval: rec.Interval}
+		t, _ := s.Snapshot().PGConfig.Target(r.id)
+		for _, osd := range t.OSDSet {
+			if st, up := s.Snapshot().OSDStates.Get(osd); up {
+				set.Members = append(set.Members, cluster.PGMember{OSD: osd, Store: st.Store})
+			}
+		}
+		rec.Activated, rec.Sets, rec.Participants = rec.Interval, append(slices.Clone(rec.Sets), set), set.Members
+	}
 	stateKey, recordKey := cluster.PGStateKey(r.id), cluster.PGRecordKey(r.id)
 	held := registry.Absent(stateKey)
 	if r.haveState {
@@ -386,6 +399,9 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 			{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&rec)},
 		},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
+	}
+	if planted.IntervalTwice {
+		t.If = t.If[:1]
 	}
 	r.busy++
 	r.txn(t, func(res registry.TxnResult, err error) {
@@ -712,7 +728,9 @@ func (r *pgRun) activate(round uint64, rec peering.Record) {
 			r.exec(r.m.Activated(round, false))
 			return
 		}
-		r.activeRev = rev
+		if r.activeRev = rev; planted.ServeUnapplied {
+			r.activeRev = 0
+		}
 		r.activeDone = func() { r.exec(r.m.Activated(round, true)) }
 		r.applied(s.Snapshot().Revision)
 	})

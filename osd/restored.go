@@ -227,7 +227,7 @@ func (s *OSD) laterPool(known *store.PGRecord, restored *cluster.Restored) (t re
 // raise is the transaction that brings a PG's record in etcd up to what our store knows; more is false when there is nothing to bring.
 func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t registry.Txn, more bool) {
 	snap := s.Snapshot()
-	if uint64(snap.Generation(known.PG.Pool)) != known.Generation {
+	if uint64(snap.Generation(known.PG.Pool)) != known.Generation || planted.ReportEmpty {
 		return t, false
 	}
 	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor,

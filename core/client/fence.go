@@ -9,6 +9,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
 )
@@ -195,7 +196,7 @@ func (w *Fencing) look() {
 			}
 		}
 	}
-	if len(w.pending) > 0 {
+	if len(w.pending) > 0 && !planted.FenceUnawaited {
 		return
 	}
 	w.ended = true

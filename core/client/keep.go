@@ -9,6 +9,7 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 )
 
@@ -433,7 +434,7 @@ func (c *Client) synced(s *osdSync) {
 	failed := s.call.Err != nil || s.call.Reply.Retval() != 0
 	for e := k.first; e != nil; {
 		next := e.next
-		if e.sync == s {
+		if e.sync == s || planted.CopyLetGo && e.osd == s.osd && !e.again {
 			e.sync = nil
 			if !failed {
 				c.release(e)

@@ -98,14 +98,16 @@ func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor lay
 	n.Sets = nil
 	n.Participants = slices.Clone(set)
 	for _, m := range heard {
-		if contains(r.Participants, m) && !contains(set, m) {
+		if contains(r.Participants, m) && !contains(set, m) && !planted.HeardLeftOut {
 			n.Participants = append(n.Participants, m)
 		}
 	}
 	slices.SortFunc(n.Participants, func(a, b Member) int { return cmp.Compare(a.OSD, b.OSD) })
 	older := make([]Set, 0, len(r.Sets)+1)
 	for _, s := range r.Sets {
-		joined := func(m Member) bool { return contains(set, m) && !contains(r.Participants, m) }
+		joined := func(m Member) bool {
+			return contains(set, m) && !contains(r.Participants, m) && !planted.NewcomerStands
+		}
 		if stand := slices.DeleteFunc(slices.Clone(s.Members), joined); len(stand) > 0 {
 			silent := slices.DeleteFunc(slices.Clone(s.Members), func(m Member) bool { return !joined(m) })
 			s.Members, s.Silent = stand, append(silent, s.Silent...)
@@ -164,7 +166,7 @@ func (r Record) Unheard(heard []Member) []Set {
 	for _, s := range r.Sets {
 		ok := false
 		for _, m := range s.Members {
-			ok = ok || contains(heard, m) && contains(r.Participants, m)
+			ok = ok || contains(heard, m) && (contains(r.Participants, m) || planted.StrangerStands)
 		}
 		if !ok {
 			missing = append(missing, s)
@@ -400,6 +402,9 @@ func (r Record) before(truth Entry, lists []Listing, have []Entry) (list []Entry
 			}
 		}
 		if oldest.same(truth) {
+			if planted.UndoAcknowledged {
+				continue
+			}
 			return nil
 		}
 		if oldest.newer(seen) {

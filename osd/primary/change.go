@@ -20,7 +20,7 @@ func (o *op) change() {
 	}
 	obj := q.open(o.id)
 	if o.trail.Session != 0 {
-		if c := obj.Find(o.trail.Session, o.trail.Sequence); c != nil {
+		if c := obj.Find(o.trail.Session, o.trail.Sequence); c != nil && !planted.RetryBeside {
 			// The client repeats what is under way: it gets the same answer.
 			first := c.Owner.(*op)
 			p.Events.Joined++
@@ -288,7 +288,7 @@ func (q *PG) buried(e wire.SubEntry) {
 // tell shows the probe what the client is about to be told.
 func (o *op) tell(version layout.Version, repeated bool) {
 	if b := o.p.o.Probe; b != nil {
-		b.Changed(o.q.ID, o.q.Interval, o.id, version, o.trail.Session, repeated)
+		b.Changed(o.q.ID, o.q.Interval, o.id, version, o.trail.Session, o.trail.Sequence, repeated)
 	}
 }
 

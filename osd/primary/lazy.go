@@ -144,7 +144,7 @@ func (p *Primary) unsynced() bool {
 // itself after a sync.
 func (o *op) settled() bool {
 	z := &o.q.lazy
-	if o.synced || o.how != store.Durable || !z.unsynced && !z.syncing {
+	if o.synced || o.how != store.Durable || !z.unsynced && !z.syncing || planted.DeletionUnsettled {
 		return true
 	}
 	o.p.sync(o)
@@ -296,7 +296,7 @@ func (q *PG) dropWriters() {
 	writers := append(z.writers, z.syncers...)
 	z.unsynced, z.syncing, z.writers, z.syncers, z.tombs, z.syncTombs = false, false, nil, nil, nil, nil
 	for _, c := range writers {
-		if !c.Gone() {
+		if !c.Gone() && !planted.WritersKept {
 			q.p.Events.Dropped++
 			c.Close(errUnsynced)
 		}

@@ -10,8 +10,8 @@ type Probe interface {
 	Stopped(pg layout.PGID, interval layout.Interval)
 	// Read says that a client is now told what the object holds at a version (0: nothing).
 	Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version)
-	// Changed says that a client is now told that its change made a version. repeated: in an earlier try.
-	Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session uint64, repeated bool)
+	// Changed says that a client is now told that its change, a request of a session (0: none), made a version. repeated: in an earlier try.
+	Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session, sequence uint64, repeated bool)
 }
 
 // Events count what happens rarely, since the start.

@@ -6,6 +6,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
@@ -137,7 +138,7 @@ func (q *PG) forgetSome() {
 			q.waiting = append(q.waiting, e) // not on every member yet; when it is, SetClean brings it back
 			continue
 		}
-		if s.Version == e.Version && p.st.Remembers(e.Object, e.Version) {
+		if s.Version == e.Version && p.st.Remembers(e.Object, e.Version) && !planted.ForgottenRepeated {
 			later = append(later, e) // the deletion may be asked for again, and a member that joins learns that it was done with the tombstone
 			continue
 		}
@@ -146,7 +147,9 @@ func (q *PG) forgetSome() {
 		}
 		obj = q.Table.Open(e.Object, e.Version, true)
 		obj.Recovering = true // nobody may build on the tombstone while members drop it
-		q.floor = max(q.floor, e.Version)
+		if !planted.VersionReused {
+			q.floor = max(q.floor, e.Version)
+		}
 		batch, objs = append(batch, e), append(objs, obj)
 	}
 	q.tombs = append(q.tombs, later...)

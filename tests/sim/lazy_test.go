@@ -274,3 +274,32 @@ func TestCommitModeChangesAtOnce(t *testing.T) {
 		t.Errorf("%d changes are not durable in a pool with all", n)
 	}
 }
+
+// TestWhatPeeringHasListedIsDurable ends an interval in which a change was acknowledged that is not durable, and takes the power from all hosts as soon as the next one serves: what was listed is the truth by then.
+func TestWhatPeeringHasListedIsDurable(t *testing.T) {
+	c, p := startLazy(t, 39, "none")
+	defer c.W.Close()
+	k := c.NewClient(7)
+	mine := k.do(t, lazily(0, 4096, 7, 1), pattern(4096, 1))
+	interval := func() layout.Interval {
+		rec, _ := c.Snapshot().Records.Get(onlyPG)
+		return rec.Activated
+	}
+	was := interval()
+	for i := range 3 {
+		if n := c.Nodes[layout.OSDNum(i+1)]; n != p {
+			n.Kill()
+			break
+		}
+	}
+	c.Wait("another interval", time.Minute, func() bool { return interval() > was && c.Serving() })
+	for i := range 3 {
+		c.Nodes[layout.OSDNum(i+1)].unplug()
+	}
+	for i := range 3 {
+		c.Nodes[layout.OSDNum(i+1)].Start()
+	}
+	if r := c.NewClient(8).Read(image, 0, 4096); r.Version != mine.Version {
+		t.Errorf("version %x was listed by every member, and version %x is read", mine.Version, r.Version)
+	}
+}

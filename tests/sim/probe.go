@@ -98,7 +98,7 @@ func (b *probe) Read(pg layout.PGID, interval layout.Interval, object layout.Obj
 }
 
 // Changed is the acknowledgement of a change.
-func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session uint64, repeated bool) {
+func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session, sequence uint64, repeated bool) {
 	r := b.r
 	r.logf("osd%d acknowledges version %x of %v in interval %d to session %x (repeated: %t)", b.n.Num, version, object, interval, session, repeated)
 	b.allowed(pg, interval, "change")
@@ -107,6 +107,14 @@ func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.
 	}
 	if repeated {
 		return
+	}
+	if session != 0 && !r.mayBeLazy(session) {
+		// What every member has durably is known to whoever serves next.
+		q := asked{session, sequence}
+		if first, done := r.changed[q]; done {
+			r.fail("OSD %d acknowledges version %x of object %v, which request %d of session %x has made, and version %x was made by it before", b.n.Num, version, object, sequence, session, first)
+		}
+		r.changed[q] = version
 	}
 	if last := r.versions[object]; version <= last {
 		r.fail("OSD %d acknowledges version %x of object %v after version %x was acknowledged", b.n.Num, version, object, last)
@@ -121,6 +129,9 @@ func (b *probe) Changed(pg layout.PGID, interval layout.Interval, object layout.
 		r.checkDurable(pg, object, version)
 	}
 }
+
+// asked is a request for a change.
+type asked struct{ session, sequence uint64 }
 
 // record is a PG's record as the registry holds it, nil when there is none.
 func (r *run) record(pg layout.PGID) *cluster.PGRecord {

@@ -383,3 +383,55 @@ func TestDeletionIsRememberedWhileOlderCopiesCount(t *testing.T) {
 		t.Errorf("a deleted object is back, at version %x", r.Version)
 	}
 }
+
+// A grant that has run out, here since the network has become too slow for renewals, is not renewed when that is over: it takes a new interval.
+func TestGrantThatRanOutIsNotRenewed(t *testing.T) {
+	c := start(t, Options{Seed: 311, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1, LockTime: 600 * time.Millisecond})
+	defer c.W.Close()
+	p, others := c.seat()
+	rec, _ := c.Snapshot().Records.Get(onlyPG)
+	was := rec.Activated
+	for _, o := range others {
+		c.W.Net.SetDelayBetween(p.Loop, o.Loop, sim.Delay{Min: 400 * time.Millisecond, Max: 400 * time.Millisecond})
+	}
+	c.Wait("the grants to run out", time.Minute, func() bool { return !p.OSD.Valid(others[0].Num) })
+	c.W.Run(time.Second)
+	for _, o := range others {
+		c.W.Net.SetDelayBetween(p.Loop, o.Loop, sim.Delay{})
+	}
+	c.W.Run(3 * time.Second)
+	c.Wait("all PGs active", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	if rec, _ := c.Snapshot().Records.Get(onlyPG); rec.Activated == was {
+		t.Errorf("interval %d goes on although its grants had run out", was)
+	}
+}
+
+// A pool that is made under the number of one that was removed is empty, whatever the stores still have of that one.
+func TestPoolMadeAnewIsEmpty(t *testing.T) {
+	c := start(t, Options{Seed: 312, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	k.Write(image, 0, pattern(4096, 1))
+	pool, _ := c.Snapshot().Pools.Get(1)
+	set := func(p *cluster.Pool) {
+		for _, kv := range c.Reg.Dump() {
+			if kv.Key == cluster.KeyPools {
+				txn, err := cluster.SetPool(&kv, 1, p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Txn(txn)
+			}
+		}
+	}
+	set(nil)
+	c.Wait("the pool to go", time.Minute, func() bool {
+		_, known := c.Snapshot().Identities.Get(1)
+		return !known && c.Snapshot().PGStates.Len() == 0
+	})
+	set(pool)
+	c.Wait("the PG of the new pool", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	if r := k.Read(image, 0, 4096); r.Version != 0 || !bytes.Equal(r.Data, make([]byte, 4096)) {
+		t.Errorf("the new pool shows version %x of the one before", r.Version)
+	}
+}

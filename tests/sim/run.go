@@ -63,7 +63,8 @@ type run struct {
 	probes   map[layout.PGID]*reign
 	recorded map[layout.PGID]*cluster.PGRecord // as last seen in the registry
 	versions map[layout.ObjectID]layout.Version
-	fenced   map[uint64]bool // instances whose fence is complete
+	changed  map[asked]layout.Version // by requests, those of the lazy client excepted
+	fenced   map[uint64]bool          // instances whose fence is complete
 	rates    map[int]int64
 	acks     int
 	removing int // images that are being removed or resized
@@ -134,7 +135,7 @@ func (r *run) cover(what string) { r.report.Coverage[what]++ }
 func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 	rep = &Report{Plan: p, Faults: map[string]int{}, Coverage: map[string]uint64{}}
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(p.Seed, 0x66617574)), history: newHistory(), out: out, report: rep,
-		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}}
+		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, changed: map[asked]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}}
 	start := time.Now()
 	defer func() {
 		if x := recover(); x != nil {
