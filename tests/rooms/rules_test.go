@@ -43,7 +43,7 @@ var rules = []rule{
 	{"core/peer", core("layout", "loop", "wire"), nil, "connections know packets, not what they mean"},
 	{"core/ec", nil, []string{"github.com/klauspost/reedsolomon"}, "erasure codes are arithmetic"},
 	{"core/sim", core("loop", "registry"), nil, "the simulator stands behind loop and registry; it must not know what runs in it"},
-	{"core/client", core("layout", "loop", "registry", "cluster", "wire", "peer"), nil, "image I/O knows no front end and no OSD's inside"},
+	{"core/client", core("layout", "loop", "registry", "cluster", "wire", "peer", "planted"), nil, "image I/O knows no front end and no OSD's inside"},
 	{"core/client/clienttest", core("layout", "loop", "registry", "cluster", "wire", "peer", "client", "sim"), nil, "what tests of clients share"},
 	{"core/blocking", core("layout", "loop", "registry", "cluster", "client"), nil, "it only wraps the client"},
 	{"core/images", core("layout", "loop", "registry", "cluster", "client"), nil, "administration of images is built on image I/O"},
