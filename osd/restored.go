@@ -49,10 +49,12 @@ func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 	s.backs++
 	for _, r := range s.sortedPGs() {
-		r.rev, r.shown = 0, cluster.PGState{} // revisions count from there
+		r.rev, r.shown = 0, cluster.PGState{} // revisions count from there, and what is shown is of before
 		if r.m.Phase != peering.Active {
 			r.exec(r.m.Restart()) // by a record that etcd has no more
+			continue
 		}
+		s.l.Defer(&r.report)
 	}
 	// A declaration that is not later than the one that we knew is one of before, which the copy of etcd held: all may have reported to it, but not what they have learned since.
 	if next.Restored == nil || prev.Restored != nil && (next.Restored.ID == prev.Restored.ID || next.Restored.Time <= prev.Restored.Time) {

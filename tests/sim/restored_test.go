@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +194,35 @@ func TestFencesOutliveARestoreOfEtcd(t *testing.T) {
 			t.Fatal("a fence is not in force after the restore")
 		}
 	}
+}
+
+// What etcd shows of a PG that is served all the time is true again after etcd has been set back to when it was in another state (seed 130 of the fourth draw).
+func TestStateIsShownAfterARestoreOfEtcd(t *testing.T) {
+	c := start(t, Options{Seed: 96, OSDs: 4, Replicas: 3, MinSize: 2, PGs: 1})
+	defer c.W.Close()
+	p, _ := c.seat()
+	c.put(cluster.OSDConfigKey(p.Num), []byte(`{"reweight":0}`)) // another primary: it takes the PG
+	shown := func() (bits cluster.StateBits) {
+		for _, kv := range c.Reg.Dump() {
+			if st := (cluster.PGState{}); kv.Key == cluster.PGStateKey(onlyPG) && json.Unmarshal(kv.Value, &st) == nil && st.Primary != p.Num {
+				bits = st.State
+			}
+		}
+		return bits
+	}
+	for range 100_000 {
+		if b := shown(); b != 0 && b != cluster.StateActive {
+			break
+		}
+		c.W.Run(50 * time.Microsecond)
+	}
+	if shown() == 0 {
+		t.Fatal("nobody takes the PG")
+	}
+	backup := c.Reg.Backup()
+	c.Wait("all PGs whole", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	c.W.Run(5 * time.Second)
+	c.Reg.Restore(backup, 0)
+	c.Wait("the reports", time.Minute, func() bool { return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 })
+	c.Wait("what is shown to be true", time.Minute, func() bool { return c.States(cluster.StateActive) })
 }
