@@ -13,8 +13,8 @@ import (
 // everything is what so many seeds come to that have come across all that there is, once.
 func everything(seeds int) *Totals {
 	t := newTotals()
-	t.Seeds = seeds
-	for _, what := range required {
+	t.Seeds, t.Draw = seeds, NewestDraw
+	for _, what := range requiredOf(NewestDraw) {
 		t.Coverage[what] = 1
 	}
 	for i := range faultKinds {
@@ -52,16 +52,14 @@ func TestWhatIsNeverComeAcrossFails(t *testing.T) {
 			t.Errorf("nobody misses %s", what)
 		}
 	}
-	for _, what := range required {
+	for _, what := range requiredOf(NewestDraw) {
 		without(what, func(t *Totals) { t.Coverage[what] = 0 })
 	}
 	for i := range faultKinds {
 		without(faultKinds[i].name, func(t *Totals) { t.Faults[faultKinds[i].name] = 0 })
 	}
 	for i := range sim.NumFaults {
-		if i != sim.FaultRestore {
-			without(i.String(), func(t *Totals) { t.Did[i] = 0 })
-		}
+		without(i.String(), func(t *Totals) { t.Did[i] = 0 })
 	}
 	for _, table := range tablesOf(NewestDraw) {
 		for _, line := range table {

@@ -47,6 +47,7 @@ type process struct {
 	open     []*running // in no order that matters
 	ready    bool
 	dead     bool
+	stopped  bool // by failOver
 }
 
 // running is one operation under way.
@@ -184,6 +185,7 @@ func (x *running) writes(id uint32) {
 	call := h.now()
 	eachBlock(x.image.n, x.o.Off, x.o.Len, func(k blockKey, m mask) {
 		a := &act{block: k, mask: m, id: id, kind: actWrite, call: call, ret: never, slot: x.p.s.n, at: x.p.s.r.elapsed(), what: x.o.Kind}
+		a.void = x.p.s.r.fenced[x.p.instance] // the fence is complete
 		h.add(a)
 		x.acts = append(x.acts, a)
 	})
@@ -301,6 +303,9 @@ func (x *running) end(err error) {
 	if err != nil {
 		r.logf("client%d: op %d ends: %v", s.n+1, x.o.ID, err)
 		r.coverErr(err)
+		if len(x.acts) > 0 && x.acts[0].at == r.elapsed() {
+			x.nothing() // refused on the spot: nothing was sent
+		}
 		if !allowed(err) {
 			r.fail("op %d (%v of image %d at %d+%d) ended with: %v", x.o.ID, x.o.Kind, x.o.Image, x.o.Off, x.o.Len, err)
 		}

@@ -33,6 +33,7 @@ type Config struct {
 	Net      sim.Delay // how long bytes take when nothing is wrong; zero: as the simulator has it
 	Second   bool      // a second pool, of one PG, without redundancy
 	Commit   string    // immediate_commit of the pools [all]
+	Back     string    // what is set back to an earlier state: backEtcd or backDisks
 }
 
 // choice is one line of a table: how often it is drawn beside the others, and what it sets.
@@ -43,10 +44,11 @@ type choice struct {
 }
 
 // The draws. A line that is added to a table of configurations, faults or operations gives every seed another meaning, so the lines of earlier draws stay what and where they are, and a new
-// draw has more of them: what a seed meant can always be run again.
+// draw has more of them: what a seed meant can always be run again. DefaultDraw is that of seeds of which nothing else is said.
 const (
-	FirstDraw  = 1
-	NewestDraw = 4
+	FirstDraw   = 1
+	NewestDraw  = 5
+	DefaultDraw = 4
 
 	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
 	fullDraw = 4
@@ -154,6 +156,13 @@ var laterTables = map[int][][]choice{
 			{4, "commit all", func(*Config) {}},
 			{2, "commit small", func(c *Config) { c.Commit = "small" }},
 			{4, "commit none", func(c *Config) { c.Commit = "none" }},
+		},
+	},
+	5: {
+		{ // what is set back to an earlier state
+			{2, "nothing set back", func(*Config) {}},
+			{3, "etcd set back", func(c *Config) { c.Back = backEtcd }},
+			{3, "disks set back", func(c *Config) { c.Back = backDisks }},
 		},
 	},
 }

@@ -22,6 +22,20 @@ var required = []string{
 	"sync", "writer of unsynced changes dropped", "lazy change written again", "synced change looked at", "blocks of a store counted",
 }
 
+// requiredLater is what seeds of a draw must have come across besides, by its number.
+var requiredLater = map[int][]string{
+	4: {"etcd set back under running daemons", "etcd restored as documented", "disk set back", "failover to another client", "client fenced by an operator", "pool removed", "pool made anew"},
+}
+
+// requiredOf is what every 500 seeds of a draw must have come across.
+func requiredOf(draw int) []string {
+	list := slices.Clip(required)
+	for i := FirstDraw + 1; i <= draw; i++ {
+		list = append(list, requiredLater[i]...)
+	}
+	return list
+}
+
 // collect adds up what an OSD process counted; it is called once in its life, at its end.
 func (m *member) collect() {
 	n := m.n
@@ -121,8 +135,8 @@ func (r *run) fill(id layout.Inode, size uint64, done func()) {
 }
 
 // missing is what was to be come across and was not.
-func missing(coverage map[string]uint64) (list []string) {
-	for _, what := range required {
+func missing(coverage map[string]uint64, draw int) (list []string) {
+	for _, what := range requiredOf(draw) {
 		if coverage[what] == 0 {
 			list = append(list, what)
 		}

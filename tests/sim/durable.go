@@ -20,7 +20,7 @@ func (r *run) checkDurable(pg layout.PGID, object layout.ObjectID, version layou
 	last := r.probes[pg]
 	for i, osd := range last.members {
 		m := r.nodes[int(osd)-1]
-		if m.hurt || m.down || m.n.Store == nil || m.n.Store.Superblock().StoreID != last.stores[i] {
+		if m.hurt || m.down || m.n.Store == nil || m.store().IsZero() || m.n.Store.Superblock().StoreID != last.stores[i] {
 			continue // another disk: a flush may end long after this member has done its part
 		}
 		have, err := r.durable(r.disk(m.i).Image(), object)

@@ -20,7 +20,7 @@ func (r *run) everywhere(pg layout.PGID, object layout.ObjectID, version layout.
 	}
 	for i, osd := range last.members {
 		m := r.nodes[int(osd)-1]
-		if m.down || m.hurt || m.n.Store == nil || m.n.Store.Superblock().StoreID != last.stores[i] {
+		if m.down || m.hurt || m.store().IsZero() || m.n.Store == nil || m.n.Store.Superblock().StoreID != last.stores[i] {
 			continue
 		}
 		if r.plan.Config.Commit != "" && m.n.boots != last.processes[i] {

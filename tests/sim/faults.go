@@ -12,6 +12,7 @@ import (
 	"holdfast/core/loop"
 	"holdfast/core/registry"
 	"holdfast/core/sim"
+	"holdfast/osd"
 	"holdfast/osd/store"
 )
 
@@ -213,11 +214,19 @@ func (r *run) strike(f *PlannedFault) {
 		return
 	}
 	r.logf("%v begins", f)
-	r.moot = false
-	end := f.Kind.begin(r, f)
+	etcd := 0
+	if changesEtcd[f.Kind.name] {
+		etcd = 1
+	}
+	var end func()
+	r.making += etcd
+	if r.moot = etcd > 0 && r.back.copied != nil; !r.moot {
+		end = f.Kind.begin(r, f)
+	}
 	if r.moot {
 		r.logf("%v cannot happen now", f)
 		r.report.Moot++
+		r.making -= etcd
 		return
 	}
 	r.report.Faults[f.Kind.name]++
@@ -226,6 +235,7 @@ func (r *run) strike(f *PlannedFault) {
 		r.report.Overlaps++
 	}
 	if end == nil {
+		r.making -= etcd
 		return
 	}
 	r.lasting++
@@ -233,6 +243,7 @@ func (r *run) strike(f *PlannedFault) {
 		r.logf("%v ends", f)
 		r.lasting--
 		end()
+		r.making -= etcd
 	})
 }
 
@@ -262,6 +273,7 @@ type member struct {
 	hurt   bool           // its disk has had errors that it may not start with
 	spoilt bool           // what it holds was changed behind its back
 	opened layout.StoreID // see store
+	back   layout.StoreID // of the store of its disk, which was set back
 	heir   *heir          // while its disk cannot be trusted; nil
 }
 
@@ -312,8 +324,8 @@ func (r *run) down(n *Node, err error) {
 	r.logf("osd%d ends by itself: %v", n.Num, err)
 	r.cover("OSD ended by itself")
 	damaged, _ := errors.AsType[*store.DamagedError](err)
-	replace := damaged != nil
-	if replace && m.i != r.damaged() {
+	replace := damaged != nil || !m.back.IsZero() && osd.Untrusted(err)
+	if damaged != nil && m.i != r.damaged() {
 		r.fail("OSD %d cannot use its disk, which nobody has damaged: %v", n.Num, err)
 		return
 	}
@@ -341,10 +353,15 @@ func (m *member) newDisk(done func()) {
 
 // blackout takes the power of the hosts in mask at the same moment, and gives it back later.
 func (r *run) blackout(mask uint64, policy sim.CrashPolicy) func() {
+	return r.blackoutOf(mask, true, policy)
+}
+
+// blackoutOf ends the OSDs in mask at the same moment, with their hosts' power or not.
+func (r *run) blackoutOf(mask uint64, power bool, policy sim.CrashPolicy) func() {
 	var ends []func()
 	for i := range seedOSDs {
 		if mask>>i&1 != 0 {
-			ends = append(ends, r.fall(i, true, policy))
+			ends = append(ends, r.fall(i, power, policy))
 		}
 	}
 	return both(ends...)
@@ -528,7 +545,7 @@ func (r *run) everythingTwice(osd int) bool {
 		}
 	}
 	records := r.records()
-	if len(records) != r.c.pgs || !r.clean() {
+	if len(records) != r.c.pgs || !r.clean() || r.unsure() {
 		return false
 	}
 	for _, rec := range records {
@@ -549,13 +566,16 @@ func (m *member) store() layout.StoreID {
 	if m.n.Store != nil {
 		m.opened = m.n.Store.Superblock().StoreID
 	}
+	if m.opened == m.back {
+		return layout.StoreID{} // not the store that was known by that id
+	}
 	return m.opened
 }
 
 // records are the PGs' records as the registry holds them.
 func (r *run) records() (list []*cluster.PGRecord) {
 	for _, kv := range r.c.Reg.Dump() {
-		if k, ok := cluster.ParseKey(kv.Key); ok && k.Kind == cluster.KindPGRecord {
+		if k, ok := cluster.ParseKey(kv.Key); ok && k.Kind == cluster.KindPGRecord && !r.removed[k.PG.Pool] {
 			list = append(list, r.decodeRecord(kv.Value))
 		}
 	}
@@ -564,6 +584,7 @@ func (r *run) records() (list []*cluster.PGRecord) {
 
 func (r *run) reweight(osd int, w float64) {
 	f := cluster.Float(w)
+	r.back.weights[osd] = w
 	r.put(cluster.OSDConfigKey(layout.OSDNum(osd+1)), cluster.Value(&cluster.OSDConfig{Reweight: &f}))
 }
 
@@ -631,29 +652,22 @@ func (r *run) fillDisks(f *PlannedFault) func() {
 			r.fill(id, n.Size, func() { busy = false })
 		})
 	})
-	return func() { r.removeLater(n.Name, &busy, &made) }
+	return func() { r.removeLater(n.Name, &busy, &made, nil) }
 }
 
-// fence has the OSDs refuse a dead client's instance. It is complete when in each PG a member of the set that serves has heard of it and pg_lock_time has passed (DESIGN section 9): nothing
+// fence has the OSDs refuse a dead client's instance.
+func (r *run) fence(p *process) { r.fenceAnd(p, func() {}) }
+
+// fenceAnd has the OSDs refuse a client's instance, and calls done when the fence is complete. It is complete when in each PG a member of the set that serves has heard of it and pg_lock_time has passed (DESIGN section 9): nothing
 // that the client had under way takes effect after that.
-func (r *run) fence(p *process) {
+func (r *run) fenceAnd(p *process, done func()) {
 	key := cluster.FenceKey(cluster.FenceGatewayName(p.instance))
-	value := cluster.Value(&cluster.Fence{Gateway: p.instance, Reason: "its process is dead"})
-	rev := registry.Revision(0)
-	var write func()
-	write = func() {
-		r.c.admin.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: value}}}, func(res registry.TxnResult, err error) {
-			if err != nil {
-				r.c.W.After(200*time.Millisecond, write)
-				return
-			}
-			rev = res.Revision
-		})
-	}
-	write()
+	f := &fenced{value: cluster.Value(&cluster.Fence{Gateway: p.instance, Reason: "its process is dead"})}
+	r.back.fences[key] = f
+	r.writeFence(key)
 	var look func()
 	look = func() {
-		if rev == 0 || !r.heard(rev) {
+		if f.rev == 0 || !r.heard(f.rev) {
 			r.c.W.After(50*time.Millisecond, look)
 			return
 		}
@@ -667,6 +681,7 @@ func (r *run) fence(p *process) {
 				}
 			}
 			r.logf("the fence of client %d's instance %d is complete", p.s.n+1, p.instance)
+			done()
 		})
 	}
 	look()
@@ -733,12 +748,17 @@ func (r *run) passingImage(f *PlannedFault) func() {
 			r.scribble(id, func() { busy = false })
 		})
 	})
-	return func() { r.removeLater(n.Name, &busy, &made) }
+	return func() { r.removeLater(n.Name, &busy, &made, nil) }
 }
 
-// removeLater removes an image when nobody is busy with it any more, however often that takes.
-func (r *run) removeLater(name string, busy, made *bool) {
+// removeLater removes an image when nobody is busy with it any more, however often that takes, and calls then, unless that is nil.
+func (r *run) removeLater(name string, busy, made *bool, then func()) {
 	r.removing++
+	gone := func() {
+		if r.removing--; then != nil {
+			then()
+		}
+	}
 	var try func()
 	try = func() {
 		switch {
@@ -746,7 +766,7 @@ func (r *run) removeLater(name string, busy, made *bool) {
 			r.c.W.After(100*time.Millisecond, try)
 			return
 		case !*made:
-			r.removing--
+			gone()
 			return
 		}
 		r.operator(func() {
@@ -757,7 +777,7 @@ func (r *run) removeLater(name string, busy, made *bool) {
 					return
 				}
 				r.cover("image removed")
-				r.removing--
+				gone()
 			})
 		})
 	}

@@ -110,7 +110,16 @@ func (h *History) Check() (v Verdict) {
 		case porcupine.Illegal:
 			v.Illegal = append(v.Illegal, describeBlock(k, acts))
 		case porcupine.Unknown:
-			v.GaveUp = append(v.GaveUp, fmt.Sprintf("the check of block %d of image %d gave up after %v, with %d operations", k.n, k.image, h.limit, len(acts)))
+			unknown, mismatches := 0, 0
+			for _, a := range acts {
+				if a.unknown {
+					unknown++
+				}
+				if a.kind == actMismatch {
+					mismatches++
+				}
+			}
+			v.GaveUp = append(v.GaveUp, fmt.Sprintf("the check of block %d of image %d gave up after %v, with %d operations, %d of unknown outcome, and %d comparisons that failed", k.n, k.image, h.limit, len(acts), unknown, mismatches))
 		}
 	}
 	return v

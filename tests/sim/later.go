@@ -79,6 +79,31 @@ func laterFaults(draw int) []faultKind {
 		}
 	case 3, 4: // another configuration and spare faults, and no kind of their own
 		return nil
+	case 5:
+		back := func(what string) func(*Config) bool { return func(c *Config) bool { return c.Back == what } }
+		return []faultKind{
+			{8, "etcd set back under running daemons", back(backEtcd), func(r *run, _ *PlannedFault) func() { return r.copyEtcd(false) }},
+			{8, "etcd restored as documented", back(backEtcd), func(r *run, _ *PlannedFault) func() { return r.copyEtcd(true) }},
+			{14, "disk set back", func(c *Config) bool { return c.Back == backDisks && c.Replicas > 1 && !c.Second }, (*run).diskBack},
+			{6, "disk replaced in a run of its own", func(c *Config) bool { return c.Replicas > 1 && !c.Second }, (*run).replaceDisk},
+			{6, "client stopped, another one takes over", nil, (*run).failOver},
+			{4, "client fenced by an operator", nil, (*run).fenceClient},
+			{5, "pool made and removed", nil, (*run).passingPool},
+			{3, "two OSDs out, then in", nil, func(r *run, f *PlannedFault) func() {
+				r.reweight(f.A, 0)
+				r.reweight(f.B, 0)
+				return func() {
+					r.reweight(f.A, 1)
+					r.reweight(f.B, 1)
+				}
+			}},
+			{3, "OSD out and in again and again", nil, func(r *run, f *PlannedFault) func() {
+				for i := range 4 {
+					r.c.W.After(f.For*time.Duration(i)/4, func() { r.reweight(f.A, float64(i%2)) })
+				}
+				return nil
+			}},
+		}
 	}
 	panic(fmt.Sprintf("there is no draw %d", draw))
 }

@@ -155,10 +155,10 @@ func granule(o *PlannedOp, c *Config, rng *rand.Rand) {
 	o.Off, o.Len = first*blockSize/g*g, g
 }
 
-// NewPlan draws a seed's plan, of the newest draw.
-func NewPlan(seed uint64) *Plan { return NewPlanOf(seed, NewestDraw) }
+// NewPlan draws a seed's plan.
+func NewPlan(seed uint64) *Plan { return NewPlanOf(seed, DefaultDraw) }
 
-// NewPlanOf draws what a seed meant in an earlier draw.
+// NewPlanOf draws what a seed means in a draw.
 func NewPlanOf(seed uint64, drawn int) *Plan {
 	rng := rand.New(rand.NewPCG(seed, 0x706c616e))
 	p := &Plan{Seed: seed, Draw: drawn, Config: drawConfig(rng, drawn)}

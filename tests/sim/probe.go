@@ -35,6 +35,9 @@ func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layo
 	rec := r.record(pg)
 	switch {
 	case rec == nil || rec.Activated < interval:
+		if old := r.back.before[pg]; old != nil && old.Activated == interval {
+			break // etcd was set back meanwhile
+		}
 		r.fail("OSD %d serves PG %v in interval %d, which the registry does not have as activated: %+v", b.n.Num, pg, interval, rec)
 	case rec.Activated == interval:
 		set := rec.Sets[len(rec.Sets)-1].Members

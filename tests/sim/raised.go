@@ -2,7 +2,7 @@ package sim
 
 import "holdfast/core/cluster"
 
-// raised checks that a PG's record only grows: an interval that was taken or activated is not forgotten, whoever writes late. etcd is not set back in a seed.
+// raised checks that a PG's record only grows: an interval that was taken or activated is not forgotten, whoever writes late. Where etcd is set back, that begins anew (putBack).
 func (r *run) raised(key string) {
 	k, ok := cluster.ParseKey(key)
 	if !ok || k.Kind != cluster.KindPGRecord {

@@ -69,7 +69,12 @@ type run struct {
 	acks     int
 	removing int // images that are being removed or resized
 	resizing map[int]bool
-	netSlow  int  // faults that make the network slow
+	netSlow  int                    // faults that make the network slow
+	making   int                    // faults under way that change what operators have in etcd
+	adding   int                    // pools that are being made
+	removed  map[layout.PoolID]bool // pools that there are not any more
+	passed   map[layout.PoolID]bool // and those whose numbers have been used again
+	back     etcdBack
 	lasting  int  // faults that are on
 	moot     bool // the fault that begins cannot happen
 
@@ -135,7 +140,8 @@ func (r *run) cover(what string) { r.report.Coverage[what]++ }
 func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 	rep = &Report{Plan: p, Faults: map[string]int{}, Coverage: map[string]uint64{}}
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(p.Seed, 0x66617574)), history: newHistory(), out: out, report: rep,
-		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, changed: map[asked]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}}
+		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, changed: map[asked]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}, removed: map[layout.PoolID]bool{}, passed: map[layout.PoolID]bool{},
+		back: etcdBack{before: map[layout.PGID]*cluster.PGRecord{}, weights: map[int]float64{}, fences: map[string]*fenced{}}}
 	start := time.Now()
 	defer func() {
 		if x := recover(); x != nil {
@@ -257,6 +263,7 @@ func (r *run) addPool(id layout.PoolID, size, pgs int) {
 	c := &r.plan.Config
 	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(min(size, c.MinSize)), PGCount: cluster.Number(pgs), FailureDomain: "osd",
 		ImmediateCommit: c.Commit, BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
+	r.adding++
 	var try func()
 	try = func() {
 		var kv *registry.KV
@@ -267,6 +274,7 @@ func (r *run) addPool(id layout.PoolID, size, pgs int) {
 		}
 		if pools, _, err := cluster.ReadPools(kv.Value); err != nil || pools[id] != nil {
 			r.c.pgs += pgs
+			r.adding--
 			return
 		}
 		t, err := cluster.SetPool(kv, id, pool)

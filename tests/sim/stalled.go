@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"holdfast/core/cluster"
@@ -34,7 +35,7 @@ func (r *run) stalledClient(f *PlannedFault) func() {
 		}
 		r.forget(key)
 		r.c.W.After(20*time.Second, func() { r.forget(key) }) // the request that made it may have been on its way so long
-		r.removeLater(n.Name, &busy, &made)
+		r.removeLater(n.Name, &busy, &made, nil)
 	}
 	r.operator(func() {
 		images.Create(r.admin, n, func(id layout.Inode, err error) {
@@ -74,6 +75,9 @@ func (r *run) stalledClient(f *PlannedFault) func() {
 
 // forget deletes a key of the registry, however often that takes.
 func (r *run) forget(key string) {
+	if !slices.Contains(r.back.forgot, key) {
+		r.back.forgot = append(r.back.forgot, key)
+	}
 	r.c.admin.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Delete, Key: key}}}, func(_ registry.TxnResult, err error) {
 		if err != nil {
 			r.c.W.After(200*time.Millisecond, func() { r.forget(key) })

@@ -19,7 +19,7 @@ func main() {
 	workers := flag.Int("workers", 0, "worlds at once [the number of processors]")
 	seed := flag.Uint64("seed", 0, "replay this seed with its event log")
 	shrink := flag.Uint64("shrink", 0, "find a shorter schedule of this seed that still fails")
-	draw := flag.Int("draw", sim.NewestDraw, "with -seed, -shrink and -seeds: what seeds meant in this draw")
+	draw := flag.Int("draw", sim.DefaultDraw, "with -seed, -shrink and -seeds: what seeds meant in this draw")
 	ops := flag.String("ops", "", "with -seed: only these operations, as 1-20,33")
 	faults := flag.String("faults", "", "with -seed: only these faults; none for none")
 	level := flag.String("log", "info", "with -seed: what the processes log from this level on (debug, info, warn, error)")
