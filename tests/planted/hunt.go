@@ -123,7 +123,7 @@ func (b *binaries) try(ctx context.Context, h hunt) (c catch, err error) {
 		args = []string{"-test.run=^TestStates$", "-test.v", "-test.timeout=1h"}
 		env = append(env, "HOLDFAST_TEST_CRASH_STATES="+most, "HOLDFAST_TEST_CRASH_ENOUGH=1", "HOLDFAST_TEST_CRASH_SEED=1")
 	case sim:
-		args = []string{"-workers=1", "-seeds=" + most, "-from=" + strconv.Itoa(from)}
+		args = []string{"-workers=1", "-seeds=" + most, "-from=" + strconv.Itoa(from), "-draw=" + strconv.Itoa(cmp.Or(h.Draw, huntDraw))}
 	case scenario:
 		args = []string{"-test.run=^" + h.Test + "$", "-test.v", "-test.timeout=1h"}
 	case model:

@@ -124,7 +124,7 @@ func (b *binaries) control(found []catch, jobs int) (same result, err error) {
 				first = max(first, c.Tried)
 				continue
 			}
-			list = append(list, hunt{By: sim, From: c.From, Most: c.Tried})
+			list = append(list, hunt{By: sim, From: c.From, Draw: c.Draw, Most: c.Tried})
 			same.Seeds += c.Tried
 		case model:
 			same.Histories = max(same.Histories, c.Tried)

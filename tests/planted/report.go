@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -47,7 +48,7 @@ func by(c catch) string {
 		return "crash, state `" + c.Where + "`"
 	case sim:
 		if c.From > 0 {
-			return fmt.Sprintf("sim, %s (from %d on)", c.Where, c.From)
+			return fmt.Sprintf("sim, %s of draw %d (from %d on)", c.Where, cmp.Or(c.Draw, huntDraw), c.From)
 		}
 		return "sim, " + c.Where
 	case model:

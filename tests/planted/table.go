@@ -20,8 +20,12 @@ type hunt struct {
 	By   tester
 	Test string // of a scenario
 	From int    // the first seed [1]
+	Draw int    // of the seeds [huntDraw]
 	Most int    // seeds or states, and no more [as many as there is time for]
 }
+
+// huntDraw is what seeds mean here, so that those that are named stay what they are.
+const huntDraw = 3
 
 // hunts has each bug once.
 var hunts = []hunt{
@@ -82,7 +86,7 @@ var hunts = []hunt{
 	{Bug: "forgotten-repeated", By: scenario, Test: "TestWriteIsDoneOnceThoughItsObjectWasDeleted"},
 	{Bug: "retry-beside", By: scenario, Test: "TestRepeatedRequestsTakeEffectOnce"},
 	{Bug: "pair-dropped", By: sim},
-	{Bug: "instance-unfenced", By: scenario, Test: "TestStoppedGatewayWritesNothingAfterItsFence"},
+	{Bug: "instance-unfenced", By: sim, From: 11, Draw: 4},
 	{Bug: "fences-forgotten", By: scenario, Test: "TestFencesOutliveARestoreOfEtcd"},
 	{Bug: "fence-unawaited", By: scenario, Test: "TestFenceWaitsForThoseItCannotReach"},
 	{Bug: "writers-kept", By: scenario, Test: "TestWritersOfUnsyncedChangesAreDropped"},
