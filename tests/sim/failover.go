@@ -98,6 +98,10 @@ func (r *run) removePool(id layout.PoolID, pgs int, anew bool) {
 		return
 	}
 	again := func() { r.c.W.After(300*time.Millisecond, func() { r.removePool(id, pgs, anew) }) }
+	if r.adding > 0 { // perhaps this one is still to be made
+		again()
+		return
+	}
 	if s := r.c.Snapshot(); !r.removed[id] {
 		for _, kv := range r.c.Reg.Dump() {
 			if kv.Key != cluster.KeyPools {
