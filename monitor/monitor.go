@@ -645,7 +645,7 @@ func (m *Monitor) giveBack() {
 			if skip.Skipped(home, m.l.Wall().UnixMilli()) {
 				continue
 			}
-			if moved == homesAtOnce || t.Primary == home || !ok || st.State != cluster.StateActive || len(st.Peers) != len(t.OSDSet) || count[home]+1 >= count[t.Primary] {
+			if moved == homesAtOnce || t.Primary == home || !ok || !st.State.Whole() || len(st.Peers) != len(t.OSDSet) || count[home]+1 >= count[t.Primary] {
 				continue
 			}
 			count[home]++

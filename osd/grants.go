@@ -273,6 +273,13 @@ func (s *OSD) Unfound(pg layout.PGID) {
 	}
 }
 
+// Restated is the primary's word that a PG's state may read differently now.
+func (s *OSD) Restated(pg layout.PGID) {
+	if r := s.pgs[pg]; r != nil {
+		s.l.Defer(&r.report)
+	}
+}
+
 // PeerUp says that an OSD can be reached.
 func (s *OSD) PeerUp(osd layout.OSDNum) {
 	for _, r := range s.sortedPGs() {

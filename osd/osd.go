@@ -229,6 +229,7 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 	s.endSessions(prev, next)
 	for _, r := range s.sortedPGs() {
 		r.applied(next.Revision)
+		r.restated()
 	}
 	s.stray.look(s)
 	s.compareRecords()

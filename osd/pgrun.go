@@ -703,24 +703,10 @@ func (r *pgRun) void(round uint64, osd layout.OSDNum, entries []peering.Entry) {
 func (r *pgRun) activate(round uint64, rec peering.Record) {
 	s := r.s
 	next := fromPeering(rec)
-	history := cluster.PGHistory{Epoch: uint64(next.Interval)}
-	for _, m := range next.Participants {
-		history.AllPeers = append(history.AllPeers, m.OSD)
-	}
-	for _, set := range next.Sets[:len(next.Sets)-1] {
-		var osds []layout.OSDNum
-		for _, m := range set.Members {
-			osds = append(osds, m.OSD)
-		}
-		history.OSDSets = append(history.OSDSets, osds)
-	}
-	if old, ok := s.Snapshot().Histories.Get(r.id); ok {
-		history.NextScrub = old.NextScrub
-	}
 	if planted.ActiveEarly {
 		r.exec(r.m.Activated(round, true))
 	}
-	r.putRecord(next, &history, func(rev registry.Revision, ok bool) {
+	r.putRecord(next, func(rev registry.Revision, ok bool) {
 		if round != r.m.Round {
 			return
 		}
@@ -737,7 +723,7 @@ func (r *pgRun) activate(round uint64, rec peering.Record) {
 }
 
 // putRecord writes the record if it is still as we know it and the PG is ours.
-func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, done func(rev registry.Revision, ok bool)) {
+func (r *pgRun) putRecord(next cluster.PGRecord, done func(rev registry.Revision, ok bool)) {
 	s := r.s
 	if !r.haveState || s.lease == nil {
 		done(0, false)
@@ -746,14 +732,11 @@ func (r *pgRun) putRecord(next cluster.PGRecord, history *cluster.PGHistory, don
 	recordKey, stateKey := cluster.PGRecordKey(r.id), cluster.PGStateKey(r.id)
 	t := registry.Txn{
 		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
-		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}},
+		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}, {Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(s.history(r.id, &next))}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
 	}
 	if planted.ActivateUncompared {
 		t.If = nil
-	}
-	if history != nil {
-		t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(history)})
 	}
 	r.txn(t, func(res registry.TxnResult, err error) {
 		switch {
@@ -875,7 +858,7 @@ func (r *pgRun) recovered() {
 	round := r.m.Round
 	r.cleaning = true
 	clean := r.m.Record.Clean()
-	r.putRecord(fromPeering(clean), nil, func(_ registry.Revision, ok bool) {
+	r.putRecord(fromPeering(clean), func(_ registry.Revision, ok bool) {
 		r.cleaning = false
 		again := r.cleanAgain == r.m.Round && r.served != nil
 		r.cleanAgain = 0
@@ -1033,13 +1016,10 @@ func (r *pgRun) bits() wire.PGState {
 			b |= wire.PGDegraded
 		}
 		if r.served != nil {
-			c := r.served.Counts()
-			if c.Left > c.Misplaced {
-				b |= wire.PGHasDegraded
-			}
-			if c.Misplaced > 0 {
-				b |= wire.PGHasMisplaced
-			}
+			b |= r.served.Counts().State()
+		}
+		if len(r.s.Snapshot().LeftOnDead(r.id)) > 0 {
+			b |= wire.PGLeftOnDead
 		}
 		return b
 	}

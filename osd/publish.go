@@ -83,6 +83,7 @@ func (s *OSD) publishStats() {
 	s.recordSequence(func() {})
 	s.endStrangers()
 	s.stray.look(s)
+	s.stray.forgetUs(s)
 }
 
 // recordSequence writes down how far the store's journal is durable, so that a disk set back to an earlier state is recognized.
@@ -178,6 +179,7 @@ func (j *strayJob) step() {
 		}
 		j.running, j.empty[j.pg] = false, rec.Interval
 		s.log.Info("nothing is left of a PG that lives elsewhere", "pg", j.pg.String(), "interval", rec.TookPart)
+		j.forgetUs(s)
 		j.look(s)
 		return
 	}

@@ -130,7 +130,7 @@ func TestActivateComparesEverything(t *testing.T) {
 		o.run(func() {
 			next := r.record
 			next.Floor = 1 << 30
-			r.putRecord(next, nil, func(_ registry.Revision, succeeded bool) { ok, answered = succeeded, true })
+			r.putRecord(next, func(_ registry.Revision, succeeded bool) { ok, answered = succeeded, true })
 		})
 		b.wait("an answer", func() bool { return answered })
 		changed := b.get(cluster.PGRecordKey(pg1)).Mod != before

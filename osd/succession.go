@@ -440,11 +440,15 @@ func (s *Succession) unserved(snap *cluster.Snapshot, pg layout.PGID, rec *clust
 	}
 	const bad = cluster.StateHasIncomplete | cluster.StateHasInvalid | cluster.StateHasCorrupted | cluster.StateHasInconsistent
 	stats, ok := snap.PGStats.Get(pg)
+	missing := uint64(0)
+	if ok {
+		missing = uint64(max(stats.UnfoundCount, stats.IncompleteCount, stats.CorruptedCount)) // the first are among the second
+	}
 	switch {
 	case !ok || stats.Mod <= rec.Mod || stats.Mod < st.Create:
 		return fmt.Sprintf("PG %v has just become active: its primary has not said yet whether it found everything", pg)
-	case st.State&bad != 0 || stats.UnfoundCount > 0 || stats.IncompleteCount > 0 || stats.CorruptedCount > 0:
-		return fmt.Sprintf("PG %v is %s and has %d objects that no OSD can give: they may be on this disk%s", pg, strings.Join(st.State.Names(), "+"), stats.UnfoundCount+stats.IncompleteCount+stats.CorruptedCount, help)
+	case st.State&bad != 0 || missing > 0:
+		return fmt.Sprintf("PG %v is %s and has %d objects that no OSD can give: they may be on this disk%s", pg, strings.Join(st.State.Names(), "+"), missing, help)
 	case len(down) > 0:
 		// Its primary finds out one object after the other what only they have. Until the PG is clean, and names this store no more, an old copy is better than none.
 		return fmt.Sprintf("PG %v is recovered without some of those who took part; what only they have may be on this disk in an older state%s", pg, help)

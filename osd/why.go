@@ -87,13 +87,13 @@ func (r *pgRun) statsValue() *cluster.PGStats {
 		v.IncompleteCount = cluster.Number(n)
 	case r.served != nil && len(r.m.Acting) < r.size:
 		bad = n
-		v.DegradedCount = cluster.Number(n)
+		v.DegradedCount, v.IncompleteCount = cluster.Number(n-c.Unfound), cluster.Number(c.Unfound)
 	default:
 		bad = c.Left
-		v.DegradedCount, v.MisplacedCount = cluster.Number(c.Left-c.Misplaced), cluster.Number(c.Misplaced)
+		v.DegradedCount, v.MisplacedCount, v.IncompleteCount = cluster.Number(c.Degraded()), cluster.Number(c.Misplaced), cluster.Number(c.Unfound)
 	}
 	v.ObjectCount, v.CleanCount = cluster.Number(n), cluster.Number(n-bad)
-	v.RecoveryLeft, v.RecoveryMisplaced, v.UnfoundCount = cluster.Number(c.Left), cluster.Number(c.Misplaced), cluster.Number(c.Unfound)
+	v.RecoveryLeft, v.RecoveryMisplaced, v.UnfoundCount, v.CorruptedCount = cluster.Number(c.Left), cluster.Number(c.Misplaced), cluster.Number(c.Unfound), cluster.Number(c.Corrupted)
 	if c.Left > 0 {
 		v.RecoveryTotal, v.RecoveryRate = cluster.Number(c.Total), cluster.Number(r.served.Rate())
 	}

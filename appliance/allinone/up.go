@@ -465,7 +465,7 @@ func (c *Cluster) settle(ctx context.Context) {
 	}
 	_, err := c.link.Until(ctx, cluster.SectionPGs, func(s *cluster.Snapshot) bool {
 		for _, st := range s.PGStates.All() {
-			if st.State != cluster.StateActive {
+			if !st.State.Whole() {
 				return false
 			}
 		}

@@ -51,7 +51,7 @@ func writeDescribed(w io.Writer, list []admin.Described) {
 		for _, n := range []struct {
 			count uint64
 			word  string
-		}{{p.Clean, "clean"}, {p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete, "incomplete"}, {p.Unfound, "unfound"}} {
+		}{{p.Clean, "clean"}, {p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete - min(p.Incomplete, p.Unfound), "incomplete"}, {p.Unfound, "unfound"}, {p.Corrupted, "corrupted"}} {
 			if n.count > 0 {
 				objects += fmt.Sprintf(", %d %s", n.count, n.word)
 			}

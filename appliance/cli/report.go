@@ -270,6 +270,9 @@ func (a *app) lsOSD() *cobra.Command {
 					if o.Waits != "" {
 						fmt.Fprintf(w, "OSD %d waits: %s\n", o.Num, o.Waits)
 					}
+					if o.Left > 0 {
+						fmt.Fprintf(w, "OSD %d is down, and copies of %d PGs that have no place there any more may be left: they go when it is started\n", o.Num, o.Left)
+					}
 				}
 			})
 		},

@@ -193,6 +193,7 @@ type OSD struct {
 	Store     string   `json:"store_id,omitempty"`
 	PGs       uint64   `json:"pgs"`             // whose set it is in
 	Primary   uint64   `json:"primary"`         // of them, those that it serves
+	Left      uint64   `json:"left_pgs"`        // it is down, and these have no place on it any more: copies that nobody needs may be left there
 	Waits     string   `json:"waits,omitempty"` // why it is not up although it runs: what is wrong with its disk, what it waits for, and what would help
 }
 
@@ -245,6 +246,13 @@ func OSDs(s *cluster.Snapshot) []OSD {
 			}
 		}
 	}
+	for id := range s.Histories.All() {
+		for _, n := range s.LeftOnDead(id) {
+			if i, ok := at[n]; ok {
+				out[i].Left++
+			}
+		}
+	}
 	slices.SortFunc(out, func(a, b OSD) int { return cmp.Compare(a.Num, b.Num) })
 	return out
 }
@@ -264,10 +272,11 @@ type PG struct {
 
 	Misplaced     uint64 `json:"misplaced_count"`
 	Incomplete    uint64 `json:"incomplete_count"`
-	Unfound       uint64 `json:"unfound_count"`
-	RecoveryLeft  uint64 `json:"recovery_left"`  // objects to be copied
-	RecoveryTotal uint64 `json:"recovery_total"` // as many as there were when the PG began to be served
-	RecoveryRate  uint64 `json:"recovery_rate"`  // of RecoveryLeft, per second lately
+	Unfound       uint64 `json:"unfound_count"`   // of Incomplete, those that no OSD could give at the last try
+	Corrupted     uint64 `json:"corrupted_count"` // those of which a copy cannot be read
+	RecoveryLeft  uint64 `json:"recovery_left"`   // objects to be copied
+	RecoveryTotal uint64 `json:"recovery_total"`  // as many as there were when the PG began to be served
+	RecoveryRate  uint64 `json:"recovery_rate"`   // of RecoveryLeft, per second lately
 	// RecoverySeconds is how long it takes at this rate; 0: unknown, or done.
 	RecoverySeconds uint64 `json:"recovery_seconds_left"`
 	// RecoveryMisplaced are those of RecoveryLeft that have enough copies, if elsewhere.
@@ -334,6 +343,7 @@ func pgOf(w *reasoner, p *cluster.Pool, id layout.PGID) PG {
 	if st, ok := s.PGStats.Get(id); ok {
 		v.Objects, v.Degraded = uint64(st.ObjectCount), uint64(st.DegradedCount)
 		v.Misplaced, v.Incomplete, v.Unfound = uint64(st.MisplacedCount), uint64(st.IncompleteCount), uint64(st.UnfoundCount)
+		v.Corrupted = uint64(st.CorruptedCount)
 		v.RecoveryLeft, v.RecoveryTotal = uint64(st.RecoveryLeft), uint64(max(st.RecoveryLeft, st.RecoveryTotal))
 		if v.RecoveryRate = uint64(st.RecoveryRate); v.RecoveryRate > 0 && v.RecoveryLeft > 0 {
 			v.RecoverySeconds = max(1, (v.RecoveryLeft+v.RecoveryRate/2)/v.RecoveryRate)

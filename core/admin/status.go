@@ -167,7 +167,7 @@ func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(
 			switch {
 			case slices.Contains(pg.State, "active"):
 				active++
-				if len(pg.State) > 1 {
+				if st, _ := cluster.ParseState(pg.State); !st.Whole() {
 					worse("degraded")
 				}
 			default:

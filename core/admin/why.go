@@ -90,7 +90,7 @@ func (w *reasoner) explain(v *PG, p *cluster.Pool, id layout.PGID) {
 		return
 	}
 	v.cause = w.whyUnclean(id, st)
-	if v.Reason = v.sentence(); v.Reason == "" && st.State != cluster.StateActive {
+	if v.Reason = v.sentence(); v.Reason == "" && !st.State.Whole() {
 		v.Reason = "its state is about to be written anew"
 	}
 }
@@ -250,6 +250,12 @@ func (w *reasoner) whyUnclean(id layout.PGID, st *cluster.PGState) string {
 	if v.UnfoundCount > 0 {
 		list = append(list, "what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second")
 	}
+	if v.CorruptedCount > 0 {
+		list = append(list, "copies that cannot be read are replaced from others; look at the disks (`holdfast describe` names them)")
+	}
+	if left := w.s.LeftOnDead(id); len(left) > 0 {
+		list = append(list, fmt.Sprintf("copies that nobody needs may be left on %s, down and without a place: they go when it is started, and do no harm", osdList(left)))
+	}
 	if v.RecoveryLeft > 0 && w.held == heldBack && !strings.Contains(said, heldBack) {
 		list = append(list, heldBack+" holds recovery back: set it to false")
 	}
@@ -279,7 +285,7 @@ func (p *PG) sentence() string {
 	for _, c := range []struct {
 		n    uint64
 		word string
-	}{{p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete, "incomplete"}, {p.Unfound, "unfound"}} {
+	}{{p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete - min(p.Incomplete, p.Unfound), "incomplete"}, {p.Unfound, "unfound"}, {p.Corrupted, "corrupted"}} {
 		if c.n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", c.n, c.word))
 		}
@@ -390,7 +396,7 @@ func Reasons(list []PG) []Waits {
 		if s := &g.sum; active {
 			s.Objects, s.Degraded, s.Misplaced = s.Objects+p.Objects, s.Degraded+p.Degraded, s.Misplaced+p.Misplaced
 			s.Incomplete, s.Unfound, s.RecoveryLeft = s.Incomplete+p.Incomplete, s.Unfound+p.Unfound, s.RecoveryLeft+p.RecoveryLeft
-			s.RecoveryMisplaced += p.RecoveryMisplaced
+			s.RecoveryMisplaced, s.Corrupted = s.RecoveryMisplaced+p.RecoveryMisplaced, s.Corrupted+p.Corrupted
 			s.Reason = cmp.Or(s.sentence(), s.Reason)
 		}
 	}

@@ -109,6 +109,11 @@ func TestWhy(t *testing.T) {
 			"of 9 objects 4 degraded, 3 misplaced; no_rebalance holds misplaced objects back: set it to false; 4 are being copied"},
 		{"moves held back, and nothing else to do", "123", map[string]string{"config/global": `{"no_rebalance":1}`, "pg/state/1/1": `{"primary":1,"state":["active","has_misplaced"],"peers":[1,2,3]}`, "pgstats/1/1": `{"object_count":9,"misplaced_count":3,"recovery_left":3,"recovery_misplaced":3,"reason":"no_rebalance holds misplaced objects back: set it to false"}`},
 			"of 9 objects 3 misplaced; no_rebalance holds misplaced objects back: set it to false"},
+		{"a copy that cannot be read", "123", map[string]string{"pg/state/1/1": `{"primary":1,"state":["active","has_incomplete","has_corrupted"],"peers":[1,2,3]}`, "pgstats/1/1": `{"object_count":9,"incomplete_count":1,"unfound_count":1,"corrupted_count":1,"recovery_left":1}`},
+			"of 9 objects 1 unfound, 1 corrupted; what is unfound could be read from no OSD: look at their logs and disks; it is tried again every second; copies that cannot be read are replaced from others; look at the disks (`holdfast describe` names them); 1 are being copied"},
+		{"copies left", "12", map[string]string{"pg/config": `{"items":{"1":{"1":{"osd_set":[1,2],"primary":1}}}}`, "pg/state/1/1": `{"primary":1,"state":["active","left_on_dead"],"peers":[1,2]}`, "pg/history/1/1": `{"epoch":7,"osd_sets":[],"all_peers":[1,2,3,4]}`,
+			"osd/identity/3": `{"store_id":"` + storeC + `","boot":1,"sequence":1}`},
+			"copies that nobody needs may be left on OSD 3, down and without a place: they go when it is started, and do no harm"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := onePG(t, c.up, c.keys).snapshot()

@@ -191,7 +191,7 @@ func (s *PGState) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// PGHistory is pg/history/<pool>/<pg>, for stock tools: derived from our PGRecord.
+// PGHistory is pg/history/<pool>/<pg>: derived from our PGRecord, for stock tools. Of AllPeers, those that the record does not name may still hold copies that nobody needs.
 type PGHistory struct {
 	Meta
 	Epoch     uint64

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"holdfast/core/layout"
@@ -147,6 +148,24 @@ func (s *Snapshot) Primary(pg layout.PGID) layout.OSDNum {
 		return st.Primary
 	}
 	return 0
+}
+
+// LeftOnDead lists the OSDs that are down, have no place in the PG's set, and may hold copies of its objects all the same: its history names them. An OSD that nothing is known of any more is
+// none of them.
+func (s *Snapshot) LeftOnDead(pg layout.PGID) (list []layout.OSDNum) {
+	h, ok := s.Histories.Get(pg)
+	if !ok {
+		return nil
+	}
+	t, _ := s.PGConfig.Target(pg)
+	for _, n := range h.AllPeers {
+		_, up := s.OSDStates.Get(n)
+		_, known := s.Stores.Get(n)
+		if !up && known && !slices.Contains(t.OSDSet, n) {
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // GlobalNumber is a number of config/global, or def.

@@ -82,6 +82,9 @@ func (s *StateBits) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// Whole reports whether a PG is served and nothing of what is needed lacks anywhere. What nobody needs may be left on OSDs that are down.
+func (s StateBits) Whole() bool { return s&^StateLeftOnDead == StateActive }
+
 // stateBase are the bits of which a PG has exactly one.
 const stateBase = StateStarting | StatePeering | StateIncomplete | StateActive | StateRepeering | StateStopping | StateOffline
 

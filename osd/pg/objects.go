@@ -47,6 +47,7 @@ type Object struct {
 	// Unclean says which members lack the truth; nil when the object is whole.
 	Unclean    *peering.Unclean
 	Recovering bool
+	Corrupted  []layout.OSDNum // whose copies of the truth could not be read
 
 	committed  layout.Version
 	head, tail *Change // assigned and not committed, in order
@@ -183,7 +184,7 @@ func (o *Object) Blocked() bool { return o.blocked != nil }
 
 // Whole says that every member has the object's truth, version v (gone: a tombstone or nothing), and lets those go on who waited for it, oldest first.
 func (t *Table) Whole(o *Object, v layout.Version, gone bool) {
-	o.Unclean, o.Recovering = nil, false
+	o.Unclean, o.Recovering, o.Corrupted = nil, false, nil
 	o.Last, o.Gone, o.committed = v, gone, v
 	w := o.blocked
 	o.blocked, o.blockedEnd = nil, nil
@@ -224,11 +225,11 @@ func (t *Table) Abandon(aborted func(*Change)) {
 	}
 }
 
-// Unclean calls f for each object that is not whole and shall exist, in no particular order.
-func (t *Table) Unclean(f func(layout.ObjectID)) {
-	for id, o := range t.m { // order: the caller sorts
-		if o.Unclean != nil && !o.Gone {
-			f(id)
+// Unclean calls f for each object that is not whole, those that shall not exist included, in no particular order.
+func (t *Table) Unclean(f func(*Object)) {
+	for _, o := range t.m { // order: the caller sorts
+		if o.Unclean != nil {
+			f(o)
 		}
 	}
 }

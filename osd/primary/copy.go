@@ -26,8 +26,9 @@ type copyJob struct {
 	moved      bool // the object was only misplaced
 	start      loop.Instant
 
-	from       int // holders tried
-	unreadable int // of them
+	from       int           // holders tried
+	asked      layout.OSDNum // the last of them
+	unreadable int           // of them
 	undone     bool
 	read       store.Op
 	fetch      peer.Call
@@ -127,7 +128,7 @@ func (j *copyJob) readNext() {
 		return
 	}
 	osd := j.holder()
-	j.from++
+	j.from, j.asked = j.from+1, osd
 	if osd == p.o.Self {
 		j.read.Kind, j.read.Object = store.OpReadObject, j.u.Object
 		j.q.begin()
@@ -164,7 +165,7 @@ func (j *copyJob) readLocal() {
 		j.end()
 	case op.Err != nil || !j.isTruth(op.State.Version, op.State.Interval):
 		if op.Err != nil {
-			j.unreadable++
+			j.spoiled()
 		}
 		j.dropData()
 		secondary.ResetOp(op)
@@ -181,8 +182,8 @@ func (j *copyJob) fetched() {
 	c := &j.fetch
 	var m wire.SubReply
 	answered := c.Err == nil && m.Decode(&c.Reply) == nil
-	if answered && (m.Retval == wire.EDOM || m.Retval == wire.EIO) {
-		j.unreadable++
+	if answered && !j.q.stopped && (m.Retval == wire.EDOM || m.Retval == wire.EIO) {
+		j.spoiled()
 	}
 	ok := answered && m.Retval >= 0 && j.isTruth(m.Version, m.Written)
 	if ok {
@@ -204,6 +205,22 @@ func (j *copyJob) fetched() {
 	}
 }
 
+// spoiled notes that the copy of the holder that was asked cannot be read.
+func (j *copyJob) spoiled() {
+	j.unreadable++
+	j.q.unreadable(j.obj, j.asked)
+}
+
+// mend has the members whose copies cannot be read given the object, too.
+func (j *copyJob) mend() {
+	for _, osd := range j.obj.Corrupted {
+		lacks := func(l peering.Lack) bool { return l.OSD == osd }
+		if slices.Contains(j.u.Holders, osd) && slices.Contains(j.q.members, osd) && !slices.ContainsFunc(j.u.Lacks, lacks) {
+			j.u.Lacks = append(slices.Clip(j.u.Lacks), peering.Lack{OSD: osd, Have: j.u.Truth})
+		}
+	}
+}
+
 func (j *copyJob) dropData() {
 	if j.data != nil {
 		j.data.Release()
@@ -217,6 +234,7 @@ func (j *copyJob) write() {
 		j.pairs = j.pairs[:0]
 	}
 	if j.found {
+		j.mend()
 		j.meta = wire.AppendObjectMeta(j.meta[:0], j.bitmap, j.present, len(j.pairs), j.pairAt)
 	}
 	j.left = 1
@@ -328,13 +346,16 @@ func (j *copyJob) written(err error) {
 		if j.moved {
 			p.Moved.add(n, took)
 		}
-		obj, truth := j.obj, j.u.Truth
-		q.madeWhole(obj.Unclean)
+		obj, truth, unfound := j.obj, j.u.Truth, len(q.unfound)
+		q.madeWhole(obj)
 		if j.undone && truth.Tombstone {
 			q.buried(wire.SubEntry{Object: truth.Object, Version: truth.Version, Interval: truth.Interval})
 		}
 		j.end()
 		q.Table.Whole(obj, truth.Version, truth.Version == 0 || truth.Tombstone)
+		if unfound > 0 && len(q.unfound) == 0 {
+			p.host.Restated(q.ID)
+		}
 		if q.left == 0 {
 			p.kick()
 		}
@@ -355,15 +376,17 @@ func (j *copyJob) end() {
 
 // fail puts the object back to be tried again later.
 func (j *copyJob) fail() {
-	p, q, object, err := j.p, j.q, j.u.Object, j.err
+	p, q, u, object, err := j.p, j.q, j.obj.Unclean, j.u.Object, j.err
 	if !q.unfound[object] || err != nil { // of what nobody can give, once
 		p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", object.String(), "holders", j.u.Holders, "err", err)
 	}
 	j.obj.Recovering = false
 	j.end()
 	if err == nil {
-		q.notFound(object)
-		p.host.Unfound(q.ID)
+		q.notFound(u)
+		if p.host.Unfound(q.ID); len(q.unfound) == 1 {
+			p.host.Restated(q.ID)
+		}
 	}
 	var base *store.BaseError
 	if errors.As(err, &base) {

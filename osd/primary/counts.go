@@ -1,11 +1,14 @@
 package primary
 
 import (
+	"slices"
 	"time"
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/wire"
 	"holdfast/osd/peering"
+	"holdfast/osd/pg"
 )
 
 // Counts are a PG's objects that are not whole on its acting set.
@@ -13,12 +16,29 @@ type Counts struct {
 	Left      int // all of them
 	Total     int // as many as there were when the PG began to serve, at least
 	Misplaced int // of Left, those of which there are as many copies as the pool is to have, if elsewhere
-	Unfound   int // of Left, those that no OSD could give when it was tried last
+	Unfound   int // of Left, those that no OSD could give when it was tried last: incomplete, as stock tools say; none is among Misplaced
+	Corrupted int // of Left, those of which a copy could not be read
 }
+
+// Degraded are those that only miss copies.
+func (c Counts) Degraded() int { return c.Left - c.Misplaced - c.Unfound }
 
 // Counts counts them, without looking at any.
 func (q *PG) Counts() Counts {
-	return Counts{Left: q.left, Total: max(q.total, q.left), Misplaced: q.misplaced, Unfound: len(q.unfound)}
+	return Counts{Left: q.left, Total: max(q.total, q.left), Misplaced: q.misplaced, Unfound: len(q.unfound), Corrupted: q.corrupted}
+}
+
+// State is what the counts add to the PG's state.
+func (c Counts) State() (b wire.PGState) {
+	for _, f := range [...]struct {
+		n   int
+		bit wire.PGState
+	}{{c.Degraded(), wire.PGHasDegraded}, {c.Misplaced, wire.PGHasMisplaced}, {c.Unfound, wire.PGHasIncomplete}, {c.Corrupted, wire.PGHasCorrupted}} {
+		if f.n > 0 {
+			b |= f.bit
+		}
+	}
+	return b
 }
 
 // meter measures how fast a PG's objects become whole.
@@ -48,19 +68,41 @@ func (q *PG) misplacedBy(u *peering.Unclean) bool {
 }
 
 // notFound notes that no OSD could give an object.
-func (q *PG) notFound(o layout.ObjectID) {
+func (q *PG) notFound(u *peering.Unclean) {
+	if q.unfound[u.Object] {
+		return
+	}
 	if q.unfound == nil {
 		q.unfound = map[layout.ObjectID]bool{}
 	}
-	q.unfound[o] = true
+	q.unfound[u.Object] = true
+	if q.misplacedBy(u) {
+		q.misplaced--
+	}
+}
+
+// unreadable notes that an OSD's copy of an object could not be read.
+func (q *PG) unreadable(o *pg.Object, osd layout.OSDNum) {
+	if slices.Contains(o.Corrupted, osd) {
+		return
+	}
+	if len(o.Corrupted) == 0 {
+		q.corrupted++
+	}
+	o.Corrupted = append(o.Corrupted, osd)
 }
 
 // madeWhole takes an object out of the counts.
-func (q *PG) madeWhole(u *peering.Unclean) {
+func (q *PG) madeWhole(o *pg.Object) {
 	q.left--
 	q.meter.done++
-	delete(q.unfound, u.Object)
-	if q.misplacedBy(u) {
+	if len(o.Corrupted) > 0 {
+		q.corrupted--
+	}
+	switch u := o.Unclean; {
+	case q.unfound[u.Object]:
+		delete(q.unfound, u.Object)
+	case q.misplacedBy(u):
 		q.misplaced--
 	}
 }

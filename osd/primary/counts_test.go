@@ -5,6 +5,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/osd/peering"
+	"holdfast/osd/pg"
 )
 
 func TestCountsFollowEachObject(t *testing.T) {
@@ -19,17 +20,27 @@ func TestCountsFollowEachObject(t *testing.T) {
 		}
 	}
 	check(Counts{Left: 3, Total: 3, Misplaced: 1})
-	q.notFound(lost.Object)
-	q.notFound(lost.Object)
+	q.notFound(&lost)
+	q.notFound(&lost)
 	check(Counts{Left: 3, Total: 3, Misplaced: 1, Unfound: 1})
-	q.madeWhole(&moves)
+	q.madeWhole(&pg.Object{Unclean: &moves})
 	check(Counts{Left: 2, Total: 3, Unfound: 1})
-	q.madeWhole(&lost)
+	q.madeWhole(&pg.Object{Unclean: &lost})
 	check(Counts{Left: 1, Total: 3})
 	q.left += 4 // found damaged by reads
 	check(Counts{Left: 5, Total: 5})
 	q.left -= 4
-	q.madeWhole(&lacks)
+	damaged := &pg.Object{Unclean: &lacks}
+	q.unreadable(damaged, 1)
+	q.unreadable(damaged, 1)
+	q.unreadable(damaged, 3)
+	check(Counts{Left: 1, Total: 3, Corrupted: 1})
+	q.madeWhole(damaged)
+	check(Counts{Total: 3})
+	q.left, q.misplaced = 1, 1
+	q.notFound(&moves) // is incomplete then, and not misplaced
+	check(Counts{Left: 1, Total: 3, Unfound: 1})
+	q.madeWhole(&pg.Object{Unclean: &moves})
 	check(Counts{Total: 3})
 	if q.size = 3; q.misplacedBy(&moves) {
 		t.Error("an object with two copies of three is only misplaced, because the set lacks a member")

@@ -8,6 +8,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/peer"
 	"holdfast/core/wire"
+	"holdfast/osd/pg"
 	"holdfast/osd/store"
 )
 
@@ -50,7 +51,11 @@ func (p *Primary) List(r *peer.Request) {
 		}
 		after = next
 	}
-	q.Table.Unclean(add)
+	q.Table.Unclean(func(o *pg.Object) {
+		if !o.Gone {
+			add(o.ID)
+		}
+	})
 	ids := make([]layout.ObjectID, 0, len(found))
 	for id := range found { // order: sorted below
 		ids = append(ids, id)

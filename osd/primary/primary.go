@@ -35,6 +35,8 @@ type Host interface {
 	Recovered(pg layout.PGID)
 	// Unfound says that of some objects nobody who was heard can give what is true.
 	Unfound(pg layout.PGID)
+	// Restated says that the PG's first object cannot be found now, or its last such object has been found.
+	Restated(pg layout.PGID)
 }
 
 // Options are the primary's limits.
@@ -141,6 +143,7 @@ type PG struct {
 	total     int
 	misplaced int                      // of left
 	unfound   map[layout.ObjectID]bool // of left; nil as a rule
+	corrupted int                      // of left
 	meter     meter
 	clean     bool // the record says so: tombstones may go
 	tombs     []wire.SubEntry

@@ -104,6 +104,7 @@ func (q *PG) repair(obj *pg.Object, s store.State) bool {
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
 	obj.Unclean = &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}
 	q.left++
+	q.unreadable(obj, q.p.o.Self)
 	q.reported = false // the PG may be shown as degraded meanwhile, and is not when it is whole again
 	return true
 }

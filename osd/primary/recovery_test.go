@@ -32,7 +32,7 @@ func TestWholeAgainAfterARepairIsTold(t *testing.T) {
 		t.Fatal("nothing was repaired that another member has, or something that nobody can have")
 	}
 	q.checkRecovered()
-	q.madeWhole(obj.Unclean)
+	q.madeWhole(obj)
 	q.checkRecovered()
 	q.checkRecovered()
 	if want := []layout.PGID{pgNum(1), pgNum(1)}; !slices.Equal(h.whole, want) {

@@ -57,7 +57,9 @@ func (p pg) is(state ...string) bool { return slices.Equal(p.State, state) }
 func (p pg) has(state string) bool { return slices.Contains(p.State, state) }
 
 // clean reports whether all that should have the PG's objects have them.
-func (p pg) clean() bool { return p.is("active") && p.Degraded == 0 && same(p.Set, p.Peers) }
+func (p pg) clean() bool {
+	return (p.is("active") || p.is("active", "left_on_dead")) && p.Degraded == 0 && same(p.Set, p.Peers)
+}
 
 // same reports whether two sets of OSDs are.
 func same(a, b []int) bool {

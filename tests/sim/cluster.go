@@ -326,14 +326,14 @@ func (c *Cluster) describe() string {
 	return text
 }
 
-// States reports whether every PG is in the state.
+// States reports whether every PG is in the state; what only lies about on OSDs that are down does not matter.
 func (c *Cluster) States(want cluster.StateBits) bool {
 	s := c.Snapshot()
 	if s.PGStates.Len() != c.pgs {
 		return false
 	}
 	for _, st := range s.PGStates.All() {
-		if st.State != want {
+		if st.State&^cluster.StateLeftOnDead != want {
 			return false
 		}
 	}

@@ -384,7 +384,7 @@ func awaitActive(t testing.TB, limit time.Duration, list func() (string, error))
 			active := 0
 			out = fmt.Sprintf("%d PGs in all", len(pgs))
 			for _, pg := range pgs {
-				if slices.Equal(pg.State, []string{"active"}) {
+				if slices.Equal(pg.State, []string{"active"}) || slices.Equal(pg.State, []string{"active", "left_on_dead"}) {
 					active++
 				} else {
 					out += fmt.Sprintf("\n%+v", pg)
