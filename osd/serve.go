@@ -26,6 +26,8 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.Request(r)
 	case wire.OpSecList:
 		s.prim.List(r)
+	case wire.OpDescribe:
+		s.prim.Describe(r)
 	case wire.OpFence:
 		s.fenceNow(r)
 	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead, wire.OpSubSync:

@@ -39,6 +39,11 @@ func TestGoldenOutput(t *testing.T) {
 		PG: pgs[2], Activated: 9, Clean: 485, Sets: []admin.PGSet{{Interval: 9, OSDs: []uint64{1, 4, 5}}},
 		OSDs: []admin.PGPart{{Num: 2, Host: "b", Up: true, Word: true}, {Num: 4, Host: "d", Up: true, InSet: true, Serving: true, Primary: true, Word: true}},
 	}}
+	described[1].Unclean = []admin.Object{
+		{Image: "vm/mail", InodeID: 4, Offset: 131072, State: []string{"degraded", "corrupted"}, Copies: []admin.Copy{{OSD: 1, State: "corrupted"}, {OSD: 4, State: "whole"}}, Reason: "what is on OSD 1 cannot be read: look at the disk; it is copied from OSD 4, without anybody's doing"},
+		{InodeID: 9, State: []string{"misplaced"}, Copies: []admin.Copy{{OSD: 2, State: "whole"}, {OSD: 4, State: "whole"}, {OSD: 5, State: "missing"}}, Reason: "OSD 5 is to have a copy and has none yet"},
+	}
+	described[1].UncleanMore = true
 	for name, write := range map[string]func(b *bytes.Buffer){
 		"status":        func(b *bytes.Buffer) { writeStatus(b, status) },
 		"status_held":   func(b *bytes.Buffer) { writeStatus(b, held) },

@@ -16,6 +16,11 @@ type Described struct {
 	Sets      []PGSet  `json:"sets"`      // that may hold the only copy of something: of each somebody must be heard
 	OSDs      []PGPart `json:"osds"`      // everybody it has to do with
 	Clean     uint64   `json:"clean_count"`
+
+	// What its primary tells of its objects; see Objects.
+	Unclean      []Object `json:"unclean_objects"`
+	UncleanMore  bool     `json:"unclean_objects_more,omitempty"`  // there are more than were asked for
+	UncleanError string   `json:"unclean_objects_error,omitempty"` // why it could not be asked
 }
 
 // PGSet is one recorded set.
@@ -91,7 +96,7 @@ func Describe(s *cluster.Snapshot, names []string, f PGFilter) ([]Described, err
 }
 
 func describe(s *cluster.Snapshot, p PG) Described {
-	v := Described{PG: p, Sets: []PGSet{}, OSDs: []PGPart{}}
+	v := Described{PG: p, Sets: []PGSet{}, OSDs: []PGPart{}, Unclean: []Object{}}
 	id := layout.PGID{Pool: layout.PoolID(p.PoolID), Num: uint32(p.Num)}
 	at := func(n layout.OSDNum) *PGPart {
 		for i := range v.OSDs {

@@ -177,7 +177,17 @@ const (
 	LocOutdated     uint32 = 1
 	LocCorrupted    uint32 = 2
 	LocInconsistent uint32 = 4
+
+	// For our own clients:
+	LocMissing uint32 = 1 << 8 // there is none, and the OSD is to have one
+	LocDeleted uint32 = 1 << 9 // the truth is that the object does not exist
+	// The low bits of the object's state (ObjectDegraded ...).
+	locState     = 16
+	locStateMask = 0xff
 )
+
+// LocState puts an object's state into DescribeItem.Bad, for our own clients.
+func LocState(state uint64) uint32 { return uint32(state&locStateMask) << locState }
 
 // DescribeItemSize is the size of a DescribeItem on the wire.
 const DescribeItemSize = 32
@@ -189,6 +199,9 @@ type DescribeItem struct {
 	Bad  uint32          // @20
 	OSD  layout.OSDNum   // @24
 }
+
+// State is the object's state (ObjectDegraded ...), as far as our own OSDs tell it.
+func (it *DescribeItem) State() uint64 { return uint64(it.Bad >> locState & locStateMask) }
 
 // AppendDescribeItem appends it's 32 bytes to b.
 func AppendDescribeItem(b []byte, it DescribeItem) []byte {
