@@ -25,6 +25,8 @@ type peerRun struct {
 	revision uint64
 	until    loop.Instant
 	sent     loop.Instant
+	heard    uint64       // the member's clock when it sent the last answer; 0: none came over this connection
+	heardAt  loop.Instant // when that came
 	renewing bool
 	again    bool
 	waiting  []func(bool) // for the next renewal that is sent
@@ -37,6 +39,7 @@ type peerRun struct {
 // heldGrant is one PG's grant.
 type heldGrant struct {
 	interval layout.Interval
+	instance uint64 // of the member
 	since    loop.Instant
 }
 
@@ -77,8 +80,8 @@ func (s *OSD) Confirm(osd layout.OSDNum, done func(bool)) {
 }
 
 // granted notes a new grant; done is called once a renewal has confirmed it.
-func (p *peerRun) granted(pg layout.PGID, interval layout.Interval, done func(bool)) {
-	p.pgs[pg] = heldGrant{interval: interval, since: p.s.l.Now()}
+func (p *peerRun) granted(pg layout.PGID, interval layout.Interval, instance uint64, done func(bool)) {
+	p.pgs[pg] = heldGrant{interval: interval, instance: instance, since: p.s.l.Now()}
 	p.waiting = append(p.waiting, done)
 	p.renew()
 }
@@ -100,7 +103,10 @@ func (p *peerRun) renew() {
 	p.renewing, p.again = true, false
 	p.inFlight, p.waiting = p.waiting, p.inFlight[:0]
 	p.sent = s.l.Now()
-	q := secondary.RenewRequest{Holder: s.self, Revision: p.revision, Applied: int64(s.Snapshot().Revision)}
+	q := secondary.RenewRequest{Holder: s.self, Revision: p.revision, Applied: int64(s.Snapshot().Revision), Reads: p.lend()}
+	if q.Reads != nil {
+		q.Heard = p.heard
+	}
 	p.payload = cluster.Value(q)
 	p.call.Meta = p.payload
 	m := wire.Sub{Op: wire.OpSubRenew, Meta: len(p.payload)}
@@ -122,6 +128,7 @@ func (p *peerRun) renewed() {
 		p.lapsed("the member says they have run out")
 	case json.Unmarshal(p.call.ReplyMeta, &a) == nil:
 		ok = true
+		p.heard, p.heardAt = a.Sent, s.l.Now()
 		s.prim.Space(p.osd, a.Free)
 		s.prim.Requests(p.osd, a.Requests)
 		if a.Revision != p.revision {
@@ -195,7 +202,7 @@ func (p *peerRun) lapsed(why string) {
 	if len(p.pgs) > 0 {
 		p.s.log.Warn("grants have run out", "peer", uint64(p.osd), "pgs", len(p.pgs), "reason", why)
 	}
-	p.until, p.revision = 0, 0
+	p.until, p.revision, p.heard = 0, 0, 0
 	p.pgs = map[layout.PGID]heldGrant{}
 	p.fail()
 	for _, r := range p.s.sortedPGs() {
@@ -296,7 +303,7 @@ func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
 	if p := s.peers[osd]; p != nil {
 		p.until = 0
 		p.pgs = map[layout.PGID]heldGrant{}
-		p.revision = 0
+		p.revision, p.heard = 0, 0
 		p.fail()
 	}
 	for _, r := range s.sortedPGs() {

@@ -56,6 +56,7 @@ type pgRun struct {
 	haveState  bool              // pg/state is ours under the present lease
 	rev        registry.Revision // the latest at which we know the record and whether the state key is ours: answers come in any order
 	served     *primary.PG
+	lent       lent
 	activeRev  registry.Revision // Activated waits until everything up to it is applied
 	activeDone func()
 	cleaning   bool
@@ -143,6 +144,9 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 				}
 			}
 			r.exec(r.m.Want(cfg))
+			if r.m.Phase == peering.Active && r.mayLend() && !r.lends() {
+				r.exec(r.m.Restart()) // the record must say so first
+			}
 		}
 	}
 	for _, r := range s.sortedPGs() {
@@ -173,6 +177,7 @@ func (s *OSD) newPG(id layout.PGID) *pgRun {
 		}
 	}
 	r.readmit.Fire = r.tryReadmit
+	r.lent.timer.Fire = r.recalled
 	r.clean.Fire = r.recovered
 	if rec, ok := s.Snapshot().Records.Get(id); ok {
 		r.record, r.recordMod = *rec, rec.Mod
@@ -211,8 +216,10 @@ func (r *pgRun) do(e peering.Effect) {
 		r.draining = true
 		r.served = nil
 		s.prim.Stop(r.id, func() {
-			r.draining = false
-			r.exec(r.m.Drained())
+			r.recall(func() {
+				r.draining = false
+				r.exec(r.m.Drained())
+			})
 		})
 	case peering.Take:
 		if pause := r.calm(); pause > 0 {
@@ -228,7 +235,7 @@ func (r *pgRun) do(e peering.Effect) {
 	case peering.Void:
 		r.judgeBy(round, e.OSD, e.Entries)
 	case peering.Activate:
-		r.activate(round, e.Record)
+		r.afterLender(round, func() { r.activate(round, e.Record) })
 	case peering.Announce:
 		r.announce(round, e.OSD, e.Interval)
 	case peering.Serve:
@@ -541,7 +548,7 @@ func (r *pgRun) lockAnswered(round uint64, osd layout.OSDNum, interval layout.In
 		r.exec(r.m.Granted(round, osd, a.Store, a.Seen, a.TookPart))
 		return
 	}
-	s.peer(osd).granted(r.id, interval, func(ok bool) {
+	s.peer(osd).granted(r.id, interval, a.Instance, func(ok bool) {
 		if !ok {
 			r.exec(r.m.Refused(round, osd, 0))
 			return
@@ -703,6 +710,9 @@ func (r *pgRun) void(round uint64, osd layout.OSDNum, entries []peering.Entry) {
 func (r *pgRun) activate(round uint64, rec peering.Record) {
 	s := r.s
 	next := fromPeering(rec)
+	if r.mayLend() {
+		next.Lender = cluster.PGLender{OSD: s.o.Num, Instance: s.o.Instance}
+	}
 	if planted.ActiveEarly {
 		r.exec(r.m.Activated(round, true))
 	}
@@ -801,7 +811,7 @@ func (r *pgRun) serve(e peering.Effect) {
 		return
 	}
 	r.servedAt, r.idleFrom, r.warned = s.l.Now(), 0, false
-	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict)
+	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict, r.lends())
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if !r.haveState && s.leaseUp {
 		r.reclaim() // the lease was lost and another one is here since the take: whoever made keys again then passed us by
@@ -858,7 +868,9 @@ func (r *pgRun) recovered() {
 	round := r.m.Round
 	r.cleaning = true
 	clean := r.m.Record.Clean()
-	r.putRecord(fromPeering(clean), func(_ registry.Revision, ok bool) {
+	next := fromPeering(clean)
+	next.Lender = r.record.Lender
+	r.putRecord(next, func(_ registry.Revision, ok bool) {
 		r.cleaning = false
 		again := r.cleanAgain == r.m.Round && r.served != nil
 		r.cleanAgain = 0

@@ -30,7 +30,10 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.Describe(r)
 	case wire.OpFence:
 		s.fenceNow(r)
-	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubDead, wire.OpSubSync:
+	case wire.OpSubDead:
+		s.sec.Serve(r)
+		s.borrowersDied()
+	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubSync:
 		s.sec.Serve(r)
 	default:
 		r.Fail(wire.EINVAL)

@@ -56,6 +56,7 @@ func (a *app) createPool() *cobra.Command {
 	f.StringVar(&granularity, "bitmap_granularity", "", "smallest write (the cluster's)")
 	f.StringVar(&stripe, "pg_stripe_size", "", "bytes that follow each other in one PG (an object's)")
 	f.StringVar(&n.Commit, "immediate_commit", "", "which writes of clients that keep copies are durable when they are acknowledged: all, small or none (the cluster's)")
+	f.StringVar(&n.LocalReads, "local_reads", "", "who answers reads: the primary, or any OSD with a copy, nearest to the client or random: primary, nearest or random (primary)")
 	f.BoolVar(&wait, "wait", false, "wait until all PGs are active")
 	f.BoolVarP(&n.Force, "force", "f", false, "also when there are too few OSDs now")
 	return a.withParams(a.withJSON(c), config.Client)

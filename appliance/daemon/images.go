@@ -33,7 +33,7 @@ func OpenLive(ctx context.Context, live *config.Live, log *slog.Logger) (*blocki
 		return nil, err
 	}
 	o := client.Defaults()
-	o.Key, o.Instance, o.Name, o.Log = key, Instance(), "holdfast on "+Host(), log
+	o.Key, o.Instance, o.Name, o.Host, o.Log = key, Instance(), "holdfast on "+Host(), Host(), log
 	t := clientTuning(v)
 	o.RetryInterval, o.EIORetryInterval, o.RetryENOSPC, o.OpTTL = t.RetryInterval, t.EIORetryInterval, t.RetryENOSPC, t.OpTTL
 	o.MaxDirtyBytes, o.MaxDirtyOps = int(v.Bytes("client_max_dirty_bytes")), int(v.Int("client_max_dirty_ops"))

@@ -191,6 +191,7 @@ func (g *Gateway) begin() error {
 func (g *Gateway) clientOptions(lane int) client.Options {
 	o := client.Defaults()
 	o.Key, o.Instance, o.Lane, o.Lanes, o.Name, o.Peer = g.o.Key, g.o.Instance, lane, len(g.o.Loops), "gateway "+g.o.Host, g.o.Peer
+	o.Host = g.o.Host
 	v := g.o.Config
 	o.RetryInterval, o.RetryENOSPC, o.OpTTL = v.Duration("client_retry_interval"), v.Bool("client_retry_enospc"), v.Duration("op_ttl")
 	o.EIORetryInterval = v.Duration("client_eio_retry_interval")

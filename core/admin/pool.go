@@ -24,6 +24,7 @@ type NewPool struct {
 	Granularity   int64  // bytes [the cluster's]
 	PGStripeSize  int64  // bytes
 	Commit        string // immediate_commit: all, small or none [the cluster's]
+	LocalReads    string // who answers reads: primary, nearest or random [primary]
 	Force         bool   // also when there are too few OSDs or failure domains now
 }
 
@@ -44,7 +45,7 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	p := &cluster.Pool{
 		Name: n.Name, Scheme: cluster.Replicated, PGSize: cluster.Number(n.Replicas), PGMinSize: cluster.Number(n.MinSize), PGCount: cluster.Number(n.PGCount), FailureDomain: n.FailureDomain,
 		RootNode: n.RootNode, OSDTags: n.OSDTags, BlockSize: cluster.Number(n.BlockSize), Granularity: cluster.Number(n.Granularity), PGStripeSize: cluster.Number(n.PGStripeSize),
-		ImmediateCommit: n.Commit,
+		ImmediateCommit: n.Commit, LocalReads: n.LocalReads,
 	}
 	if n.Replicas < 0 || n.MinSize < 0 || n.PGCount < 0 {
 		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}

@@ -26,6 +26,7 @@ type Options struct {
 	// Lane and Lanes share an Instance between the Clients of several loops of one process: each has its own Lane below Lanes [0 of 1].
 	Lane, Lanes int
 	Name        string // for people, in OSDs' logs
+	Host        string // name of our host in the placement tree, for pools whose local_reads is nearest; "": nowhere in it
 
 	RetryInterval    time.Duration // client_retry_interval: after EPIPE, a lost connection [50 ms]
 	EIORetryInterval time.Duration // client_eio_retry_interval: after EIO, and after ENOSPC (1 s when this is 0); 0: return ErrIO
@@ -94,6 +95,8 @@ type Stats struct {
 	Failed     uint64 // Ops that ended with an error
 	Replayed   uint64 // lazy changes sent again
 	Overtaken  uint64 // of them, refused because another client had written since
+	Local      uint64 // reads answered by a member that is not the primary
+	Redirected uint64 // reads that such a member left to the primary
 }
 
 // Client is image I/O on one loop.
@@ -107,6 +110,8 @@ type Client struct {
 	live bool // the first snapshot is here
 
 	pools    map[layout.PoolID]*pool
+	shun     map[layout.PGID]loop.Instant // whose primary alone is asked to read, until then
+	distance map[layout.OSDNum]int        // see far
 	handlers []*changeHandler
 	awaiting []awaited
 	looked   *cluster.Snapshot // by wake
@@ -140,10 +145,11 @@ type Client struct {
 
 // pool is what operations need of a pool.
 type pool struct {
-	g    layout.Geometry
-	size uint64 // of an object
-	lazy bool   // immediate_commit is not all
-	err  error
+	g     layout.Geometry
+	size  uint64 // of an object
+	lazy  bool   // immediate_commit is not all
+	reads nearness
+	err   error
 }
 
 type changeHandler struct {
@@ -164,7 +170,7 @@ func New(l loop.Loop, o Options) *Client {
 	if o.Lane < 0 || o.Lane >= o.Lanes {
 		panic("client: Options.Lane is not below Lanes")
 	}
-	c := &Client{l: l, o: o, log: o.Log.With("component", "client"), pools: map[layout.PoolID]*pool{}}
+	c := &Client{l: l, o: o, log: o.Log.With("component", "client"), pools: map[layout.PoolID]*pool{}, shun: map[layout.PGID]loop.Instant{}, distance: map[layout.OSDNum]int{}}
 	c.task.Run = c.complete
 	c.free.which, c.ready.which = inQueue, inQueue
 	c.order.grow()
@@ -290,9 +296,12 @@ func (f *follower) Changed(prev, next *cluster.Snapshot, keys []string) {
 		switch {
 		case strings.HasPrefix(key, cluster.PrefixOSDState):
 			c.setPeer(next, key)
+			clear(c.distance)
 			pgs = true
 		case key == cluster.KeyPools, key == cluster.KeyGlobal, key == cluster.KeyPGConfig:
 			config, pgs = true, true
+		case key == cluster.KeyPlacement:
+			clear(c.distance)
 		case strings.HasPrefix(key, cluster.PrefixPGState), strings.HasPrefix(key, cluster.PrefixInode):
 			pgs = true
 		}
@@ -352,7 +361,7 @@ func (c *Client) setPeer(s *cluster.Snapshot, key string) {
 func (c *Client) readPools() {
 	clear(c.pools)
 	for id, p := range c.snap.Pools.All() {
-		q := &pool{lazy: c.snap.ImmediateCommit(p) != wire.CommitAll}
+		q := &pool{lazy: c.snap.ImmediateCommit(p) != wire.CommitAll, reads: readsOf(p)}
 		q.g, q.err = c.snap.Geometry(id)
 		if q.size = q.g.ObjectSize(); q.err == nil && q.size > 1<<31 {
 			q.err = errors.New("its objects have " + strconv.FormatUint(q.size, 10) + " bytes, this version serves at most 2 GiB: make another pool with a smaller block_size")

@@ -47,7 +47,9 @@ type part struct {
 	lazy     bool          // it may be acknowledged before it is durable
 	explicit bool          // of a ZERO: explicit zeroes
 	unknown  bool          // an earlier try may take effect
-	primary  layout.OSDNum // asked last
+	primary  layout.OSDNum // asked last; of a local read, the member that was
+	local    bool          // a member other than the primary is asked
+	stay     bool          // only the primary is asked from now on
 	revision registry.Revision
 	deadline loop.Instant
 	ttl      time.Duration // OpTTL when a change was first sent
@@ -189,6 +191,7 @@ func (c *Client) endPart(p *part, err error) {
 	c.keep.came(p)
 	p.op, p.rewrite, p.writing, p.unknown, p.explicit = nil, false, false, false, false
 	p.primary, p.revision, p.deadline, p.ttl, p.tries, p.version = 0, 0, 0, 0, 0, 0
+	p.local, p.stay = false, false
 	c.free.push(p)
 	op.active--
 	if err != nil {

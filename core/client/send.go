@@ -76,7 +76,9 @@ func (c *Client) send(p *part) {
 	if p.primary != 0 && p.primary != osd {
 		c.Stats.Moved++
 	}
-	p.primary = osd
+	serves := osd
+	osd = c.reader(p, pg, serves)
+	p.primary, p.local = osd, osd != serves
 	if change && p.seq == 0 && s.full() {
 		s.held = true
 		c.wait(p, recheck)
@@ -181,7 +183,9 @@ func (c *Client) reconsider() {
 	}
 	for p := c.calling.first; p != nil; {
 		next := p.links[inQueue].next
-		if _, osd := c.primary(p.op.Inode, p.stripe); osd != 0 && osd != p.primary && c.hub.Cancel(&p.call) {
+		pg, osd := c.primary(p.op.Inode, p.stripe)
+		if osd != 0 && osd != p.primary && !(p.local && mayAsk(c.snap, pg, p.primary)) && c.hub.Cancel(&p.call) {
+			p.stay = p.stay || p.local
 			p.move(partReady)
 		}
 		p = next
@@ -205,6 +209,10 @@ func (c *Client) answer(p *part) {
 		if c.keep.n > 0 {
 			c.unsure(p.primary)
 		}
+		if p.local {
+			c.leftToPrimary(p, true)
+			return
+		}
 		if d, ok := errors.AsType[*peer.DisconnectedError](call.Err); change && (!ok || d.Sent) {
 			p.unknown, op.touched = true, true
 			c.Stats.Lost++
@@ -216,6 +224,10 @@ func (c *Client) answer(p *part) {
 	if errno := call.Reply.Retval(); errno < 0 {
 		if data != nil {
 			data.Release()
+		}
+		if p.local {
+			c.leftToPrimary(p, errno != wire.EAGAIN)
+			return
 		}
 		c.refused(p, change, errno)
 		return
@@ -238,6 +250,9 @@ func (c *Client) answer(p *part) {
 	case p.rewrite:
 		c.rewrite(p, data, version)
 	default:
+		if p.local {
+			c.Stats.Local++
+		}
 		r := &op.Parts[p.index]
 		r.Data, r.DataOff, r.Version = data, int(p.inOff), version
 		if n := len(call.ReplyMeta); n > 0 {

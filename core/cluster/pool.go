@@ -84,6 +84,11 @@ func (p *Pool) DataChunks() int {
 	return 1
 }
 
+// LendsReads reports whether members besides the primary answer clients' reads.
+func (p *Pool) LendsReads() bool {
+	return p.Scheme == Replicated && (p.LocalReads == "nearest" || p.LocalReads == "random")
+}
+
 // Domain is the level of the placement tree of which a PG uses each node once.
 func (p *Pool) Domain() string {
 	if p.FailureDomain == "" {

@@ -34,6 +34,14 @@ type PGRecord struct {
 	Floor        layout.Version  `json:"version_floor,omitempty"` // every version given out later is above it
 	Sets         []PGSet         `json:"sets,omitempty"`          // activated sets that may hold the only copy of something; the last is that of Activated
 	Participants []PGMember      `json:"participants,omitempty"`  // of the interval Activated
+	// Lender is the primary of Activated, if it may have lent its members the right to answer reads: until that has certainly run out nobody else serves.
+	Lender PGLender `json:"lender,omitzero"`
+}
+
+// PGLender is a process that may lend reads.
+type PGLender struct {
+	OSD      layout.OSDNum `json:"osd"`
+	Instance uint64        `json:"instance"`
 }
 
 // Active reports whether the last take was followed by its activation.

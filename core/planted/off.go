@@ -76,4 +76,6 @@ const (
 	RetiredOpens       = false
 	EmptiedNeeded      = false
 	GenerationIgnored  = false
+	LocalUncommitted   = false
+	ReadRightRunOut    = false
 )

@@ -82,6 +82,8 @@ var (
 	RetiredOpens       = is("retired-opens")
 	EmptiedNeeded      = is("emptied-needed")
 	GenerationIgnored  = is("generation-ignored")
+	LocalUncommitted   = is("local-uncommitted")
+	ReadRightRunOut    = is("read-right-run-out")
 )
 
 // is reports whether a bug is the one to be planted.

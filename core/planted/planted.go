@@ -28,6 +28,8 @@ var Bugs = []Bug{
 	{"grant-not-rechecked", "that every member's grant is in force is checked before the data is read, and not afterwards"},
 	{"lock-run-out", "a primary serves on although a member's grant has run out"},
 	{"renewal-by-arrival", "a renewed grant counts from the arrival of the answer instead of the sending of the request"},
+	{"local-uncommitted", "a member answers a read with a change that is not on every member yet"},
+	{"read-right-run-out", "a member answers reads after its right to has run out"},
 	{"interval-unchecked", "a secondary carries out changes of whoever sends them, whatever grant it has given"},
 	{"restart-grants", "a member that has just started grants to another primary than before, although the earlier grant may be in force"},
 	{"active-early", "a PG serves before its activate transaction has gone through"},

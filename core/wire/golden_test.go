@@ -63,7 +63,7 @@ var goldens = []golden{
 var (
 	ownGrant  = Grant{layout.PGID{Pool: 1, Num: 9}, 5, 0x1122334455667788}
 	ownObject = layout.ObjectID{Inode: layout.MakeInode(1, 7), Stripe: 131072}
-	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite, 0}
+	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite, 0, 0}
 )
 
 func init() {

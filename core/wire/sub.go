@@ -143,6 +143,23 @@ func (g *Grant) decode(h *Header) {
 	g.PG.Pool = layout.PoolID(le.Uint16(h[108:]))
 }
 
+// orderBits are the bits of SubChange.Order that say how far the mark is behind.
+const orderBits = 24
+
+// Order is the place of a change for its members: it is the n-th of its PG in its interval, from 1, and of those before it all up to mark are on every member. 0 when that cannot be said.
+func Order(n, mark uint64) uint64 {
+	if n >= 1<<(64-orderBits) || n-mark >= 1<<orderBits {
+		return 0
+	}
+	return n<<orderBits | (n - mark)
+}
+
+// SplitOrder takes an Order apart. A mark that cannot be is 0.
+func SplitOrder(order uint64) (n, mark uint64) {
+	n = order >> orderBits
+	return n, n - min(n, order&(1<<orderBits-1))
+}
+
 // SubChange is the request SUB_CHANGE. A ChangeWrite is followed by Len bytes of data.
 type SubChange struct {
 	Object   layout.ObjectID // @24
@@ -156,6 +173,7 @@ type SubChange struct {
 	Grant                    // @88..109
 	Kind     ChangeKind      // @110
 	Lazy     uint8           // @111: when the member may acknowledge it: 0 when it is durable, 1 as soon as the device has it if it goes straight to a block, 2 as soon as the device has it
+	Order    uint64          // @120: see Order; 0: the primary lends no reads
 }
 
 // Encode writes the packet, all but its id.
@@ -172,6 +190,7 @@ func (m *SubChange) Encode(h *Header) {
 	le.PutUint64(h[80:], m.Low)
 	m.Grant.encode(h)
 	h[110], h[111] = byte(m.Kind), m.Lazy
+	le.PutUint64(h[120:], m.Order)
 	if m.Kind == ChangeWrite {
 		le.PutUint32(h[116:], m.Len)
 	}
@@ -191,7 +210,7 @@ func (m *SubChange) Decode(h *Header) error {
 	m.Sequence = le.Uint64(h[72:])
 	m.Low = le.Uint64(h[80:])
 	m.Grant.decode(h)
-	m.Kind, m.Lazy = ChangeKind(h[110]), h[111]
+	m.Kind, m.Lazy, m.Order = ChangeKind(h[110]), h[111], le.Uint64(h[120:])
 	if m.Lazy > 2 {
 		return &PacketError{Op: OpSubChange, Field: "lazy", Value: uint64(m.Lazy)}
 	}

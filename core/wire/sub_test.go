@@ -79,7 +79,7 @@ func TestOurOwnPacketsSurviveTheWire(t *testing.T) {
 			check(&VersionReply{op, int64(rng.Uint64()), rng.Uint64(), rng.Uint64()}, new(VersionReply))
 		}
 		for k := ChangeWrite; k <= ChangeDelete; k++ {
-			check(&SubChange{object(), version(), version(), rng.Uint32(), rng.Uint32(), rng.Uint64(), rng.Uint64(), rng.Uint64(), grant(), k, uint8(rng.IntN(3))}, new(SubChange))
+			check(&SubChange{object(), version(), version(), rng.Uint32(), rng.Uint32(), rng.Uint64(), rng.Uint64(), rng.Uint64(), grant(), k, uint8(rng.IntN(3)), rng.Uint64()}, new(SubChange))
 		}
 		for op := OpSubRead; op <= OpSubSync; op++ {
 			check(&Sub{op, object(), version(), version(), layout.Interval(rng.Uint64()), layout.Interval(rng.Uint64()), rng.Uint32(), rng.Uint32(), grant(), size(), size()}, new(Sub))

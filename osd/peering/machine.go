@@ -486,7 +486,8 @@ func (m *Machine) Voided(round uint64, osd layout.OSDNum) []Effect {
 	return m.voided()
 }
 
-func (m *Machine) heard() []Member {
+// Heard lists the OSDs that have granted their locks in this round, with their stores.
+func (m *Machine) Heard() []Member {
 	var list []Member
 	for _, osd := range m.asked {
 		if h := m.peers[osd]; h.granted {
@@ -497,7 +498,7 @@ func (m *Machine) heard() []Member {
 }
 
 func (m *Machine) voided() []Effect {
-	heard := m.heard()
+	heard := m.Heard()
 	for _, a := range heard {
 		if !m.peers[a.OSD].voided && !planted.VoidUnawaited {
 			return nil
@@ -519,14 +520,14 @@ func (m *Machine) Activated(round uint64, ok bool) []Effect {
 	if !ok {
 		return m.restart(nil)
 	}
-	r := m.Record.WithSet(m.Interval, m.Acting, m.heard(), m.verdict.Floor)
+	r := m.Record.WithSet(m.Interval, m.Acting, m.Heard(), m.verdict.Floor)
 	if len(m.verdict.Unclean) == 0 || planted.CleanEarly {
 		r = r.Clean()
 	}
 	m.Record = r
 	m.Phase = Announcing
 	var effects []Effect
-	for _, a := range m.heard() {
+	for _, a := range m.Heard() {
 		effects = append(effects, Effect{Do: Announce, OSD: a.OSD, Members: m.Acting, Interval: m.Interval})
 	}
 	return effects
@@ -538,7 +539,7 @@ func (m *Machine) Announced(round uint64, osd layout.OSDNum) []Effect {
 		return nil
 	}
 	m.peers[osd].told = true
-	for _, a := range m.heard() {
+	for _, a := range m.Heard() {
 		if !m.peers[a.OSD].told {
 			return nil
 		}

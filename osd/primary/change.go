@@ -163,7 +163,7 @@ func (o *op) begin(base layout.Version) {
 	obj.Assign(&o.ch)
 	m := wire.SubChange{
 		Object: o.id, Base: base, Version: version, Offset: o.off, Len: o.len, Kind: o.kind, Grant: q.grant,
-		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.how),
+		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.how), Order: q.lends.send(&o.place),
 	}
 	o.left = 1 + len(q.others)
 	for i, osd := range q.others {
@@ -236,6 +236,7 @@ func (o *op) member() {
 // committed is called when every member has the change and all before it, or when the interval ended.
 func (o *op) committed() {
 	p, q := o.p, o.q
+	q.lends.arrived(&o.place)
 	// Without the members' grants, others may serve and have been told of a fence by now: the client asks whoever serves, who knows the request.
 	if q.stopped || q.lapsed() && !planted.GrantNotRechecked {
 		p.Events.Interrupted++

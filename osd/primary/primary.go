@@ -132,6 +132,7 @@ type PG struct {
 	size    int // of a whole set, as the pool says
 	grant   wire.Grant
 	lazy    pgLazy
+	lends   lends
 	floor   layout.Version
 	stopped bool
 	running int // local store operations under way
@@ -151,11 +152,11 @@ type PG struct {
 	reported  bool
 }
 
-// Serve begins to serve a PG in an interval.
-func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, v *peering.Verdict) *PG {
+// Serve begins to serve a PG in an interval. lend says that its members may be given the right to answer reads.
+func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, v *peering.Verdict, lend bool) *PG {
 	q := &PG{ID: id, Interval: interval, Geometry: g, Table: pg.NewTable(), p: p, floor: v.Floor,
 		grant: wire.Grant{PG: id, Interval: interval, Instance: p.o.Instance}}
-	q.lazy.mode = p.lazyMode(id.Pool)
+	q.lazy.mode, q.lends.on = p.lazyMode(id.Pool), lend
 	for _, m := range members {
 		q.members = append(q.members, m.OSD)
 		if m.OSD != p.o.Self {

@@ -10,6 +10,8 @@ type Probe interface {
 	Stopped(pg layout.PGID, interval layout.Interval)
 	// Read says that a client is now told what the object holds at a version (0: nothing).
 	Read(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version)
+	// ReadLocally says that a client is now told so by a member that is not the primary, with the right that the primary lent it in the interval.
+	ReadLocally(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version)
 	// Changed says that a client is now told that its change, a request of a session (0: none), made a version. repeated: in an earlier try.
 	Changed(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version, session, sequence uint64, repeated bool)
 }
@@ -21,6 +23,8 @@ type Events struct {
 	Interrupted uint64 // changes under way when their interval ended
 	Blocked     uint64 // requests that waited for their object to be whole
 	ReadWaits   uint64 // reads that waited for a version to be on every member
+	LocalReads  uint64 // reads answered as a member, with the right that the primary lent
+	Unsettled   uint64 // such reads left to the primary, because a change of the object may not be on every member yet
 	Conflicts   uint64 // changes refused for another version than expected
 	Late        uint64 // changes refused because their deadline had passed
 	Fenced      uint64 // changes of fenced sessions refused

@@ -34,7 +34,9 @@ type op struct {
 	waiter pg.Waiter
 	sop    store.Op
 	ch     pg.Change
-	data   *buf.Ref // of a write; ours until the op is put back
+	place  place           // of ch, for the members
+	right  secondary.Right // of a read that we answer as a member
+	data   *buf.Ref        // of a write; ours until the op is put back
 	calls  []*call
 	left   int // members that have not answered
 	failed bool
@@ -82,6 +84,7 @@ func (p *Primary) put(o *op) {
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
+	o.right = secondary.Right{}
 	o.q, o.r, o.joined, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, false, false, false, false, false
 	o.next, p.free = p.free, o
 }
@@ -136,7 +139,13 @@ func (p *Primary) Request(r *peer.Request) {
 		p.refuse(o, wire.EINVAL)
 		return
 	}
-	q := p.pgs[layout.PGID{Pool: inode.Pool(), Num: g.PG(stripe)}]
+	id := layout.PGID{Pool: inode.Pool(), Num: g.PG(stripe)}
+	q := p.pgs[id]
+	if q == nil && code == wire.OpRead {
+		o.meta = revision
+		o.local(id)
+		return
+	}
 	if q == nil || !q.valid() {
 		p.refuse(o, wire.EPIPE)
 		return
@@ -252,6 +261,10 @@ func (p *Primary) count(o *op, bytes uint32) {
 
 // stored is the completion of our own store's operation.
 func (o *op) stored() {
+	if o.q == nil {
+		o.localDone()
+		return
+	}
 	if o.code == wire.OpRead {
 		o.q.end()
 		o.readDone()
@@ -295,18 +308,25 @@ func (o *op) readDone() {
 	if !o.isSure() {
 		return
 	}
-	m := wire.ReadWriteReply{Op: wire.OpRead, Retval: int64(o.len), Version: uint64(o.sop.State.Version)}
-	if o.sop.State.Flags&store.Tombstone != 0 {
-		m.Version = 0
-	}
 	if b := p.o.Probe; b != nil {
-		b.Read(q.ID, q.Interval, o.id, layout.Version(m.Version))
+		b.Read(q.ID, q.Interval, o.id, o.sees())
 	}
-	m.BitmapLen = uint32(len(o.sop.Bitmap))
+	o.replyRead()
+}
+
+// sees is the version of the object that was read, as clients see it.
+func (o *op) sees() layout.Version {
+	return visible(o.sop.State.Version, o.sop.State.Flags&store.Tombstone != 0)
+}
+
+// replyRead answers a read with what the store brought.
+func (o *op) replyRead() {
+	p := o.p
+	m := wire.ReadWriteReply{Op: wire.OpRead, Retval: int64(o.len), Version: uint64(o.sees()), BitmapLen: uint32(len(o.sop.Bitmap))}
 	var h wire.Header
 	m.Encode(&h)
 	if o.sop.Data != nil {
-		q.p.reply1(o.r, &h, o.sop.Bitmap, peer.Piece{Ref: o.sop.Data, Len: int(o.len)})
+		p.reply1(o.r, &h, o.sop.Bitmap, peer.Piece{Ref: o.sop.Data, Len: int(o.len)})
 	} else {
 		o.r.Reply(&h, o.sop.Bitmap, nil)
 	}

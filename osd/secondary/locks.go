@@ -36,6 +36,7 @@ type LockReply struct {
 	Store    layout.StoreID  `json:"store"`
 	Seen     layout.Interval `json:"seen"`      // the highest interval the store was ever locked for
 	TookPart layout.Interval `json:"took_part"` // the last activated interval it knows of
+	Instance uint64          `json:"instance"`  // of the member
 	Reason   string          `json:"reason,omitempty"`
 }
 
@@ -44,6 +45,9 @@ type RenewRequest struct {
 	Holder   Holder `json:"holder"`
 	Revision uint64 `json:"revision"` // of the member's lock table, as the last answer gave it
 	Applied  int64  `json:"applied"`  // etcd revision up to which the holder has applied fences
+
+	Heard uint64      `json:"heard,omitempty"` // Sent of the last answer that came
+	Reads []ReadRight `json:"reads,omitempty"` // what the member may answer reads of
 }
 
 // RenewReply answers it. Grants is there only when Revision differs from the request's.
@@ -52,6 +56,7 @@ type RenewReply struct {
 	Grants   []HeldGrant `json:"grants,omitempty"`
 	Free     uint64      `json:"free"`     // the member's free blocks
 	Requests uint64      `json:"requests"` // how many more requests the member could remember, less what it keeps for recovery
+	Sent     uint64      `json:"sent"`     // the member's clock, nanoseconds
 }
 
 // HeldGrant is one PG in a RenewReply.
@@ -86,6 +91,7 @@ type grant struct {
 	// frozen, when not 0, is when the grant ends whatever renewals come: somebody asks for a higher interval.
 	frozen  loop.Instant
 	pending bool // being written down; not in force yet
+	reads   *reads
 }
 
 // Locks is the lock table of one store: whom it has granted which PG, and until when. Time is CLOCK_BOOTTIME.
@@ -146,7 +152,7 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 		rec = store.PGRecord{PG: q.PG} // an earlier pool of the same number
 	}
 	answer := func(retval int64, reason string) {
-		done(retval, LockReply{Store: t.self.Store, Seen: rec.Interval, TookPart: rec.TookPart, Reason: reason})
+		done(retval, LockReply{Store: t.self.Store, Seen: rec.Interval, TookPart: rec.TookPart, Instance: t.self.Instance, Reason: reason})
 	}
 	g := t.pgs[q.PG]
 	switch {
@@ -232,7 +238,8 @@ func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
 		return wire.EAGAIN, RenewReply{Revision: p.revision}
 	}
 	p.expires = t.l.Now().Add(t.ttl)
-	r := RenewReply{Revision: p.revision}
+	t.lent(p, &q)
+	r := RenewReply{Revision: p.revision, Sent: uint64(t.l.Now())}
 	if q.Revision != p.revision {
 		for pg, g := range t.pgs { // order: sorted below
 			if g.pair == p && !g.pending && g.frozen == 0 {
@@ -265,6 +272,11 @@ func (t *Locks) Dead(osd layout.OSDNum, instance uint64) {
 	}
 	list := append(t.dead[osd], instance)
 	t.dead[osd] = list[max(0, len(list)-maxDead):]
+}
+
+// Died reports whether an instance of an OSD was reported dead.
+func (t *Locks) Died(osd layout.OSDNum, instance uint64) bool {
+	return t.isDead(Holder{OSD: osd, Instance: instance})
 }
 
 func (t *Locks) isDead(h Holder) bool { return slices.Contains(t.dead[h.OSD], h.Instance) }

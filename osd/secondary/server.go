@@ -241,6 +241,7 @@ func (s *Server) change(r *peer.Request) {
 		r.Fail(wire.ESTALE)
 		return
 	}
+	s.Locks.ordered(&m)
 	j := s.job(r)
 	j.pg = m.PG
 	fillChange(&j.op, &m)

@@ -45,6 +45,8 @@ var hunts = []hunt{
 	{Bug: "no-space-half", By: crash},
 	{Bug: "reply-early", By: sim},
 	{Bug: "read-uncommitted", By: sim},
+	{Bug: "local-uncommitted", By: scenario, Test: "TestLocalReads"},
+	{Bug: "read-right-run-out", By: scenario, Test: "TestRightToReadRunsOut"},
 	{Bug: "grant-not-rechecked", By: sim},
 	{Bug: "lock-run-out", By: sim},
 	{Bug: "renewal-by-arrival", By: scenario, Test: "TestGrantsAreCountedFromTheSending"},

@@ -49,6 +49,7 @@ type Options struct {
 	Confirm  bool          // lock_confirm
 	Stranger time.Duration // osd.Options.StrangerTime
 	Commit   string        // immediate_commit of the pool [all]
+	Reads    string        // local_reads of the pool [primary]
 	Monitors int           // [1]
 	Store    store.Config  // what disks are formatted with; the pool has the same block size and granularity
 	Depth    int           // recovery_queue_depth [4]
@@ -132,7 +133,7 @@ func New(t TB, o Options) *Cluster {
 	c.admin = c.open(c.adminLoop)
 	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{c})
 	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd",
-		ImmediateCommit: o.Commit, BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
+		ImmediateCommit: o.Commit, LocalReads: o.Reads, BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
 	txn, err := cluster.SetPool(nil, 1, pool)
 	if err != nil {
 		t.Fatal(err)

@@ -34,6 +34,7 @@ type Config struct {
 	Second   bool      // a second pool, of one PG, without redundancy
 	Commit   string    // immediate_commit of the pools [all]
 	Back     string    // what is set back to an earlier state: backEtcd or backDisks
+	Reads    string    // local_reads of the pools [primary]
 }
 
 // choice is one line of a table: how often it is drawn beside the others, and what it sets.

@@ -63,6 +63,7 @@ func (m *member) collect() {
 	c["fence hit"] += e.Fenced
 	c["request waited for its object to be recovered"] += e.Blocked
 	c["read waited for the commit of its version"] += e.ReadWaits
+	c["read left to the primary"] += e.Unsettled
 	c["copy repaired on read"] += e.Repaired
 	c["unreadable change undone"] += e.Undone
 	c["deadline passed"] += e.Late

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/json"
+	"slices"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
@@ -98,6 +99,18 @@ func (b *probe) Read(pg layout.PGID, interval layout.Interval, object layout.Obj
 	b.allowed(pg, interval, "read")
 	b.r.everywhere(pg, object, version, "read")
 	b.r.honoured(pg, interval, b.n.Num, b.n.instance(), "answers a read")
+}
+
+// ReadLocally is the answer of a member to a read: nobody else may have begun to serve, by true time, and every member must have what is told.
+func (b *probe) ReadLocally(pg layout.PGID, interval layout.Interval, object layout.ObjectID, version layout.Version) {
+	r := b.r
+	r.cover("read answered by a member")
+	last := r.probes[pg]
+	if last == nil || last.interval != interval || !slices.Contains(last.members, b.n.Num) {
+		r.fail("OSD %d answers a read for PG %v as a member in interval %d while %+v serves", b.n.Num, pg, interval, last)
+		return
+	}
+	r.everywhere(pg, object, version, "local read")
 }
 
 // Changed is the acknowledgement of a change.

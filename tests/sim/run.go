@@ -174,7 +174,7 @@ func (r *run) setUp(level slog.Level) {
 	o := Options{
 		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
 		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
-		Commit: c.Commit, Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
+		Commit: c.Commit, Reads: c.Reads, Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
 	}
 	if c.Store.Granularity < 4096 {
 		o.Sector = int(c.Store.Granularity)
@@ -262,7 +262,7 @@ func (r *run) createImage(name, pool string, size uint64) layout.Inode {
 func (r *run) addPool(id layout.PoolID, size, pgs int) {
 	c := &r.plan.Config
 	pool := &cluster.Pool{ID: id, Name: fmt.Sprintf("pool%d", id), Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(min(size, c.MinSize)), PGCount: cluster.Number(pgs), FailureDomain: "osd",
-		ImmediateCommit: c.Commit, BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
+		ImmediateCommit: c.Commit, LocalReads: c.Reads, BlockSize: cluster.Number(c.Store.BlockSize), Granularity: cluster.Number(c.Store.Granularity)}
 	r.adding++
 	var try func()
 	try = func() {

@@ -1,0 +1,202 @@
+package sim
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/sim"
+	"holdfast/core/wire"
+	"holdfast/osd/secondary"
+)
+
+// TestLocalReads runs seeds on pools whose members answer reads: of at least two copies, few objects and many operations on them. HOLDFAST_TEST_SEEDS says how many.
+func TestLocalReads(t *testing.T) {
+	n := 24
+	if v := os.Getenv("HOLDFAST_TEST_SEEDS"); v != "" {
+		n, _ = strconv.Atoi(v)
+	}
+	var local, left uint64
+	for seed := range uint64(n) {
+		p := NewPlanOf(seed+1, 3)
+		if p.Config.Reads = "random"; seed%4 == 3 {
+			p.Config.Reads = "nearest"
+		}
+		if p.Config.Replicas == 1 {
+			p.Config.Replicas, p.Config.MinSize = 2, 1
+		}
+		rep := RunPlan(p, io.Discard, slog.LevelError)
+		for _, v := range rep.Violations {
+			t.Errorf("%s: %s", rep.Summary(), v)
+		}
+		if rep.GaveUp {
+			t.Errorf("%s: a check came to no result", rep.Summary())
+		}
+		local, left = local+rep.Coverage["read answered by a member"], left+rep.Coverage["read left to the primary"]
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("%d reads were answered by members, %d left to the primary", local, left)
+	if local == 0 || left == 0 {
+		t.Error("nothing is shown of local reads")
+	}
+}
+
+// reader asks one OSD for the first block of the image, again and again, over a connection that outlives what happens to the OSD.
+type reader struct {
+	c        *Cluster
+	l        *sim.Loop
+	hub      *peer.Hub
+	osd      layout.OSDNum
+	call     peer.Call
+	retry    loop.Timer
+	asked    time.Duration // when the last one was
+	answered func(asked time.Duration, data []byte)
+}
+
+func newReader(c *Cluster, osd layout.OSDNum, answered func(asked time.Duration, data []byte)) *reader {
+	r := &reader{c: c, l: c.W.NewLoop("reader"), osd: osd, answered: answered}
+	r.hub = peer.New(r.l, peer.Options{Instance: 1 << 51, Key: c.Key, IdleTimeout: time.Hour}, nil)
+	r.call.Done = func(*peer.Call) {
+		if r.call.Err == nil && r.call.ReplyData != nil {
+			r.answered(r.asked, bytes.Clone(r.call.ReplyData.Bytes()))
+			r.call.ReplyData.Release()
+			r.call.ReplyData = nil
+		}
+		r.l.Arm(&r.retry, r.l.Now().Add(5*time.Millisecond))
+	}
+	r.retry.Fire = r.ask
+	r.l.Post(&loop.Task{Run: func() {
+		r.hub.SetPeer(osd, []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", osd)}})
+		r.ask()
+	}})
+	return r
+}
+
+func (r *reader) ask() {
+	m := wire.ReadWrite{Op: wire.OpRead, Inode: image, Len: 4096}
+	m.Encode(&r.call.Header)
+	r.asked = r.c.W.Elapsed()
+	r.hub.Call(r.osd, &r.call)
+}
+
+// reap kills an OSD that is primary of a PG as its parent process sees it: its keys go, and others are told.
+func (c *Cluster) reap(n *Node, pg layout.PGID, told ...*Node) {
+	n.Kill()
+	c.put(cluster.OSDStateKey(n.Num), nil)
+	c.put(cluster.PGStateKey(pg), nil)
+	l := c.W.NewLoop("parent")
+	hub := peer.New(l, peer.Options{Self: n.Num, Role: peer.RoleParent, Instance: 99, Key: c.Key}, nil)
+	sb := n.Store.Superblock()
+	payload := cluster.Value(&secondary.Holder{OSD: n.Num, Instance: n.instance(), Store: sb.StoreID})
+	l.Post(&loop.Task{Run: func() {
+		for _, other := range told {
+			hub.SetPeer(other.Num, []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", other.Num)}})
+			m := wire.Sub{Op: wire.OpSubDead, Meta: len(payload)}
+			call := &peer.Call{Meta: payload, Done: func(*peer.Call) {}}
+			m.Encode(&call.Header)
+			hub.Call(other.Num, call)
+		}
+	}})
+}
+
+// TestRightToReadRunsOut parts a member that answers reads from all OSDs and from the registry, but not from a client that knows nothing of that. Whatever becomes of the primary then, as soon as the next
+// write is acknowledged the member does not tell what was before.
+func TestRightToReadRunsOut(t *testing.T) {
+	pg := layout.PGID{Pool: 1, Num: 1}
+	for _, v := range []struct {
+		name string
+		then func(c *Cluster, primary, member, other *Node)
+	}{
+		{"nothing else happens", func(*Cluster, *Node, *Node, *Node) {}},
+		{"the member is thought to be down", func(c *Cluster, _, member, _ *Node) { c.put(cluster.OSDStateKey(member.Num), nil) }},
+		{"the primary is killed and started", func(_ *Cluster, primary, _, _ *Node) {
+			primary.Kill()
+			primary.Start()
+		}},
+		{"the primary dies and its parent says so", func(c *Cluster, primary, _, other *Node) { c.reap(primary, pg, other) }},
+		{"so it does, and the member is thought to be down", func(c *Cluster, primary, member, other *Node) {
+			c.reap(primary, pg, other)
+			c.put(cluster.OSDStateKey(member.Num), nil)
+		}},
+		{"the primary stops", func(_ *Cluster, primary, _, _ *Node) {
+			primary.Loop.Post(&loop.Task{Run: func() { primary.OSD.Stop(func() {}) }})
+		}},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			c := start(t, Options{Seed: 5, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 1, Reads: "random", LockTime: 4 * time.Second, Commit: "all"})
+			defer c.W.Close()
+			k := c.NewClient(7)
+			old, now := pattern(4096, 1), pattern(4096, 2)
+			k.Write(image, 0, old)
+			st, _ := c.Snapshot().PGStates.Get(pg)
+			primary := c.Nodes[st.Primary]
+			member := c.Nodes[st.Peers[len(st.Peers)-1]]
+			if member == primary {
+				member = c.Nodes[st.Peers[0]]
+			}
+			var acked time.Duration
+			answers, late, stale, fresh := 0, 0, 0, 0
+			newReader(c, member.Num, func(asked time.Duration, data []byte) {
+				switch isOld := bytes.Equal(data, old); {
+				case acked == 0 && isOld:
+					late++
+				case acked != 0 && asked > acked && isOld:
+					stale++
+				case bytes.Equal(data, now):
+					fresh++
+				}
+				answers++
+			})
+			c.Wait("the member to answer", time.Minute, func() bool { return answers > 0 })
+			for _, n := range c.Nodes {
+				if n != member {
+					c.W.Net.Reset(member.Loop, n.Loop)
+					c.W.Net.Cut(member.Loop, n.Loop)
+				}
+			}
+			member.CutRegistry(true)
+			v.then(c, primary, member, c.Nodes[layout.OSDNum(6)-primary.Num-member.Num])
+			late = 0
+			begun := c.W.Elapsed()
+			k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: 4096}, now, func(r Result) {
+				if r.Retval != 4096 {
+					t.Errorf("the write is answered %d", r.Retval)
+				}
+				acked = c.W.Elapsed()
+			})
+			c.Wait("the write", time.Minute, func() bool { return acked != 0 })
+			c.W.Run(5 * time.Second)
+			if stale > 0 {
+				t.Errorf("%d reads tell what was before the write that had been acknowledged", stale)
+			}
+			if late == 0 {
+				t.Error("the member did not use its right when it was parted from the others: nothing is shown")
+			}
+			t.Logf("acknowledged after %v; %d reads were answered with the old data before that", acked-begun, late)
+			if fresh > 0 {
+				t.Error("the member tells what it cannot know")
+			}
+			for _, n := range c.Nodes {
+				if n != member {
+					c.W.Net.Heal(member.Loop, n.Loop)
+				}
+			}
+			member.CutRegistry(false)
+			if primary.Loop.Alive() && !strings.Contains(v.name, "stops") {
+				c.Wait("the member to answer again", time.Minute, func() bool { return fresh > 0 })
+			}
+		})
+	}
+}
