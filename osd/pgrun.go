@@ -144,7 +144,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 				}
 			}
 			r.exec(r.m.Want(cfg))
-			if r.m.Phase == peering.Active && r.mayLend() && !r.lends() {
+			if r.served != nil && r.mayLend() && !r.served.MayLend() && s.unreported() == "" {
 				r.exec(r.m.Restart()) // the record must say so first
 			}
 		}

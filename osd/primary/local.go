@@ -62,6 +62,9 @@ func (l *lends) mark() uint64 {
 	return l.first.n - 1
 }
 
+// MayLend reports whether members may be given the right to answer reads in this interval.
+func (q *PG) MayLend() bool { return q.lends.on }
+
 // Lends says whether members may answer reads now: the changes sent in this interval, and up to which all are on every member.
 func (q *PG) Lends() (sent, mark uint64, ok bool) {
 	return q.lends.sent, q.lends.mark(), q.lends.on && !q.stopped && q.left == 0
