@@ -38,6 +38,11 @@ func (r *pgRun) mayLend() bool {
 	return ok && p.LendsReads() && !r.s.o.LockConfirm
 }
 
+// lender is us, as records name who may lend.
+func (s *OSD) lender() cluster.PGLender {
+	return cluster.PGLender{OSD: s.o.Num, Instance: s.o.Instance}
+}
+
 // lends reports whether the record says that we may lend reads in the present interval.
 func (r *pgRun) lends() bool { return r.saysSo(&r.record) }
 
@@ -70,7 +75,7 @@ func (p *peerRun) lend() (list []secondary.ReadRight) {
 			if a.OSD == s.o.Num {
 				continue
 			}
-			if m := s.peers[a.OSD]; m == nil {
+			if m := s.peers[a.OSD]; m == nil || m.pgs[id].instance == 0 { // no grant; or of an earlier version, which as the next primary would not wait
 				until = now
 			} else if until == 0 || m.until < until {
 				until = m.until

@@ -44,3 +44,36 @@ func TestWhatIsServedOutlivesARestoreWhereReadsAreLent(t *testing.T) {
 	b.wait("the declaration", func() bool { return b.get(cluster.KeyRestored).Key != "" })
 	b.never("the PG is not served any more", 20*time.Second, func() bool { r := b.osds[1].s.pgs[pg1]; return r == nil || r.served == nil })
 }
+
+// A member of an earlier version would not wait, as the next primary, for what it does not know of.
+func TestNothingIsLentBesideAMemberOfAnEarlierVersion(t *testing.T) {
+	b := newBed(t, 2)
+	b.lendReads()
+	b.place(1, 1, 2)
+	b.wait("OSD 2 to be lent reads", func() bool { return b.serves(1, 2) && b.osds[2].lent() })
+	b.osds[1].run(func() {
+		p := b.osds[1].s.peer(2)
+		g := p.pgs[pg1]
+		g.instance = 0 // as its answer to SUB_LOCK said
+		p.pgs[pg1] = g
+	})
+	b.wait("the right to run out", func() bool { return !b.osds[2].lent() })
+	b.never("it is lent again", 5*time.Second, b.osds[2].lent)
+}
+
+// Stores report an interval that etcd has forgotten. They do not know whether its primary lends, so whoever is next must wait as if it did.
+func TestReportedIntervalMayHaveALender(t *testing.T) {
+	b := newBed(t, 2)
+	b.lendReads()
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	backup := b.reg.Backup()
+	b.osds[1].run(func() { b.osds[1].s.pgs[pg1].exec(b.osds[1].s.pgs[pg1].m.Restart()) })
+	b.wait("OSD 2 to be lent reads in the next interval", func() bool { return b.serves(1, 2) && b.record().Activated > 1 && b.osds[2].lent() })
+	later := b.record().Activated
+	b.reg.Restore(backup, 1000)
+	b.wait("the reports", func() bool { s := b.osds[2].s.Snapshot(); return s.Restored != nil && len(s.Unreported()) == 0 })
+	if rec := b.record(); rec.Activated != later || rec.Lender.Instance == 0 || rec.Lender.OSD == 2 {
+		t.Errorf("the record of interval %d says of %d that %+v may have lent", rec.Activated, later, rec.Lender)
+	}
+}

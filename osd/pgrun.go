@@ -711,7 +711,7 @@ func (r *pgRun) activate(round uint64, rec peering.Record) {
 	s := r.s
 	next := fromPeering(rec)
 	if r.mayLend() {
-		next.Lender = cluster.PGLender{OSD: s.o.Num, Instance: s.o.Instance}
+		next.Lender = s.lender()
 	}
 	if planted.ActiveEarly {
 		r.exec(r.m.Activated(round, true))
@@ -869,7 +869,9 @@ func (r *pgRun) recovered() {
 	r.cleaning = true
 	clean := r.m.Record.Clean()
 	next := fromPeering(clean)
-	next.Lender = r.record.Lender
+	if next.Lender = r.record.Lender; r.served.MayLend() {
+		next.Lender = r.s.lender() // whatever an etcd that was set back says
+	}
 	r.putRecord(next, func(_ registry.Revision, ok bool) {
 		r.cleaning = false
 		again := r.cleanAgain == r.m.Round && r.served != nil

@@ -233,7 +233,7 @@ func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t regist
 		return t, false
 	}
 	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor,
-		Participants: members[cluster.PGMember](known.Participants)}
+		Participants: members[cluster.PGMember](known.Participants), Lender: cluster.AnyLender}
 	for _, set := range known.Sets {
 		ours.Sets = append(ours.Sets, cluster.PGSet{Interval: set.Interval, Members: members[cluster.PGMember](set.Members)})
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"holdfast/core/layout"
@@ -43,6 +44,9 @@ type PGLender struct {
 	OSD      layout.OSDNum `json:"osd"`
 	Instance uint64        `json:"instance"`
 }
+
+// AnyLender stands for a process that nobody knows: stores do not remember who may have lent reads.
+var AnyLender = PGLender{Instance: math.MaxUint64}
 
 // Active reports whether the last take was followed by its activation.
 func (r *PGRecord) Active() bool { return r != nil && r.Activated == r.Interval && r.Interval != 0 }

@@ -93,6 +93,9 @@ func (r PGRecord) Newer(o PGRecord) PGRecord {
 		n.Interval, n.Primary, n.Instance = p.Interval, p.Primary, p.Instance
 	}
 	n.Floor = max(n.Floor, p.Floor)
+	if p.Activated == n.Activated && n.Lender == AnyLender {
+		n.Lender = p.Lender
+	}
 	return n
 }
 
