@@ -71,13 +71,10 @@ func (r *reads) advance(mark uint64) {
 	}
 }
 
-// ordered notes the place of a change that is about to be carried out.
+// ordered notes the place of a change that is about to be carried out. One without a place, as a primary sends when it can count no further, is one too many for what is known.
 func (t *Locks) ordered(m *wire.SubChange) {
-	if m.Order == 0 {
-		return
-	}
 	g := t.pgs[m.PG]
-	if g == nil || g.interval != m.Interval {
+	if g == nil || g.interval != m.Interval || m.Order == 0 && g.reads == nil {
 		return
 	}
 	order, mark := wire.SplitOrder(m.Order)

@@ -140,15 +140,22 @@ func TestRightsEndInTime(t *testing.T) {
 	may(false, "in another interval")
 	lend(heard(), 0, 6, time.Second)
 	may(true, "lent in that")
-	if m.locks.InForce(r) {
-		t.Error("the right of the interval before is in force")
-	}
-	m.locks.Unlock(wire.Grant{PG: thePG, Interval: 6, Instance: osdA.Instance})
-	may(false, "given back")
+	m.locks.ordered(&wire.SubChange{Object: object, Grant: wire.Grant{PG: thePG, Interval: 6, Instance: osdA.Instance}})
+	may(false, "a change came without a place")
 	if retval, _ := m.lock(osdA, 7); retval != 0 {
 		t.Fatal(retval)
 	}
 	lend(heard(), 0, 7, time.Second)
+	may(true, "lent in the next interval")
+	if m.locks.InForce(r) {
+		t.Error("the right of the interval before is in force")
+	}
+	m.locks.Unlock(wire.Grant{PG: thePG, Interval: 7, Instance: osdA.Instance})
+	may(false, "given back")
+	if retval, _ := m.lock(osdA, 8); retval != 0 {
+		t.Fatal(retval)
+	}
+	lend(heard(), 0, 8, time.Second)
 	may(true, "lent once more")
 	m.locks.Dead(osdA.OSD, osdA.Instance)
 	may(false, "its primary is dead")
