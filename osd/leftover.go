@@ -70,18 +70,29 @@ func (j *strayJob) holdsNothing(s *OSD, pg layout.PGID) bool {
 
 func (s *OSD) isUs(m cluster.PGMember) bool { return m.OSD == s.o.Num }
 
+// maxForgetting is how many histories one OSD writes at once; the others follow with the next statistics.
+const maxForgetting = 64
+
 // forgetUs takes our number out of the histories of PGs of which this store holds nothing.
 func (j *strayJob) forgetUs(s *OSD) {
 	for pg, h := range s.Snapshot().Histories.All() {
-		if !slices.Contains(h.AllPeers, s.o.Num) || !j.holdsNothing(s, pg) {
-			continue
-		}
-		now := *h
-		now.AllPeers = slices.DeleteFunc(slices.Clone(h.AllPeers), func(n layout.OSDNum) bool { return n == s.o.Num })
-		key := cluster.PGHistoryKey(pg)
-		s.o.Registry.Txn(registry.Txn{
-			If:   []registry.Compare{registry.Unchanged(key, h.Mod)},
-			Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&now)}},
-		}, func(registry.TxnResult, error) {}) // tried again with the next statistics
+		j.forgetUsIn(s, pg, h)
 	}
+}
+
+func (j *strayJob) forgetUsIn(s *OSD, pg layout.PGID, h *cluster.PGHistory) {
+	if j.forgetting[pg] || len(j.forgetting) == maxForgetting || !slices.Contains(h.AllPeers, s.o.Num) || !j.holdsNothing(s, pg) {
+		return
+	}
+	if j.forgetting == nil {
+		j.forgetting = map[layout.PGID]bool{}
+	}
+	j.forgetting[pg] = true
+	now := *h
+	now.AllPeers = slices.DeleteFunc(slices.Clone(h.AllPeers), func(n layout.OSDNum) bool { return n == s.o.Num })
+	key := cluster.PGHistoryKey(pg)
+	s.o.Registry.Txn(registry.Txn{
+		If:   []registry.Compare{registry.Unchanged(key, h.Mod)},
+		Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&now)}},
+	}, func(registry.TxnResult, error) { delete(j.forgetting, pg) }) // tried again with the next statistics
 }

@@ -108,7 +108,9 @@ type strayJob struct {
 	pg      layout.PGID
 	left    int
 	failed  bool
-	empty   map[layout.PGID]layout.Interval // nothing is left of the PG since it was locked for the interval, the last one
+	// forgetting are the PGs whose histories are being written.
+	forgetting map[layout.PGID]bool
+	empty      map[layout.PGID]layout.Interval // nothing is left of the PG since it was locked for the interval, the last one
 }
 
 // strayBatch is how many objects are removed at once.
@@ -179,7 +181,9 @@ func (j *strayJob) step() {
 		}
 		j.running, j.empty[j.pg] = false, rec.Interval
 		s.log.Info("nothing is left of a PG that lives elsewhere", "pg", j.pg.String(), "interval", rec.TookPart)
-		j.forgetUs(s)
+		if h, ok := s.Snapshot().Histories.Get(j.pg); ok {
+			j.forgetUsIn(s, j.pg, h)
+		}
 		j.look(s)
 		return
 	}
