@@ -88,7 +88,9 @@ func (p *Primary) matching(m *wire.Describe, limit int) []described {
 	var found []described
 	sortFirst := func() {
 		slices.SortFunc(found, func(a, b described) int { return compareIDs(a.o.ID, b.o.ID) })
-		found = found[:min(len(found), limit)]
+		if found = found[:min(len(found), limit)]; len(found) == limit {
+			last = found[limit-1].o.ID // what lies behind is not sorted again
+		}
 	}
 	for _, id := range p.order {
 		if m.Pool != 0 && uint32(id.Pool) != m.Pool || m.PG != 0 && id.Num != m.PG {
