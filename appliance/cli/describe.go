@@ -27,7 +27,7 @@ type objectFilter struct {
 	most               int
 }
 
-// describeTime is how long the primaries of all PGs may take to answer.
+// describeTime is how long the primaries of all PGs may take to answer, unless all objects are asked for.
 const describeTime = 10 * time.Second
 
 func (a *app) describe() *cobra.Command {
@@ -106,8 +106,12 @@ func (a *app) describeObjects(parent context.Context, s *cluster.Snapshot, list 
 	if len(ask) == 0 {
 		return
 	}
-	ctx, end := context.WithTimeout(parent, describeTime)
-	defer end()
+	ctx := parent
+	if o.most > 0 { // all of them are as many as there are
+		var end context.CancelFunc
+		ctx, end = context.WithTimeout(parent, describeTime)
+		defer end()
+	}
 	err := a.withClient(ctx, func(ctx context.Context, conn *blocking.Conn, _ *config.Values) error {
 		for _, v := range ask {
 			id := layout.PGID{Pool: layout.PoolID(v.PoolID), Num: uint32(v.Num)}

@@ -94,7 +94,10 @@ func (q *PG) unreadable(o *pg.Object, osd layout.OSDNum) {
 
 // madeWhole takes an object out of the counts.
 func (q *PG) madeWhole(o *pg.Object) {
-	q.left--
+	delete(q.spoiled, o.ID)
+	if q.left--; q.left == 0 {
+		q.unclean = nil
+	}
 	q.meter.done++
 	if len(o.Corrupted) > 0 {
 		q.corrupted--

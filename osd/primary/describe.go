@@ -7,6 +7,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/peer"
 	"holdfast/core/wire"
+	"holdfast/osd/peering"
 	"holdfast/osd/pg"
 )
 
@@ -86,28 +87,32 @@ func (p *Primary) matching(m *wire.Describe, limit int) []described {
 		last.Stripe = ^uint64(0)
 	}
 	var found []described
-	sortFirst := func() {
-		slices.SortFunc(found, func(a, b described) int { return compareIDs(a.o.ID, b.o.ID) })
-		if found = found[:min(len(found), limit)]; len(found) == limit {
-			last = found[limit-1].o.ID // what lies behind is not sorted again
-		}
-	}
 	for _, id := range p.order {
 		if m.Pool != 0 && uint32(id.Pool) != m.Pool || m.PG != 0 && id.Num != m.PG {
 			continue
 		}
 		q := p.pgs[id]
-		q.Table.Unclean(func(o *pg.Object) {
-			if compareIDs(o.ID, first) < 0 || compareIDs(o.ID, last) > 0 || m.ObjectState != 0 && q.state(o)&m.ObjectState == 0 {
-				return
+		take := func(o *pg.Object) {
+			if compareIDs(o.ID, first) >= 0 && compareIDs(o.ID, last) <= 0 && (m.ObjectState == 0 || q.state(o)&m.ObjectState != 0) {
+				found = append(found, described{q, o})
 			}
-			if found = append(found, described{q, o}); len(found) == 2*limit {
-				sortFirst()
+		}
+		for id, u := range q.spoiled { // order: sorted below
+			if o := q.Table.Get(id); o != nil && o.Unclean == u {
+				take(o)
 			}
-		})
+		}
+		// There may be millions of the others: they are not all looked at for each page.
+		i, _ := slices.BinarySearchFunc(q.unclean, first, func(u peering.Unclean, id layout.ObjectID) int { return compareIDs(u.Object, id) })
+		for most := len(found) + limit; i < len(q.unclean) && len(found) < most && compareIDs(q.unclean[i].Object, last) <= 0; i++ {
+			u := &q.unclean[i]
+			if o := q.Table.Get(u.Object); o != nil && o.Unclean == u {
+				take(o)
+			}
+		}
 	}
-	sortFirst()
-	return found
+	slices.SortFunc(found, func(a, b described) int { return compareIDs(a.o.ID, b.o.ID) })
+	return found[:min(len(found), limit)]
 }
 
 // describe adds an object's copies. own says that our own client asks, which knows our flags, too.

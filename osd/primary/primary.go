@@ -139,8 +139,10 @@ type PG struct {
 	drained func()
 
 	backlog   backlog
-	resting   []layout.ObjectID // could not be recovered, and are tried again when Primary.retry fires
-	left      int               // objects that are not whole
+	resting   []layout.ObjectID                    // could not be recovered, and are tried again when Primary.retry fires
+	unclean   []peering.Unclean                    // as peering found them, by object; those that are whole by now included
+	spoiled   map[layout.ObjectID]*peering.Unclean // found later; nil as a rule
+	left      int                                  // objects that are not whole
 	total     int
 	misplaced int                      // of left
 	unfound   map[layout.ObjectID]bool // of left; nil as a rule
@@ -175,7 +177,7 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 			q.misplaced++
 		}
 	}
-	q.left, q.total = len(v.Unclean), len(v.Unclean)
+	q.unclean, q.left, q.total = v.Unclean, len(v.Unclean), len(v.Unclean)
 	q.meter.since = p.l.Now()
 	for _, e := range v.Tombstones {
 		q.waiting = append(q.waiting, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval})

@@ -103,6 +103,10 @@ func (q *PG) repair(obj *pg.Object, s store.State) bool {
 	}
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
 	obj.Unclean = &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}
+	if q.spoiled == nil {
+		q.spoiled = map[layout.ObjectID]*peering.Unclean{}
+	}
+	q.spoiled[obj.ID] = obj.Unclean
 	q.left++
 	q.unreadable(obj, q.p.o.Self)
 	q.reported = false // the PG may be shown as degraded meanwhile, and is not when it is whole again
