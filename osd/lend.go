@@ -2,6 +2,7 @@ package osd
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -70,17 +71,7 @@ func (p *peerRun) lend() (list []secondary.ReadRight) {
 		if rec, known := s.Snapshot().Records.Get(id); !known || !r.saysSo(rec) || !slices.ContainsFunc(r.m.Acting, func(a peering.Member) bool { return a.OSD == p.osd }) {
 			continue
 		}
-		until := loop.Instant(0)
-		for _, a := range r.m.Acting {
-			if a.OSD == s.o.Num {
-				continue
-			}
-			if m := s.peers[a.OSD]; m == nil || m.pgs[id].instance == 0 { // no grant; or of an earlier version, which as the next primary would not wait
-				until = now
-			} else if until == 0 || m.until < until {
-				until = m.until
-			}
-		}
+		until := r.earliest()
 		if until <= now {
 			continue
 		}
@@ -92,6 +83,22 @@ func (p *peerRun) lend() (list []secondary.ReadRight) {
 		return cmp.Or(cmp.Compare(a.PG.Pool, b.PG.Pool), cmp.Compare(a.PG.Num, b.PG.Num))
 	})
 	return list
+}
+
+// earliest is when the first of the grants ends that we hold of the other members. It is over when we hold none of one, and for one of an earlier version: as the next primary it would not wait.
+func (r *pgRun) earliest() loop.Instant {
+	until := loop.Instant(math.MaxInt64)
+	for _, a := range r.m.Acting {
+		if a.OSD == r.s.o.Num {
+			continue
+		}
+		m := r.s.peers[a.OSD]
+		if m == nil || m.pgs[r.id].instance == 0 {
+			return 0
+		}
+		until = min(until, m.until)
+	}
+	return until
 }
 
 // note keeps until when an OSD may answer reads.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/layout"
 )
 
 // lendReads has the members of pool 1 answer reads.
@@ -59,6 +60,32 @@ func TestNothingIsLentBesideAMemberOfAnEarlierVersion(t *testing.T) {
 	})
 	b.wait("the right to run out", func() bool { return !b.osds[2].lent() })
 	b.never("it is lent again", 5*time.Second, b.osds[2].lent)
+}
+
+// No right outlives the earliest of the grants, whichever member has given that, and one whose grant is over is none.
+func TestNothingIsLentBesideAGrantThatIsOver(t *testing.T) {
+	b := newBed(t, 4)
+	b.lendReads()
+	b.place(1, 1, 2, 3, 4)
+	b.wait("OSD 3 to be lent reads", func() bool { return b.serves(1, 4) && b.osds[3].lent() })
+	b.osds[1].run(func() {
+		s := b.osds[1].s
+		if list := s.peer(3).lend(); len(list) != 1 || list[0].For <= 0 {
+			t.Errorf("OSD 3 is lent %+v", list)
+		}
+		for _, osd := range []layout.OSDNum{2, 3, 4} {
+			was := s.peer(osd).until
+			s.peer(osd).until = s.l.Now().Add(time.Millisecond)
+			if list := s.peer(3).lend(); len(list) != 1 || list[0].For > time.Millisecond {
+				t.Errorf("OSD 3 is lent %+v while the grant of OSD %d ends in 1 ms", list, osd)
+			}
+			s.peer(osd).until = 0
+			if list := s.peer(3).lend(); len(list) > 0 {
+				t.Errorf("OSD 3 is lent %+v while the grant of OSD %d is over", list, osd)
+			}
+			s.peer(osd).until = was
+		}
+	})
 }
 
 // Stores report an interval that etcd has forgotten. They do not know whether its primary lends, so whoever is next must wait as if it did.
