@@ -2,12 +2,12 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +15,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
+	"holdfast/core/registry/memory"
 	"holdfast/core/sim"
 	"holdfast/core/wire"
 	"holdfast/osd/secondary"
@@ -111,92 +112,203 @@ func (c *Cluster) reap(n *Node, pg layout.PGID, told ...*Node) {
 	}})
 }
 
+// parting is what becomes of a cluster of three OSDs when a member that answers reads is parted from the others.
+type parting struct {
+	name   string
+	before func(c *Cluster)
+	then   func(c *Cluster, primary, member, other *Node)
+	last   bool          // the member answers no reads afterwards
+	lock   time.Duration // pg_lock_time [4 s]
+}
+
 // TestRightToReadRunsOut parts a member that answers reads from all OSDs and from the registry, but not from a client that knows nothing of that. Whatever becomes of the primary then, as soon as the next
-// write is acknowledged the member does not tell what was before.
+// write is acknowledged the member does not tell what was before; nor does it when its clock is slow and the others' are fast, by as much as grants allow for.
 func TestRightToReadRunsOut(t *testing.T) {
-	pg := layout.PGID{Pool: 1, Num: 1}
-	for _, v := range []struct {
-		name string
-		then func(c *Cluster, primary, member, other *Node)
-	}{
-		{"nothing else happens", func(*Cluster, *Node, *Node, *Node) {}},
-		{"the member is thought to be down", func(c *Cluster, _, member, _ *Node) { c.put(cluster.OSDStateKey(member.Num), nil) }},
-		{"the primary is killed and started", func(_ *Cluster, primary, _, _ *Node) {
+	var backup *memory.Backup
+	for _, v := range []parting{
+		{name: "nothing else happens", then: func(*Cluster, *Node, *Node, *Node) {}},
+		{name: "the member is thought to be down", then: func(c *Cluster, _, member, _ *Node) { c.put(cluster.OSDStateKey(member.Num), nil) }},
+		{name: "the primary is killed and started", then: func(_ *Cluster, primary, _, _ *Node) {
 			primary.Kill()
 			primary.Start()
 		}},
-		{"the primary dies and its parent says so", func(c *Cluster, primary, _, other *Node) { c.reap(primary, pg, other) }},
-		{"so it does, and the member is thought to be down", func(c *Cluster, primary, member, other *Node) {
-			c.reap(primary, pg, other)
+		{name: "the other two are killed and started", then: func(_ *Cluster, primary, _, other *Node) {
+			for _, n := range []*Node{primary, other} {
+				n.Kill()
+				n.Start()
+			}
+		}},
+		{name: "the primary dies and its parent says so", last: true, then: func(c *Cluster, primary, _, other *Node) { c.reap(primary, onlyPG, other) }},
+		{name: "so it does, and the member is thought to be down", last: true, then: func(c *Cluster, primary, member, other *Node) {
+			c.reap(primary, onlyPG, other)
 			c.put(cluster.OSDStateKey(member.Num), nil)
 		}},
-		{"the primary stops", func(_ *Cluster, primary, _, _ *Node) {
+		{name: "the primary stops", last: true, then: func(_ *Cluster, primary, _, _ *Node) {
 			primary.Loop.Post(&loop.Task{Run: func() { primary.OSD.Stop(func() {}) }})
 		}},
+		{name: "the primary stands still", then: func(_ *Cluster, primary, _, _ *Node) { primary.Loop.PauseFor(20 * time.Second) }},
+		{name: "the primary stands still for a moment", then: func(_ *Cluster, primary, _, _ *Node) { primary.Loop.PauseFor(time.Second) }},
+		{name: "the primary is cut off from the registry", then: func(c *Cluster, primary, _, _ *Node) {
+			primary.CutRegistry(true)
+			c.W.After(15*time.Second, func() { primary.CutRegistry(false) })
+		}},
+		{name: "the PG moves away from the member", last: true, then: func(c *Cluster, _, member, _ *Node) {
+			c.put(cluster.OSDConfigKey(member.Num), []byte(`{"reweight":0}`))
+		}},
+		{name: "the PG moves away from the primary", then: func(c *Cluster, primary, _, _ *Node) {
+			c.put(cluster.OSDConfigKey(primary.Num), []byte(`{"reweight":0}`))
+		}},
+		{name: "the pool's reads go to the primary again", last: true, then: func(c *Cluster, _, _, _ *Node) { c.readsGo("") }},
+		{name: "the primary is killed and started, and etcd is set back to before its interval", last: true, lock: 16 * time.Second, // the reports take 5 s
+			before: func(c *Cluster) {
+				backup = c.Reg.Backup()
+				p, _ := c.seat()
+				p.Kill()
+				p.Start()
+				c.Wait("the next interval", time.Minute, func() bool {
+					rec, _ := c.Snapshot().Records.Get(onlyPG)
+					return rec.Activated > 1 && len(rec.Sets[0].Members) == 3 && c.States(cluster.StateActive)
+				})
+			},
+			then: func(c *Cluster, primary, member, _ *Node) {
+				primary.Kill()
+				c.Reg.Restore(backup, 0)
+				c.put(cluster.OSDStateKey(member.Num), nil)
+				primary.Start()
+				c.Wait("the declaration", time.Minute, func() bool { return c.Snapshot().Restored != nil })
+				txn, ok := cluster.DeclareLost(c.Snapshot(), member.Num)
+				if !ok {
+					c.T.Fatal("the member cannot be given up")
+				}
+				c.Txn(txn)
+			}},
 	} {
 		t.Run(v.name, func(t *testing.T) {
-			c := start(t, Options{Seed: 5, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 1, Reads: "random", LockTime: 4 * time.Second, Commit: "all"})
-			defer c.W.Close()
-			k := c.NewClient(7)
-			old, now := pattern(4096, 1), pattern(4096, 2)
-			k.Write(image, 0, old)
-			st, _ := c.Snapshot().PGStates.Get(pg)
-			primary := c.Nodes[st.Primary]
-			member := c.Nodes[st.Peers[len(st.Peers)-1]]
-			if member == primary {
-				member = c.Nodes[st.Peers[0]]
-			}
-			var acked time.Duration
-			answers, late, stale, fresh := 0, 0, 0, 0
-			newReader(c, member.Num, func(asked time.Duration, data []byte) {
-				switch isOld := bytes.Equal(data, old); {
-				case acked == 0 && isOld:
-					late++
-				case acked != 0 && asked > acked && isOld:
-					stale++
-				case bytes.Equal(data, now):
-					fresh++
-				}
-				answers++
-			})
-			c.Wait("the member to answer", time.Minute, func() bool { return answers > 0 })
-			for _, n := range c.Nodes {
-				if n != member {
-					c.W.Net.Reset(member.Loop, n.Loop)
-					c.W.Net.Cut(member.Loop, n.Loop)
-				}
-			}
-			member.CutRegistry(true)
-			v.then(c, primary, member, c.Nodes[layout.OSDNum(6)-primary.Num-member.Num])
-			late = 0
-			begun := c.W.Elapsed()
-			k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: 4096}, now, func(r Result) {
-				if r.Retval != 4096 {
-					t.Errorf("the write is answered %d", r.Retval)
-				}
-				acked = c.W.Elapsed()
-			})
-			c.Wait("the write", time.Minute, func() bool { return acked != 0 })
-			c.W.Run(5 * time.Second)
-			if stale > 0 {
-				t.Errorf("%d reads tell what was before the write that had been acknowledged", stale)
-			}
-			if late == 0 {
-				t.Error("the member did not use its right when it was parted from the others: nothing is shown")
-			}
-			t.Logf("acknowledged after %v; %d reads were answered with the old data before that", acked-begun, late)
-			if fresh > 0 {
-				t.Error("the member tells what it cannot know")
-			}
-			for _, n := range c.Nodes {
-				if n != member {
-					c.W.Net.Heal(member.Loop, n.Loop)
-				}
-			}
-			member.CutRegistry(false)
-			if primary.Loop.Alive() && !strings.Contains(v.name, "stops") {
-				c.Wait("the member to answer again", time.Minute, func() bool { return fresh > 0 })
+			for _, ppm := range []int64{0, 45_000} {
+				v.run(t, ppm)
 			}
 		})
+	}
+}
+
+// readsGo sets local_reads of the pool.
+func (c *Cluster) readsGo(how string) {
+	pool, _ := c.Snapshot().Pools.Get(1)
+	now := *pool
+	now.LocalReads = how
+	for _, kv := range c.Reg.Dump() {
+		if kv.Key == cluster.KeyPools {
+			txn, err := cluster.SetPool(&kv, 1, &now)
+			if err != nil {
+				c.T.Fatal(err)
+			}
+			c.Txn(txn)
+		}
+	}
+}
+
+// run is the scenario, with a member whose clock is slow by so many parts per million, and others whose clocks are as fast.
+func (v *parting) run(t *testing.T, ppm int64) {
+	c := start(t, Options{Seed: 5, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 1, Reads: "random", LockTime: cmp.Or(v.lock, 4*time.Second), Commit: "all"})
+	defer c.W.Close()
+	if v.before != nil {
+		v.before(c)
+	}
+	k := c.NewClient(7)
+	old, now := pattern(4096, 1), pattern(4096, 2)
+	k.Write(image, 0, old)
+	st, _ := c.Snapshot().PGStates.Get(onlyPG)
+	primary := c.Nodes[st.Primary]
+	member := c.Nodes[st.Peers[len(st.Peers)-1]]
+	if member == primary {
+		member = c.Nodes[st.Peers[0]]
+	}
+	other := c.Nodes[layout.OSDNum(6)-primary.Num-member.Num]
+	member.Loop.SetDrift(-ppm)
+	primary.Loop.SetDrift(ppm)
+	other.Loop.SetDrift(ppm)
+	var acked time.Duration
+	answers, late, stale, fresh := 0, 0, 0, 0
+	newReader(c, member.Num, func(asked time.Duration, data []byte) {
+		switch isOld := bytes.Equal(data, old); {
+		case acked == 0 && isOld:
+			late++
+		case acked != 0 && asked > acked && isOld:
+			stale++
+		case bytes.Equal(data, now):
+			fresh++
+		}
+		answers++
+	})
+	c.Wait("the member to answer", time.Minute, func() bool { return answers > 0 })
+	for _, n := range c.Nodes {
+		if n != member {
+			c.W.Net.Reset(member.Loop, n.Loop)
+			c.W.Net.Cut(member.Loop, n.Loop)
+		}
+	}
+	member.CutRegistry(true)
+	late = 0
+	begun := c.W.Elapsed()
+	v.then(c, primary, member, other)
+	k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: 4096}, now, func(r Result) {
+		if r.Retval != 4096 {
+			t.Errorf("the write is answered %d", r.Retval)
+		}
+		acked = c.W.Elapsed()
+	})
+	c.Wait("the write", time.Minute, func() bool { return acked != 0 })
+	c.W.Run(5 * time.Second)
+	if stale > 0 {
+		t.Errorf("%d reads tell what was before the write that had been acknowledged", stale)
+	}
+	if late == 0 {
+		t.Error("the member did not use its right when it was parted from the others: nothing is shown")
+	}
+	t.Logf("acknowledged after %v; %d reads were answered with the old data before that", acked-begun, late)
+	if fresh > 0 {
+		t.Error("the member tells what it cannot know")
+	}
+	for _, n := range c.Nodes {
+		if n != member {
+			c.W.Net.Heal(member.Loop, n.Loop)
+		}
+	}
+	member.CutRegistry(false)
+	if !v.last {
+		c.Wait("the member to answer again", time.Minute, func() bool { return fresh > 0 })
+	}
+}
+
+// A member that stands still while the PG is served without it, and has requests to read when it goes on, does not tell what was before.
+func TestMemberThatStoodStillTellsNothingOld(t *testing.T) {
+	c := start(t, Options{Seed: 6, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 1, Reads: "random", Commit: "all"})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	old := pattern(4096, 1)
+	k.Write(image, 0, old)
+	p, others := c.seat()
+	member := others[0]
+	d := c.connect(member)
+	c.Wait("the member to answer", time.Minute, func() bool {
+		a := d.read()
+		c.W.RunUntil(func() bool { return a.came }, time.Second)
+		return bytes.Equal(a.data(), old)
+	})
+	member.Loop.Pause()
+	rec, _ := c.Snapshot().Records.Get(onlyPG)
+	was := rec.Activated
+	k.Write(image, 0, pattern(4096, 2))
+	if rec, _ := c.Snapshot().Records.Get(onlyPG); rec.Activated == was || c.Snapshot().Primary(onlyPG) != p.Num {
+		t.Fatalf("the write was acknowledged in %+v: nothing is shown", rec)
+	}
+	late := []*answer{d.read(), d.read()}
+	c.W.Run(100 * time.Millisecond)
+	member.Loop.Resume()
+	for _, a := range late {
+		c.Wait("an answer", time.Minute, func() bool { return a.came })
+		if bytes.Equal(a.data(), old) {
+			t.Errorf("a read tells what was before the write that had been acknowledged: %v", a)
+		}
 	}
 }
