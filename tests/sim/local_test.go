@@ -312,3 +312,33 @@ func TestMemberThatStoodStillTellsNothingOld(t *testing.T) {
 		}
 	}
 }
+
+// A member whose disk takes so long to read that its right ends meanwhile does not tell what it has read: that may be of a change that came since, under another primary.
+func TestMemberTellsNothingWhenItsRightEndsMeanwhile(t *testing.T) {
+	c := start(t, Options{Seed: 7, OSDs: 3, Replicas: 3, MinSize: 1, PGs: 1, Reads: "random", Commit: "all"})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	old := pattern(128<<10, 1)
+	k.Write(image, 0, old)
+	p, others := c.seat()
+	member := others[0]
+	d := c.connect(member)
+	c.Wait("the member to answer", time.Minute, func() bool {
+		a := d.read()
+		c.W.RunUntil(func() bool { return a.came }, time.Second)
+		return bytes.Equal(a.data(), old[:4096])
+	})
+	c.W.Disk(member.disk()).Stall(true)
+	late := d.read()
+	c.W.Run(100 * time.Millisecond)
+	if late.came {
+		t.Fatalf("it is answered without the disk: %v", late)
+	}
+	c.cutFromAll(member, []*Node{p, others[1]})
+	k.Write(image, 0, pattern(4096, 2))
+	c.W.Disk(member.disk()).Stall(false)
+	c.Wait("an answer", time.Minute, func() bool { return late.came })
+	if late.ok() {
+		t.Errorf("the read is answered although the right has ended: %v, what was true before: %v", late, bytes.Equal(late.data(), old[:4096]))
+	}
+}
