@@ -93,7 +93,7 @@ func TestWriteIsDoneOnceThoughItsObjectWasDeleted(t *testing.T) {
 	}
 	c.Wait("another member", 30*time.Second, func() bool {
 		now, ok := c.Snapshot().PGStates.Get(onlyPG)
-		return ok && now.State == cluster.StateActive && len(now.Peers) == 2 && !slices.Equal(now.Peers, st.Peers)
+		return ok && now.State.Whole() && len(now.Peers) == 2 && !slices.Equal(now.Peers, st.Peers)
 	})
 	c.Nodes[st.Primary].Kill()
 	k.do(t, lost, pattern(4096, 1))
