@@ -127,7 +127,7 @@ func (b *binaries) try(ctx context.Context, h hunt) (c catch, err error) {
 	case scenario:
 		args = []string{"-test.run=^" + h.Test + "$", "-test.v", "-test.timeout=1h"}
 	case model:
-		args = []string{"-test.run=^TestRandomHistoriesLoseNothing$", "-test.v", "-test.timeout=1h"}
+		args = []string{"-test.run=^TestRandomHistoriesLoseNothing$", "-test.v", "-test.timeout=1h", "-first=" + strconv.Itoa(h.From)}
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, binary[h.By].name), args...)
 	cmd.Dir = filepath.Join(b.root, binary[h.By].pkg)
@@ -194,7 +194,7 @@ func (c *catch) note(line string) bool {
 	case model:
 		if m := modelFound.FindStringSubmatch(line); m != nil {
 			n, _ := strconv.Atoi(m[2])
-			c.Where, c.Tried, c.What, c.Caught = m[1], n+1, m[3], true
+			c.Where, c.Tried, c.What, c.Caught = m[1], n-c.From+1, m[3], true
 			return true
 		}
 	case scenario:

@@ -127,6 +127,9 @@ func (b *binaries) control(found []catch, jobs int) (same result, err error) {
 			list = append(list, hunt{By: sim, From: c.From, Draw: c.Draw, Most: c.Tried})
 			same.Seeds += c.Tried
 		case model:
+			if c.From != 0 {
+				list = append(list, hunt{By: model, From: c.From})
+			}
 			same.Histories = max(same.Histories, c.Tried)
 		case scenario:
 			if h := (hunt{By: scenario, Test: c.Test}); !slices.Contains(list, h) {

@@ -19,7 +19,7 @@ type hunt struct {
 	Bug  string
 	By   tester
 	Test string // of a scenario
-	From int    // the first seed [1]
+	From int    // the first seed [1], or history [0]
 	Draw int    // of the seeds [huntDraw]
 	Most int    // seeds or states, and no more [as many as there is time for]
 }
@@ -72,7 +72,7 @@ var hunts = []hunt{
 	{Bug: "replay-over", By: scenario, Test: "TestLazyChangeIsNotRepeatedOverAnother"},
 	{Bug: "restore-not-awaited", By: scenario, Test: "TestRestoredEtcdWaitsForEveryStore"},
 	{Bug: "interval-twice", By: sim},
-	{Bug: "grants-both", By: sim, From: 39},
+	{Bug: "grants-both", By: sim, From: 70},
 	{Bug: "grant-revived", By: scenario, Test: "TestGrantThatRanOutIsNotRenewed"},
 	{Bug: "interval-forgotten", By: scenario, Test: "TestRestoredEtcdIsFound"},
 	{Bug: "unactivated-binds", By: sim},
@@ -82,7 +82,7 @@ var hunts = []hunt{
 	{Bug: "newcomer-stands", By: model},
 	{Bug: "heard-left-out", By: model},
 	{Bug: "clean-early", By: model},
-	{Bug: "undo-acknowledged", By: model},
+	{Bug: "undo-acknowledged", By: model, From: 12590},
 	{Bug: "unclean-changed", By: sim},
 	{Bug: "version-reused", By: sim},
 	{Bug: "forgotten-repeated", By: scenario, Test: "TestWriteIsDoneOnceThoughItsObjectWasDeleted"},
