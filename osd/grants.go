@@ -27,6 +27,7 @@ type peerRun struct {
 	sent     loop.Instant
 	heard    uint64       // the member's clock when it sent the last answer; 0: none came over this connection
 	heardAt  loop.Instant // when that came
+	fenced   uint64       // the number of its last fence that we have applied; 0: none came over this connection
 	renewing bool
 	again    bool
 	waiting  []func(bool) // for the next renewal that is sent
@@ -103,7 +104,7 @@ func (p *peerRun) renew() {
 	p.renewing, p.again = true, false
 	p.inFlight, p.waiting = p.waiting, p.inFlight[:0]
 	p.sent = s.l.Now()
-	q := secondary.RenewRequest{Holder: s.self, Revision: p.revision, Applied: int64(s.Snapshot().Revision), Reads: p.lend()}
+	q := secondary.RenewRequest{Holder: s.self, Revision: p.revision, Applied: int64(s.Snapshot().Revision), Fenced: p.fenced + 1, Reads: p.lend()}
 	if q.Reads != nil {
 		q.Heard = p.heard
 	}
@@ -122,11 +123,16 @@ func (p *peerRun) renewed() {
 	switch err := p.call.Err; {
 	case err != nil:
 		// The connection is gone, which PeerDown tells the PGs; or the call timed out, and the grants run out by themselves.
-	case p.call.Reply.Retval() == wire.EAGAIN:
-		// We have not applied a fence yet that the member has. It comes by our watch.
-	case p.call.Reply.Retval() != 0:
+	case p.call.Reply.Retval() != 0 && p.call.Reply.Retval() != wire.EAGAIN:
 		p.lapsed("the member says they have run out")
-	case json.Unmarshal(p.call.ReplyMeta, &a) == nil:
+	case json.Unmarshal(p.call.ReplyMeta, &a) != nil || !p.hear(&a):
+	case p.call.Reply.Retval() == wire.EAGAIN:
+		if len(a.Fences) > 0 { // there are more of them than go into one answer; else the member is of an earlier version, and waits until our watch has brought one
+			p.waiting, p.inFlight = append(p.waiting, p.inFlight...), p.inFlight[:0]
+			p.renew()
+			return
+		}
+	default:
 		ok = true
 		p.heard, p.heardAt = a.Sent, s.l.Now()
 		s.prim.Space(p.osd, a.Free)
@@ -156,6 +162,24 @@ func (p *peerRun) renewed() {
 	if p.again {
 		p.renew()
 	}
+}
+
+// hear applies the fences that an answer brings: afterwards it may be counted on.
+func (p *peerRun) hear(a *secondary.RenewReply) bool {
+	for i := range a.Fences {
+		if err := a.Fences[i].Check(); err != nil {
+			p.s.log.Error("a member knows a fence that cannot be applied here, so its grants run out", "peer", uint64(p.osd), "fence", a.Fences[i].Name, "err", err)
+			return false
+		}
+	}
+	for i := range a.Fences {
+		p.s.fences.hear(&a.Fences[i])
+	}
+	if len(a.Fences) > 0 {
+		p.s.watchFenced()
+	}
+	p.fenced = a.Fenced
+	return true
 }
 
 // compare gives up what the member no longer holds for us.
@@ -303,7 +327,7 @@ func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
 	if p := s.peers[osd]; p != nil {
 		p.until = 0
 		p.pgs = map[layout.PGID]heldGrant{}
-		p.revision, p.heard = 0, 0
+		p.revision, p.heard, p.fenced = 0, 0, 0
 		p.fail()
 	}
 	for _, r := range s.sortedPGs() {

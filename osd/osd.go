@@ -129,7 +129,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 		peers:  map[layout.OSDNum]*peerRun{},
 		shards: map[layout.PoolID]*shard{},
 	}
-	s.locks = secondary.NewLocks(l, o.Store, s.self, o.LockTime, s.behind)
+	s.locks = secondary.NewLocks(l, o.Store, s.self, o.LockTime, s.fences.forHolder)
 	s.sec = secondary.New(l, o.Store, s.locks)
 	po := o.Peer
 	po.Self, po.Instance, po.Key, po.AllowLegacy, po.Config, po.Log = o.Num, o.Instance, o.Key, o.AllowLegacy, s.config, s.log
@@ -220,10 +220,11 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 			return
 		}
 	}
-	if wentBack(prev, next, keys) {
+	back := wentBack(prev, next, keys)
+	if back {
 		s.wentBack(prev, next)
 	}
-	s.applyFences(prev, next)
+	s.applyFences(prev, next, back)
 	s.applyPeers(prev, next)
 	s.applyPGs(prev, next)
 	s.endSessions(prev, next)
@@ -381,7 +382,7 @@ func (s *OSD) register() {
 		known = nil
 	}
 	s.entered = true
-	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+	s.txn(t, func(res registry.TxnResult, err error) {
 		switch {
 		case s.stopping || s.lease != lease:
 		case err == nil && res.Succeeded:

@@ -344,16 +344,8 @@ func (r *pgRun) shows(bits wire.PGState) bool {
 		slices.EqualFunc(r.shown.Peers, r.m.Acting, func(osd layout.OSDNum, m peering.Member) bool { return osd == m.OSD })
 }
 
-// txn is a transaction on the PG's keys. What came of one that was sent to an etcd that has gone back since is not known.
-func (r *pgRun) txn(t registry.Txn, done func(registry.TxnResult, error)) {
-	backs := r.s.backs
-	r.s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
-		if err == nil && backs != r.s.backs {
-			err = fmt.Errorf("%w: it has gone back to an earlier state", registry.ErrUnavailable)
-		}
-		done(res, err)
-	})
-}
+// txn is a transaction on the PG's keys.
+func (r *pgRun) txn(t registry.Txn, done func(registry.TxnResult, error)) { r.s.txn(t, done) }
 
 // take raises the interval and makes the PG's state key ours.
 func (r *pgRun) take(round uint64, above layout.Interval) {

@@ -13,6 +13,7 @@ import (
 	"holdfast/core/registry/registrytest"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -201,8 +202,18 @@ func TestFences(t *testing.T) {
 	if fenced(1, 2) || fenced(2, 1) {
 		t.Error("a fence of one session on one pool refuses another session, or on another pool")
 	}
-	if !o.s.behind(int64(rev)-1) || o.s.behind(int64(rev)) {
-		t.Error("whoever has not applied a fence may renew, or whoever has may not")
+	renews := func(q secondary.RenewRequest) (a secondary.RenewReply, ok bool) {
+		ok = o.s.fences.forHolder(&q, &a)
+		return a, ok
+	}
+	_, before := renews(secondary.RenewRequest{Applied: int64(rev) - 1})
+	if _, since := renews(secondary.RenewRequest{Applied: int64(rev)}); before || !since {
+		t.Error("a primary of an earlier version may renew that has not applied a fence, or may not that has")
+	}
+	if a, ok := renews(secondary.RenewRequest{Fenced: 1}); !ok || len(a.Fences) != 1 || a.Fences[0].Fence.Session != session(1) {
+		t.Errorf("a primary that knows no fence is told %+v", a)
+	} else if a, ok := renews(secondary.RenewRequest{Fenced: a.Fenced + 1}); !ok || len(a.Fences) != 0 {
+		t.Errorf("a primary that knows all fences is told %+v", a)
 	}
 	b.put(cluster.FenceKey(cluster.FenceGatewayName(gateway)), &cluster.Fence{Gateway: gateway})
 	b.wait("the gateway's fence", func() bool { return fenced(2, 2) })
@@ -383,5 +394,27 @@ func TestLateRemovalOfTheStateKeySparesALaterTake(t *testing.T) {
 	b.w.Run(time.Second)
 	if !waits() {
 		t.Error("etcd shows nothing of a PG that waits")
+	}
+}
+
+// More fences than go into one answer to a renewal all reach the primary, and nobody who waits for its grant hears that it has none.
+func TestManyFencesArePassedOnPageByPage(t *testing.T) {
+	b := newBed(t, 2)
+	const n = 3*fencesAtOnce + 7
+	m := b.osds[2]
+	m.run(func() {
+		for i := range uint64(n) {
+			f := &cluster.NamedFence{Name: cluster.FenceSessionName(i + 1), Fence: cluster.Fence{Session: i + 1}}
+			m.s.fences.pass(m.s.fences.hear(f))
+		}
+	})
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.wait("the fences", func() bool { return len(b.osds[1].s.fences.list) == n })
+	if !b.osds[1].s.Fenced(n, 1) || len(b.osds[1].s.fences.unshown()) != n {
+		t.Error("a fence that a member has passed on is not in force")
+	}
+	if a := (secondary.RenewReply{}); !b.osds[1].s.fences.forHolder(&secondary.RenewRequest{Fenced: 1}, &a) || len(a.Fences) != 0 {
+		t.Error("what came from a member is passed on")
 	}
 }

@@ -1,6 +1,7 @@
 package osd
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -45,9 +46,27 @@ func wentBack(prev, next *cluster.Snapshot, keys []string) bool {
 	return next.Copy != prev.Copy
 }
 
+// txn is a transaction whose answer is compared with what is applied here, or waited for until it is. What came of one that was sent to an etcd that has gone back since, or that an etcd has answered
+// which knows less than what we had applied, is not known: its revision says nothing here.
+func (s *OSD) txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	backs, applied := s.backs, s.Snapshot().Revision
+	s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		if err == nil && (backs != s.backs || res.Revision < applied) {
+			err = fmt.Errorf("%w: it has gone back to an earlier state", registry.ErrUnavailable)
+		}
+		done(res, err)
+	})
+}
+
 // wentBack says that etcd itself has gone back to an earlier state.
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 	s.backs++
+	if st, ok := next.OSDStates.Get(s.o.Num); s.lease != nil && (!ok || st.Lease != s.lease.ID()) {
+		s.leaseUp, s.verifying = false, nil // although the lease may be there
+		s.l.Arm(&s.retry, s.l.Now())
+	} else if s.verifying != nil {
+		s.verifying.at = 0 // that revision was of before; what is there now is applied
+	}
 	for _, r := range s.sortedPGs() {
 		r.rev, r.shown = 0, cluster.PGState{} // revisions count from there, and what is shown is of before
 		if r.m.Phase != peering.Active {
@@ -71,7 +90,7 @@ func (s *OSD) declare(reason string) {
 	before := s.Snapshot().Restored
 	s.log.Error("etcd was restored from an older state; every OSD must report what it knows before another PG becomes active", "reason", reason)
 	id := strconv.FormatUint(s.l.Rand().Uint64()|1, 16)
-	s.o.Registry.Txn(cluster.DeclareRestored(s.Snapshot(), cluster.Restored{ID: id, Time: s.l.Wall().Unix(), Reason: reason}), func(res registry.TxnResult, err error) {
+	s.txn(cluster.DeclareRestored(s.Snapshot(), cluster.Restored{ID: id, Time: s.l.Wall().Unix(), Reason: reason}), func(res registry.TxnResult, err error) {
 		s.declaring = false
 		switch {
 		case err != nil || !res.Succeeded:
@@ -153,7 +172,7 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 		s.reporting = false
 		s.l.Arm(&s.restoredRetry, s.l.Now().Add(cleanPause))
 	}
-	raised := 0
+	raised, fences := 0, s.fences.unshown()
 	var next func(i int)
 	next = func(i int) {
 		for ; i < len(known); i++ {
@@ -185,11 +204,25 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 			})
 			return
 		}
+		if len(fences) > 0 {
+			k := fences[0]
+			fences = fences[1:]
+			s.reportFence(k, own, restored, func(ok bool) {
+				switch {
+				case s.stopping || s.failed:
+				case !ok:
+					failed()
+				default:
+					next(i)
+				}
+			})
+			return
+		}
 		id := *own
 		id.Reported = restored.ID
 		key := cluster.OSDIdentityKey(s.o.Num)
 		t := registry.Txn{If: []registry.Compare{registry.Unchanged(key, own.Mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&id)}}}
-		s.o.Registry.Txn(t, func(res registry.TxnResult, err error) {
+		s.txn(t, func(res registry.TxnResult, err error) {
 			switch {
 			case s.stopping || s.failed:
 			case err != nil || !res.Succeeded:
@@ -204,6 +237,34 @@ func (s *OSD) report(own *cluster.OSDIdentity, restored *cluster.Restored) {
 		})
 	}
 	next(0)
+}
+
+// reportFence puts a fence that etcd does not show into it: it may have forgotten it, and before a PG begins another interval every OSD must know it, one that is started only then, too.
+func (s *OSD) reportFence(k *fence, own *cluster.OSDIdentity, restored *cluster.Restored, done func(ok bool)) {
+	key, mod, value := cluster.FenceKey(k.name), registry.Revision(0), *k.fence
+	if now, ok := s.Snapshot().Fences.Get(k.name); ok {
+		if k.fence.Within(now) || now.Session != k.fence.Session || now.Gateway != k.fence.Gateway {
+			done(true) // a name that was given to another fence is that one's
+			return
+		}
+		mod, value = now.Mod, value.Join(now)
+	}
+	s.o.Registry.Txn(registry.Txn{
+		If:   []registry.Compare{registry.Unchanged(key, mod), restored.Mark(), registry.Unchanged(cluster.OSDIdentityKey(s.o.Num), own.Mod)},
+		Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&value)}},
+		Else: []registry.Op{{Kind: registry.Get, Key: key}},
+	}, func(res registry.TxnResult, err error) {
+		if err == nil && !res.Succeeded && len(res.Results[0]) > 0 {
+			found := &cluster.Fence{}
+			bad := json.Unmarshal(res.Results[0][0].Value, found)
+			if bad != nil {
+				s.log.Error("a fence that etcd has forgotten cannot be put back, as its key is unusable: correct the key", "key", key, "err", bad)
+			}
+			done(bad != nil || k.fence.Within(found)) // another OSD has reported it
+			return
+		}
+		done(err == nil && res.Succeeded)
+	})
 }
 
 // laterPool compares the generation of a PG that our store knows with that of its pool in etcd. A pool whose identity etcd never had, or that was restored without one (cluster.UnknownGeneration),

@@ -223,3 +223,38 @@ func TestEarlierPoolOfTheNumberTellsThatEtcdWasSetBack(t *testing.T) {
 	first := b.get(cluster.KeyRestored).Mod
 	b.never("it is up, or declares it again", 20*time.Second, func() bool { return b.osds[1].s.leaseUp || b.get(cluster.KeyRestored).Mod != first })
 }
+
+// The backup was made between an OSD's lease and its registration: the lease goes on, and nobody else says that the key is gone. The OSD has applied its registration before etcd goes back, or still
+// waits for its revision.
+func TestOSDThatABackupDoesNotShowRegistersAgain(t *testing.T) {
+	t.Run("up", func(t *testing.T) { registersAgain(t, true) })
+	t.Run("registered", func(t *testing.T) { registersAgain(t, false) })
+}
+
+func registersAgain(t *testing.T, applied bool) {
+	b := newBed(t, 1)
+	o := b.osds[1]
+	b.put(cluster.KeyRestoring, &cluster.Restoring{ID: "1", File: "f"}) // it asks for a lease, and waits
+	o.run(func() { o.s.lease.Revoke(nil) })
+	o.kill()
+	b.wait("the key to go", func() bool { return b.stateOf(1) == "" })
+	o.start()
+	b.wait("a lease", func() bool { return o.s != nil && o.s.lease != nil && o.s.lease.ID() != 0 })
+	backup := b.reg.Backup()
+	up := func() bool { return o.s.leaseUp && b.stateOf(1) != "" }
+	for range 100 {
+		b.put("other", "x")
+	}
+	b.put(cluster.KeyRestoring, nil)
+	if applied {
+		b.wait("the OSD to be up", up)
+	} else {
+		b.w.Run(100 * time.Millisecond)
+		o.reg.WatchLatency = func() time.Duration { return time.Minute }
+		b.wait("the registration", func() bool { return b.stateOf(1) != "" && o.s.verifying != nil })
+		o.reg.WatchLatency = nil
+	}
+	b.reg.Restore(backup, 0)
+	b.put(cluster.KeyRestoring, nil)
+	b.wait("the OSD to be up again", up)
+}

@@ -8,10 +8,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
-	"holdfast/core/planted"
-	"holdfast/core/registry"
 	"holdfast/core/wire"
-	"holdfast/osd/peering"
 	"holdfast/osd/store"
 )
 
@@ -66,102 +63,6 @@ func (s *OSD) applyPeers(prev, next *cluster.Snapshot) {
 			s.hub.RemovePeer(n)
 		}
 	}
-}
-
-// fences are the sessions whose requests are refused.
-type fences struct {
-	revision registry.Revision // of the newest one applied
-	sessions map[uint64]*cluster.Fence
-	gateways map[uint64]*cluster.Fence
-	told     map[string]*cluster.FenceRequest // that came from who wrote them, before our watch has brought them
-	kept     []*cluster.Fence                 // that etcd had forgotten when another copy took its place
-	due      loop.Timer                       // when no change of theirs may be under way any more
-}
-
-func (s *OSD) applyFences(prev, next *cluster.Snapshot) {
-	f := &s.fences
-	same := prev.Fences.Len() == next.Fences.Len()
-	for name, now := range next.Fences.All() {
-		old, ok := prev.Fences.Get(name)
-		same = same && ok && old == now
-	}
-	if next.Copy != prev.Copy {
-		// Fences that this copy of etcd does not have were in force all the same. Its revisions count anew.
-		same = false
-		for _, old := range prev.Fences.All() {
-			f.kept = append(f.kept, old)
-		}
-		for _, q := range f.told { // order: any
-			f.kept = append(f.kept, &q.Fence)
-		}
-		f.told, f.revision = nil, 0
-		if planted.FencesForgotten {
-			f.kept = nil
-		}
-	}
-	for name, q := range f.told { // order: each by itself
-		if registry.Revision(q.Revision) <= next.Revision {
-			delete(f.told, name)
-		}
-	}
-	if same && f.sessions != nil {
-		return
-	}
-	f.sessions, f.gateways = map[uint64]*cluster.Fence{}, map[uint64]*cluster.Fence{}
-	for _, old := range f.kept {
-		f.add(old, 0)
-	}
-	for _, now := range next.Fences.All() {
-		f.add(now, now.Mod)
-	}
-	for _, q := range f.told { // order: each by itself
-		f.add(&q.Fence, registry.Revision(q.Revision))
-	}
-	s.watchFenced()
-}
-
-func (s *OSD) watchFenced() {
-	if !s.fences.due.Armed() && len(s.prim.Overdue()) > 0 {
-		s.l.Arm(&s.fences.due, s.l.Now().Add(s.o.LockTime/5))
-	}
-}
-
-// endFenced ends the intervals in which a change is still under way that was begun before its session was fenced. Whoever fences counts on it that after T + T/4 nothing of the session takes
-// effect any more (appliance/gateway): a primary without locks has none by then, and this is for those that hold theirs, which may take as long as a disk or a member does not answer. The
-// next interval serves only when our store is done with the change, and decides about it.
-func (s *OSD) endFenced() {
-	if planted.FenceLeavesChanges {
-		return
-	}
-	for _, id := range s.prim.Overdue() {
-		if r := s.pgs[id]; r != nil && r.m.Phase == peering.Active {
-			s.log.Info("a change of a fenced session is still under way; the interval ends", "pg", id.String())
-			r.exec(r.m.Restart())
-		}
-	}
-}
-
-// behind reports whether a primary that has applied only so much must not renew: it would carry out what we have promised to refuse.
-func (s *OSD) behind(applied int64) bool {
-	return registry.Revision(applied) < s.fences.revision && !planted.FenceRenewed
-}
-
-// Fenced reports whether a session's requests on a pool are refused.
-func (s *OSD) Fenced(session uint64, pool layout.PoolID) bool {
-	for _, f := range [...]*cluster.Fence{s.fences.sessions[session], s.fences.gateways[session>>cluster.SessionBits]} {
-		if f == nil || planted.InstanceUnfenced && f.Session == 0 {
-			continue
-		}
-		if len(f.Pools) == 0 {
-			return true
-		}
-		for _, p := range f.Pools {
-			if p == pool {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // endSessions forgets the pairs of gateways and tools whose end was published, a while after it, so that nothing of theirs can still be on its way.

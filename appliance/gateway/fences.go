@@ -51,15 +51,20 @@ func (f *fences) put(fence cluster.Fence, done func()) {
 		default:
 			f.log.Info("session fenced", "session", fence.Session, "reason", fence.Reason)
 			f.await(name, fence, res.Revision, done)
-			f.after(fenceLife, func() { f.drop(key) })
 		}
 	})
 }
 
 func (f *fences) await(name string, fence cluster.Fence, rev registry.Revision, done func()) {
 	var w *client.Fencing
-	w = f.c.AwaitFence(name, fence, rev, f.lock, func() {
+	w = f.c.AwaitFence(name, fence, rev, f.lock, func(err error) {
 		f.waits = slices.DeleteFunc(f.waits, func(o *client.Fencing) bool { return o == w })
+		if err != nil {
+			f.log.Warn("a session is fenced again, and waits for that", "session", fence.Session, "err", err)
+			f.after(fenceRetry, func() { f.put(fence, done) })
+			return
+		}
+		f.after(fenceLife, func() { f.drop(cluster.FenceKey(name)) })
 		done()
 	})
 	f.waits = append(f.waits, w)

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"slices"
 	"time"
 
@@ -23,22 +24,33 @@ const (
 	fenceRemind = 10 * time.Second
 )
 
+// ErrFenceForgotten says that a fence was not awaited to its end: write it again, and await that.
+var ErrFenceForgotten = errors.New("etcd does not hold the fence any more, or has gone back to an earlier state while it was awaited: fence again")
+
 // Fencing waits until a fence in etcd has come into force: until in every PG one member of the set that may be serving has applied it, and the locks have run out that it granted before. From then on no
 // primary carries out anything of what is fenced: that member renews its lock only for primaries that have applied the fence, too. An interval that is activated later has applied it from its start.
+//
+// Each look at etcd is to show the fence. If one does not, or etcd has gone back to an earlier state in another way, the records may be older than the sets that serve, and who starts may not learn
+// of the fence: the waiting fails. The last look comes after the OSDs have answered. If etcd goes back after that, they report the fence to it before another interval is activated.
 type Fencing struct {
 	c    *Client
 	q    cluster.FenceRequest
 	body []byte
 	lock time.Duration
-	done func()
+	done func(error)
 
-	pending map[layout.PGID]*fencedPG
-	osds    map[layout.OSDNum]*fencedOSD
-	loaded  bool // records of the fence's revision or later
-	retry   loop.Timer
-	reload  loop.Instant
-	remind  loop.Instant
-	ended   bool
+	pending  map[layout.PGID]*fencedPG
+	osds     map[layout.OSDNum]*fencedOSD
+	loaded   bool              // records of the fence's revision or later
+	settled  bool              // nothing is pending; the locks run out, and then comes the last look
+	copy     int               // cluster.Snapshot.Copy at the beginning
+	seen     registry.Revision // no look that is begun now may show an earlier one
+	restored registry.Revision // of the declaration of a restore that has been reported to, when loaded
+	waits    string            // for what it is not loaded
+	retry    loop.Timer
+	reload   loop.Instant
+	remind   loop.Instant
+	ended    bool
 }
 
 // fencedPG is a PG that may be served by a primary that has not applied the fence.
@@ -54,9 +66,10 @@ type fencedOSD struct {
 }
 
 // AwaitFence calls done when the fence, which etcd has under name since revision, is in force. lock is the cluster's pg_lock_time. Until then nobody may act for the one who is fenced, however long it takes:
-// an OSD that cannot be reached may still be serving it.
-func (c *Client) AwaitFence(name string, f cluster.Fence, revision registry.Revision, lock time.Duration, done func()) *Fencing {
-	w := &Fencing{c: c, q: cluster.FenceRequest{Name: name, Revision: int64(revision), Fence: f}, lock: lock, done: done, osds: map[layout.OSDNum]*fencedOSD{}}
+// an OSD that cannot be reached may still be serving it. With ErrFenceForgotten the fence has to be written again, and awaited anew.
+func (c *Client) AwaitFence(name string, f cluster.Fence, revision registry.Revision, lock time.Duration, done func(error)) *Fencing {
+	w := &Fencing{c: c, lock: lock, done: done, osds: map[layout.OSDNum]*fencedOSD{}, copy: c.snap.Copy, seen: revision}
+	w.q = cluster.FenceRequest{NamedFence: cluster.NamedFence{Name: name, Fence: f}, Revision: int64(revision)}
 	w.body = cluster.Value(&w.q)
 	w.remind = c.l.Now().Add(fenceRemind)
 	w.retry.Fire = w.step
@@ -78,19 +91,36 @@ func (w *Fencing) step() {
 	c.l.Arm(&w.retry, c.l.Now().Add(fenceRetry))
 	if now := c.l.Now(); now >= w.reload {
 		w.reload = now.Add(fenceReload)
-		registry.Load(c.o.Registry, []string{cluster.PrefixPGRecord, cluster.PrefixOSDIdentity, cluster.PrefixPoolIdentity}, w.read)
+		since, last := w.seen, w.settled
+		registry.Load(c.o.Registry, []string{
+			cluster.PrefixPGRecord, cluster.PrefixOSDIdentity, cluster.PrefixPoolIdentity, cluster.KeyRestored, cluster.KeyRestoring, cluster.FenceKey(w.q.Name),
+		}, func(kvs []registry.KV, rev registry.Revision, err error) {
+			switch {
+			case w.ended || err != nil:
+			case rev < since || w.copy != c.snap.Copy:
+				w.end(ErrFenceForgotten)
+			default:
+				w.seen = max(w.seen, rev)
+				w.read(kvs, last)
+			}
+		})
 	}
 	w.ask()
 }
 
-// read takes over what etcd holds, at a revision that is not before the fence's.
-func (w *Fencing) read(kvs []registry.KV, rev registry.Revision, err error) {
-	if w.ended || err != nil || rev < registry.Revision(w.q.Revision) {
-		return
-	}
+// end is the outcome.
+func (w *Fencing) end(err error) {
+	w.Stop()
+	w.done(err)
+}
+
+// read takes over what etcd holds. last says that it was asked for after everything was settled.
+func (w *Fencing) read(kvs []registry.KV, last bool) {
 	stores := map[layout.OSDNum]*cluster.OSDIdentity{}
 	pools := map[layout.PoolID]int64{}
 	records := map[layout.PGID]*cluster.PGRecord{}
+	var restored cluster.Restored
+	restoring, there := false, false
 	for _, kv := range kvs {
 		k, ok := cluster.ParseKey(kv.Key)
 		if !ok {
@@ -113,9 +143,40 @@ func (w *Fencing) read(kvs []registry.KV, rev registry.Revision, err error) {
 			if json.Unmarshal(kv.Value, r) == nil {
 				records[k.PG] = r
 			}
+		case cluster.KindRestored:
+			if json.Unmarshal(kv.Value, &restored) != nil {
+				return // who has reported cannot be said before it is corrected
+			}
+			restored.Mod = kv.Mod
+		case cluster.KindRestoring:
+			restoring = true
+		case cluster.KindFence:
+			f := &cluster.Fence{}
+			there = there || k.Name == w.q.Name && int64(kv.Mod) >= w.q.Revision && json.Unmarshal(kv.Value, f) == nil && w.q.Fence.Within(f)
 		}
 	}
-	if !w.loaded {
+	switch {
+	case !there || w.loaded && restored.Mod != w.restored:
+		w.end(ErrFenceForgotten)
+		return
+	case last:
+		w.end(nil)
+		return
+	case !w.loaded:
+		// Until all have reported, etcd may know earlier sets than those that serve.
+		w.waits = ""
+		for _, id := range stores { // order: a disjunction
+			if restored.Mod != 0 && !id.Store.IsZero() && id.Reported != restored.ID {
+				w.waits = "etcd was restored from an older state, and not every OSD has reported what it knows: start them, or declare what is gone lost (`holdfast etcd lost`)"
+			}
+		}
+		if restoring {
+			w.waits = "etcd is being restored"
+		}
+		if w.waits != "" {
+			return
+		}
+		w.restored = restored.Mod
 		w.loaded, w.pending = true, map[layout.PGID]*fencedPG{}
 		for pg, r := range records { // order: each by itself
 			if r.Activated != 0 && len(r.Sets) > 0 && w.q.Fence.Covers(pg.Pool) {
@@ -165,9 +226,13 @@ func (w *Fencing) ask() {
 		}
 		c.hub.Call(n, &o.call)
 	}
-	if now := c.l.Now(); now >= w.remind && w.loaded {
+	if now := c.l.Now(); now >= w.remind && (w.loaded || w.waits != "") {
 		w.remind = now.Add(fenceRemind)
-		c.log.Warn("a fence is not in force yet: OSDs that may be serving what is fenced do not answer", "fence", w.q.Name, "pgs", len(w.pending), "osds", list)
+		why := w.waits
+		if w.loaded {
+			why = "OSDs that may be serving what is fenced do not answer"
+		}
+		c.log.Warn("a fence is not in force yet", "fence", w.q.Name, "why", why, "pgs", len(w.pending), "osds", list)
 	}
 }
 
@@ -185,7 +250,7 @@ func (w *Fencing) needed() []layout.OSDNum {
 
 // look settles PGs by what is known, and ends when none is left.
 func (w *Fencing) look() {
-	if !w.loaded || w.ended {
+	if !w.loaded || w.ended || w.settled {
 		return
 	}
 	for pg, p := range w.pending { // order: each by itself
@@ -199,7 +264,6 @@ func (w *Fencing) look() {
 	if len(w.pending) > 0 && !planted.FenceUnawaited {
 		return
 	}
-	w.ended = true
-	w.retry.Fire = w.done
-	w.c.l.Arm(&w.retry, w.c.l.Now().Add(w.lock+w.lock/4)) // the locks that were renewed just before
+	w.settled, w.reload = true, 0
+	w.c.l.Arm(&w.retry, w.c.l.Now().Add(w.lock+w.lock/4)) // the locks that were renewed just before; then step looks for the last time
 }

@@ -127,24 +127,58 @@ type Fence struct {
 	Reason  string          `json:"reason,omitempty"`
 }
 
-// FenceRequest is the payload of FENCE: a fence as it was written to etcd at a revision. An OSD that answers 0 has applied it, whether its watch has brought it or not.
+// NamedFence is a fence as daemons tell each other of it, with the name that it has in etcd.
+type NamedFence struct {
+	Name  string `json:"name"`
+	Fence Fence  `json:"fence"`
+}
+
+// Check finds what no fence can be.
+func (f *NamedFence) Check() error {
+	if f.Name == "" || len(f.Name) > 256 {
+		return errors.New("a fence without a name, or with too long a one")
+	}
+	return f.Fence.check()
+}
+
+// FenceRequest is the payload of FENCE: a fence as it was written to etcd at a revision, which counts for primaries of earlier versions. An OSD that answers 0 has applied it, whether its watch has
+// brought it or not.
 type FenceRequest struct {
-	Name     string `json:"name"`
-	Revision int64  `json:"revision"`
-	Fence    Fence  `json:"fence"`
+	NamedFence
+	Revision int64 `json:"revision"`
 }
 
 // Check finds what no fence can be.
 func (q *FenceRequest) Check() error {
-	if q.Name == "" || len(q.Name) > 256 || q.Revision <= 0 {
-		return errors.New("a fence without a name or a revision")
+	if q.Revision <= 0 {
+		return errors.New("a fence without a revision")
 	}
-	return q.Fence.check()
+	return q.NamedFence.Check()
 }
 
 // Covers reports whether the fence is of a pool too.
 func (f *Fence) Covers(pool layout.PoolID) bool {
 	return len(f.Pools) == 0 || slices.Contains(f.Pools, pool)
+}
+
+// Within reports whether o refuses whatever f refuses.
+func (f *Fence) Within(o *Fence) bool {
+	if f.Session != o.Session || f.Gateway != o.Gateway {
+		return false
+	}
+	return len(o.Pools) == 0 || len(f.Pools) > 0 && !slices.ContainsFunc(f.Pools, func(p layout.PoolID) bool { return !slices.Contains(o.Pools, p) })
+}
+
+// Join is the fence that refuses what f and o, which are of the same session or gateway, refuse.
+func (f Fence) Join(o *Fence) Fence {
+	if len(f.Pools) == 0 || len(o.Pools) == 0 {
+		f.Pools = nil
+		return f
+	}
+	f.Pools = append(slices.Clone(f.Pools), o.Pools...)
+	slices.Sort(f.Pools)
+	f.Pools = slices.Compact(f.Pools)
+	return f
 }
 
 // SessionBits is how many low bits of a session's id count the sessions of one instance; the bits above are the instance, which is never used again.

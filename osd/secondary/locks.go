@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/planted"
@@ -44,19 +45,23 @@ type LockReply struct {
 type RenewRequest struct {
 	Holder   Holder `json:"holder"`
 	Revision uint64 `json:"revision"` // of the member's lock table, as the last answer gave it
-	Applied  int64  `json:"applied"`  // etcd revision up to which the holder has applied fences
+	Applied  int64  `json:"applied"`  // etcd revision up to which the holder has applied fences, for members of earlier versions
+	Fenced   uint64 `json:"fenced"`   // 1 + Fenced of the last answer whose fences the holder has applied; 0 from holders of earlier versions
 
 	Heard uint64      `json:"heard,omitempty"` // Sent of the last answer that came
 	Reads []ReadRight `json:"reads,omitempty"` // what the member may answer reads of
 }
 
-// RenewReply answers it. Grants is there only when Revision differs from the request's.
+// RenewReply answers it. Grants is there only when Revision differs from the request's. Who counts on the answer has applied Fences.
 type RenewReply struct {
 	Revision uint64      `json:"revision"`
 	Grants   []HeldGrant `json:"grants,omitempty"`
 	Free     uint64      `json:"free"`     // the member's free blocks
 	Requests uint64      `json:"requests"` // how many more requests the member could remember, less what it keeps for recovery
 	Sent     uint64      `json:"sent"`     // the member's clock, nanoseconds
+
+	Fenced uint64               `json:"fenced,omitempty"` // the number of the last fence that is given here, or was before
+	Fences []cluster.NamedFence `json:"fences,omitempty"` // that the holder has not applied; the rest comes when it asks again if the answer is wire.EAGAIN
 }
 
 // HeldGrant is one PG in a RenewReply.
@@ -107,13 +112,16 @@ type Locks struct {
 	busy    map[layout.PGID]int        // changes that the store is carrying out
 	idle    map[layout.PGID][]func()   // who waits for busy to be 0
 	dead    map[layout.OSDNum][]uint64 // instances reported dead by their parents, at most maxDead of each OSD
-	behind  func(applied int64) bool   // whether a holder that applied only so much may not renew
+	fences  Fences
 }
 
-// NewLocks makes the table of a store that has just been opened. ttl is T, how long a grant lasts.
-func NewLocks(l loop.Loop, st *store.Store, self Holder, ttl time.Duration, behind func(applied int64) bool) *Locks {
+// Fences adds the fences that a holder has not applied to the answer to its renewal. It returns false when the holder must ask again after it has applied them.
+type Fences func(q *RenewRequest, a *RenewReply) bool
+
+// NewLocks makes the table of a store that has just been opened. ttl is T, how long a grant lasts; fences may be nil.
+func NewLocks(l loop.Loop, st *store.Store, self Holder, ttl time.Duration, fences Fences) *Locks {
 	return &Locks{
-		l: l, st: st, self: self, ttl: ttl, started: l.Now(), behind: behind,
+		l: l, st: st, self: self, ttl: ttl, started: l.Now(), fences: fences,
 		pairs: map[layout.OSDNum]*pair{}, pgs: map[layout.PGID]*grant{}, given: map[layout.PGID]bool{}, busy: map[layout.PGID]int{}, idle: map[layout.PGID][]func(){}, dead: map[layout.OSDNum][]uint64{},
 	}
 }
@@ -228,18 +236,19 @@ func (t *Locks) succeeds(a, b Holder) bool {
 	return a.OSD == b.OSD && a.Store == b.Store && !a.Store.IsZero()
 }
 
-// Renew prolongs what the holder has. retval is 0 or wire.ESTALE when nothing of it is in force, wire.EAGAIN when the holder must apply fences first.
+// Renew prolongs what the holder has. retval is 0 or wire.ESTALE when nothing of it is in force, wire.EAGAIN when the holder must apply fences first, and ask again.
 func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
 	p := t.pairs[q.Holder.OSD]
 	if p == nil || p.holder != q.Holder || t.isDead(q.Holder) || p.holder != t.self && t.l.Now() >= p.expires && !planted.GrantRevived {
 		return wire.ESTALE, RenewReply{}
 	}
-	if t.behind != nil && t.behind(q.Applied) {
-		return wire.EAGAIN, RenewReply{Revision: p.revision}
+	r := RenewReply{Revision: p.revision}
+	if t.fences != nil && !t.fences(&q, &r) {
+		return wire.EAGAIN, r
 	}
 	p.expires = t.l.Now().Add(t.ttl)
 	t.lent(p, &q)
-	r := RenewReply{Revision: p.revision, Sent: uint64(t.l.Now())}
+	r.Sent = uint64(t.l.Now())
 	if q.Revision != p.revision {
 		for pg, g := range t.pgs { // order: sorted below
 			if g.pair == p && !g.pending && g.frozen == 0 {

@@ -13,7 +13,7 @@ import (
 	"holdfast/core/wire"
 )
 
-// fencing writes the fence of a session and waits for it on a client of its own; the result says whether it is in force.
+// fencing writes the fence of a session and waits for it on a client of its own, again if etcd forgets it; the result says whether it is in force.
 func (c *Cluster) fencing(session uint64) (l *sim.Loop, done *bool) {
 	c.T.Helper()
 	done = new(bool)
@@ -24,14 +24,20 @@ func (c *Cluster) fencing(session uint64) (l *sim.Loop, done *bool) {
 	f := cluster.Fence{Session: session, Reason: "a test"}
 	cl.Post(&loop.Task{Run: func() {
 		k := client.New(cl, o)
-		k.Await(func(s *cluster.Snapshot) bool { return s.Revision > 0 }, func() {
+		var put func()
+		put = func() {
 			o.Registry.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: cluster.FenceKey(name), Value: cluster.Value(&f)}}}, func(res registry.TxnResult, err error) {
 				if err != nil {
 					c.T.Fatal(err)
 				}
-				k.AwaitFence(name, f, res.Revision, 1500*time.Millisecond, func() { *done = true })
+				k.AwaitFence(name, f, res.Revision, 1500*time.Millisecond, func(err error) {
+					if *done = err == nil; !*done {
+						put()
+					}
+				})
 			})
-		})
+		}
+		k.Await(func(s *cluster.Snapshot) bool { return s.Revision > 0 }, put)
 	}})
 	return cl, done
 }

@@ -161,7 +161,7 @@ func TestEtcdRestoredUnderRunningOSDs(t *testing.T) {
 	}
 }
 
-// A fence that a restored etcd has forgotten stays in force with the OSDs that run, also when another one is written afterwards.
+// A fence that a restored etcd has forgotten stays in force with the OSDs that run, also when another one is written afterwards. They put it back, so that it is in force with those that start, too.
 func TestFencesOutliveARestoreOfEtcd(t *testing.T) {
 	c := start(t, Options{Seed: 95, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
 	defer c.W.Close()
@@ -182,17 +182,25 @@ func TestFencesOutliveARestoreOfEtcd(t *testing.T) {
 		t.Fatal("the fence is not in force")
 	}
 	c.Reg.Restore(backup, 0)
-	c.W.Run(time.Second)
-	c.Wait("the reports", time.Minute, func() bool { return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 })
-	if c.Snapshot().Fences.Len() != 0 {
-		t.Fatal("the backup holds the fence")
+	if c.W.Run(10 * time.Millisecond); !refused(7) {
+		t.Fatal("the fence is in force no more")
 	}
+	c.Wait("the reports", time.Minute, func() bool { return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 })
 	for session := range uint64(3) {
 		put(20 + session)
 		c.W.Run(time.Second)
 		if !refused(7) || !refused(20+session) {
 			t.Fatal("a fence is not in force after the restore")
 		}
+	}
+	for _, n := range c.Nodes {
+		n.Kill()
+	}
+	for _, n := range c.Nodes {
+		n.Start()
+	}
+	if !refused(7) {
+		t.Error("a fence is not in force with those that started after the restore")
 	}
 }
 
