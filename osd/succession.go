@@ -81,8 +81,8 @@ type Succession struct {
 	idle loop.Instant  // since when nobody has needed the store, as far as we saw; 0: somebody does
 	back *wentBackFrom // etcd has gone back to an earlier state, and that is not declared yet
 
-	held  loop.Disk         // locked, while the id is being given up
-	after registry.Revision // since which the id is retired; 0: not yet
+	held  loop.Disk       // locked, while the id is being given up
+	after *cluster.Moment // when the id was retired; nil: not yet
 }
 
 // settle is for how many lives of a lease nobody must have needed the store: the leases in an older copy of etcd that was put back live once more, and with them its words of what is served.
@@ -271,7 +271,7 @@ func (s *Succession) decide() {
 		s.say("the disk is used by somebody else: " + err.Error())
 		return
 	}
-	s.busy, s.held, s.after = true, d, 0
+	s.busy, s.held, s.after = true, d, nil
 	store.Peek(s.l, d, func(sb store.Superblock, err error) {
 		switch {
 		case s.ended:
@@ -318,7 +318,8 @@ func (s *Succession) retire() {
 		case err != nil || !res.Succeeded: // retired or not: the next look finds out
 			s.letGo()
 		default:
-			s.after = res.Revision
+			after := snap.Moment(res.Revision)
+			s.after = &after
 			s.confirm()
 		}
 	})
@@ -329,11 +330,17 @@ func (s *Succession) letGo() { s.release(func() { s.busy = false }) }
 
 // confirm asks the registry again, as of after the id was retired, and then empties the disk.
 func (s *Succession) confirm() {
-	if s.ended || s.held == nil || s.after == 0 || s.follower.Snapshot().Revision < s.after {
+	snap := s.follower.Snapshot()
+	if s.ended || s.held == nil || s.after == nil || !snap.Past(*s.after) {
 		return
 	}
-	s.after = 0
-	if why := s.need(s.follower.Snapshot()); why != "" {
+	lost := snap.Lost(*s.after) || s.back != nil
+	s.after = nil
+	if lost { // the registry may not know that the id is retired
+		s.letGo()
+		return
+	}
+	if why := s.need(snap); why != "" {
 		s.say(why)
 		s.letGo()
 		return

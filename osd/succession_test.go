@@ -12,6 +12,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/registry"
+	"holdfast/core/registry/memory"
 	"holdfast/core/registry/registrytest"
 	"holdfast/core/sim"
 	"holdfast/osd/store"
@@ -509,5 +510,24 @@ func TestAnotherDiskInItsPlaceIsNotEmptied(t *testing.T) {
 	}
 	if own := b.identity(2); own.IsRetired(id) {
 		t.Error("the id was retired")
+	}
+}
+
+// etcd goes back while a succession waits until the id that it gave up is gone as far as it sees: it does not wait for that revision, nor take the disk, which is not given up any more.
+func TestRetirementThatEtcdForgetsIsNotAwaited(t *testing.T) {
+	b, o, id := setBack(t, true)
+	backup := b.reg.Backup()
+	for range 100 {
+		b.put("other", "x")
+	}
+	h := o.succeed(true)
+	b.wait("its first look", func() bool { return h.Succession != nil && h.follower != nil && h.follower.Snapshot().Revision != 0 })
+	h.o.Registry.(*memory.Handle).WatchLatency = func() time.Duration { return time.Minute }
+	b.wait("the id to be given up", func() bool { return h.after != nil })
+	h.o.Registry.(*memory.Handle).WatchLatency = nil
+	b.reg.Restore(backup, 0)
+	b.wait("the disk to be let go", func() bool { return h.held == nil })
+	if o.super().StoreID != id {
+		t.Error("the disk was taken")
 	}
 }

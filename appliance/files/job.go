@@ -55,6 +55,7 @@ func (j *job) again(after time.Duration) {
 
 // txn runs a transaction that decides the job; then is called when it has succeeded and the view shows it. A conflict or an outage begins the job again: an outage makes it wait.
 func (j *job) txn(t registry.Txn, then func()) {
+	sent := j.t.c.Snapshot()
 	j.t.c.Registry().Txn(t, func(res registry.TxnResult, err error) {
 		if _, refused := errors.AsType[*registry.RequestError](err); refused {
 			j.t.log.Error("the registry refused a change of files", "err", err)
@@ -68,7 +69,7 @@ func (j *job) txn(t registry.Txn, then func()) {
 		case !res.Succeeded:
 			j.again(conflictPause)
 		default:
-			j.t.shown(t, res.Revision, then)
+			j.t.shown(t, sent.Moment(res.Revision), res.Revision, then)
 		}
 	})
 }
@@ -94,25 +95,25 @@ func (j *job) read(names []string, then func(map[string]*registry.KV)) {
 	})
 }
 
-// shown calls then, later, once the view shows what a transaction of ours changed at rev.
-func (t *Tree) shown(txn registry.Txn, rev registry.Revision, then func()) {
+// shown calls then, later, once the view shows what a transaction of ours changed at rev, or etcd has forgotten it.
+func (t *Tree) shown(txn registry.Txn, at cluster.Moment, rev registry.Revision, then func()) {
 	ours, images := false, false
 	for _, o := range txn.Then {
 		ours = ours || o.Writes() && strings.HasPrefix(o.Key, prefix)
 		images = images || o.Writes() && strings.HasPrefix(o.Key, cluster.PrefixInode)
 	}
-	if ours {
+	if ours && !t.c.Snapshot().Lost(at) {
 		next := then
 		then = func() { t.keys.await(rev, next) }
 	}
 	if images {
-		t.c.Await(func(s *cluster.Snapshot) bool { return s.Revision >= rev }, then)
+		t.c.Await(func(s *cluster.Snapshot) bool { return s.Past(at) }, then)
 		return
 	}
 	then()
 }
 
-// end answers the job, on the loop that asked, once that has heard of revision rev, if not 0.
+// end answers the job, on the loop that asked, once that has heard of revision rev, if not 0, or either loop has found that etcd has gone back to an earlier state.
 func (j *job) end(err error, rev registry.Revision) {
 	op := j.op
 	op.Loop.Post(&loop.Task{Run: func() {
@@ -121,7 +122,8 @@ func (j *job) end(err error, rev registry.Revision) {
 			op.Complete(err)
 			return
 		}
-		c.Await(func(s *cluster.Snapshot) bool { return s.Revision >= rev }, func() { op.Complete(err) })
+		etcd := c.Snapshot().Copy
+		c.Await(func(s *cluster.Snapshot) bool { return s.Revision >= rev || s.Copy != etcd || j.t.heard() < rev }, func() { op.Complete(err) })
 	}})
 }
 

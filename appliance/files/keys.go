@@ -66,6 +66,13 @@ func (k *keys) wake() {
 	}
 }
 
+// forget has nobody wait for a revision of an etcd that has gone back to an earlier state: whoever waits goes on when the keys have been read again.
+func (k *keys) forget() {
+	for i := range k.waiting {
+		k.waiting[i].rev = 0
+	}
+}
+
 func (k *keys) read() {
 	k.reading, k.again = true, false
 	registry.Load(k.t.c.Registry(), []string{prefix}, func(kvs []registry.KV, rev registry.Revision, err error) {
@@ -81,6 +88,9 @@ func (k *keys) read() {
 		}
 		k.reading = false
 		k.replace(kvs)
+		if rev < k.rev {
+			k.forget() // another copy, which the watch will tell
+		}
 		k.rev = rev
 		if k.unwatch == nil {
 			k.unwatch = k.t.c.Registry().Watch([]string{prefix}, rev+1, k)
@@ -166,7 +176,10 @@ func (k *keys) Events(rev registry.Revision, evs []registry.Event) {
 // Reset is registry.Watcher's.
 func (k *keys) Reset(rev registry.Revision) {
 	k.pending = nil
-	k.rev = min(k.rev, rev)
+	if rev < k.rev {
+		k.rev = rev
+		k.forget()
+	}
 	if k.reading {
 		k.again = true
 		return

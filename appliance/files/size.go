@@ -103,6 +103,7 @@ func (z *change) grow(i *exports.Image) {
 		z.done(err)
 		return
 	}
+	sent := t.c.Snapshot()
 	t.c.Registry().Txn(txn, func(res registry.TxnResult, err error) {
 		switch {
 		case err != nil:
@@ -110,7 +111,7 @@ func (z *change) grow(i *exports.Image) {
 		case !res.Succeeded:
 			t.l.Arm(&z.pause, t.l.Now().Add(conflictPause))
 		default:
-			t.shown(txn, res.Revision, func() {
+			t.shown(txn, sent.Moment(res.Revision), res.Revision, func() {
 				t.mark(z.id)
 				z.done(nil)
 			})

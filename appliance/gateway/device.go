@@ -36,7 +36,7 @@ func (d *device) Attach(l loop.Loop, s volume.Session) (volume.Handle, error) {
 	h.describe(i)
 	ln.handles[d.id] = append(ln.handles[d.id], h)
 	h.gates = 1
-	ln.await(i.Inode.Mod, h.heard)
+	ln.await(i, h.heard)
 	if s.Nexus != "" {
 		d.im.takeOver(h)
 	}

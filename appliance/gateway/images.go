@@ -10,7 +10,6 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
-	"holdfast/core/registry"
 	"holdfast/frontends/volume"
 )
 
@@ -140,9 +139,13 @@ func (ln *lane) finish() {
 	}
 }
 
-// await calls then, later, on this lane's loop, when the lane's snapshot shows revision rev.
-func (ln *lane) await(rev registry.Revision, then func()) {
-	ln.c.Await(func(s *cluster.Snapshot) bool { return s.Revision >= rev }, then)
+// await calls then, later, on this lane's loop, when the lane's snapshot shows an image as the catalog does, or either has found that etcd has gone back to an earlier state.
+func (ln *lane) await(i *exports.Image, then func()) {
+	etcd, rev := ln.c.Snapshot().Copy, i.Inode.Mod
+	ln.c.Await(func(s *cluster.Snapshot) bool {
+		now, ok := ln.im.catalog.View().ByID(i.ID)
+		return s.Revision >= rev || s.Copy != etcd || !ok || now.Inode.Mod < rev
+	}, then)
 }
 
 // drain tells every handle that the gateway is about to stop.

@@ -69,6 +69,7 @@ type Operation struct {
 	resume   func()
 	session  *client.Session
 	sweep    *sweep
+	sent     *cluster.Snapshot // the newest when reach last asked the registry
 }
 
 func start(c *client.Client, o Options, what string, done func(error), begin func(*Operation)) *Operation {
@@ -230,6 +231,7 @@ func (op *Operation) reach(wanted []string, decide func(keys) decision, then fun
 		again()
 	}
 	look = func() {
+		op.sent = op.c.Snapshot()
 		t := registry.Txn{}
 		for _, k := range wanted {
 			t.Then = append(t.Then, registry.Op{Kind: registry.Get, Key: k})
@@ -263,6 +265,7 @@ func (op *Operation) reach(wanted []string, decide func(keys) decision, then fun
 				then(res.Revision)
 				return
 			}
+			op.sent = op.c.Snapshot()
 			op.c.Registry().Txn(*d.txn, func(res registry.TxnResult, err error) {
 				switch {
 				case op.ended():
@@ -284,11 +287,16 @@ func (op *Operation) reach(wanted []string, decide func(keys) decision, then fun
 	look()
 }
 
-// sync goes on once the snapshot shows a change, which the registry had at rev.
+// sync goes on once the snapshot shows a change, which the registry had at rev, as reach has just said.
 func (op *Operation) sync(rev registry.Revision, shown func(*cluster.Snapshot) bool, then func()) {
+	at := op.sent.Moment(rev)
 	// A revision in which nothing of ours changed makes no snapshot, so the revision alone would not do.
-	op.c.Await(func(s *cluster.Snapshot) bool { return s.Revision >= rev || shown(s) }, func() {
-		if !op.ended() {
+	op.c.Await(func(s *cluster.Snapshot) bool { return s.Past(at) || shown(s) }, func() {
+		switch s := op.c.Snapshot(); {
+		case op.ended():
+		case s.Lost(at) && !shown(s):
+			op.finish(errors.New("etcd has gone back to an earlier state and has forgotten the change; run it again"))
+		default:
 			then()
 		}
 	})

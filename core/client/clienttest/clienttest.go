@@ -45,6 +45,7 @@ type Object struct {
 type Cluster struct {
 	T        *testing.T
 	W        *sim.World
+	Store    *memory.Store
 	Registry *memory.Handle
 	OSDs     map[layout.OSDNum]*OSD
 	Objects  map[layout.ObjectID]*Object
@@ -355,7 +356,7 @@ func New(t *testing.T, n int, change func(*client.Options)) *Cluster {
 	x := &Cluster{T: t, W: w, OSDs: map[layout.OSDNum]*OSD{}, Objects: map[layout.ObjectID]*Object{}, Pairs: map[Pair]uint64{}, floor: map[layout.ObjectID]uint64{}, Fenced: map[uint64]bool{}}
 	x.Loop = w.NewLoop("client")
 	st := memory.New(w.NewLoop("registry"))
-	x.Registry = st.Open(x.Loop)
+	x.Store, x.Registry = st, st.Open(x.Loop)
 	x.Put(cluster.KeyPools, `{"1":{"name":"data","scheme":"replicated","pg_size":1,"pg_minsize":1,"pg_count":4}}`)
 	x.SetPGs(4)
 	for i := 1; i <= n; i++ {
