@@ -88,7 +88,7 @@ var hunts = []hunt{
 	{Bug: "forgotten-repeated", By: scenario, Test: "TestWriteIsDoneOnceThoughItsObjectWasDeleted"},
 	{Bug: "retry-beside", By: scenario, Test: "TestRepeatedRequestsTakeEffectOnce"},
 	{Bug: "pair-dropped", By: sim},
-	{Bug: "instance-unfenced", By: sim, From: 11, Draw: 4},
+	{Bug: "instance-unfenced", By: sim, From: 11, Draw: 5},
 	{Bug: "fences-forgotten", By: scenario, Test: "TestFencesOutliveARestoreOfEtcd"},
 	{Bug: "fence-unawaited", By: scenario, Test: "TestFenceWaitsForThoseItCannotReach"},
 	{Bug: "writers-kept", By: scenario, Test: "TestWritersOfUnsyncedChangesAreDropped"},

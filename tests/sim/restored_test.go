@@ -204,7 +204,7 @@ func TestFencesOutliveARestoreOfEtcd(t *testing.T) {
 	}
 }
 
-// What etcd shows of a PG that is served all the time is true again after etcd has been set back to when it was in another state (seed 130 of the fourth draw).
+// What etcd shows of a PG that is served all the time is true again after etcd has been set back to when it was in another state (seed 130 of the fifth draw).
 func TestStateIsShownAfterARestoreOfEtcd(t *testing.T) {
 	c := start(t, Options{Seed: 96, OSDs: 4, Replicas: 3, MinSize: 2, PGs: 1})
 	defer c.W.Close()
