@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -21,6 +22,7 @@ import (
 type Plan struct {
 	OSDs     int      // each on a host of its own, and a failure domain
 	OSDSize  int64    // bytes [512 MiB]
+	Sparse   bool     // disks are files with holes, which may add up to more than there is space for
 	Copies   int      // of the pool [one on each OSD]
 	MinSize  int      // copies that must be there for the pool to be served [1]
 	PGs      int      // [16]
@@ -95,6 +97,9 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 		d.StartMonitor(i)
 	}
 	for n := 1; n <= plan.OSDs; n++ {
+		if plan.Sparse {
+			d.hole(n)
+		}
 		d.Hosts[n].Run(Binary(t), append([]string{"disk", "format", "--size", strconv.FormatInt(plan.OSDSize, 10), d.Disk(n)}, plan.Format...)...)
 		d.StartOSD(n)
 	}
@@ -117,6 +122,18 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 		d.Gate.Await(UpTime, `the line "up"`, HasLine("up"))
 	}
 	return d
+}
+
+// hole makes the file of a disk beforehand: what is there already is taken as it is.
+func (d *Daemons) hole(n int) {
+	d.t.Helper()
+	f, err := os.Create(d.Disk(n))
+	if err == nil {
+		err = errors.Join(f.Truncate(d.plan.OSDSize), f.Close())
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
 }
 
 // clusters counts those of this process, so that each has addresses of its own.

@@ -1,0 +1,115 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"holdfast/tests/stand"
+)
+
+// The bounds of an OSD with many objects (issue 4): of what is missed the run fails.
+const (
+	objects       = 1_000_000
+	objectSize    = 128 << 10
+	perObject     = 64                    // bytes of memory, beside checksums
+	checksums     = objectSize / 4096 * 4 // bytes of an object's checksums in memory
+	restartsUnder = 5 * time.Second       // to every PG active
+)
+
+// TestBenchObjects writes 4 KiB into each of a million objects, two copies on two OSDs in sparse files, ends both with SIGKILL, and starts them again.
+func TestBenchObjects(t *testing.T) {
+	if os.Getenv("HOLDFAST_TEST_BENCH") == "" {
+		t.Skip("measurements are run by `make bench`")
+	}
+	d := stand.StartPlan(t, stand.Plan{OSDs: 2, Sparse: true, OSDSize: objects*objectSize*11/10 + 1<<30, PGs: 64})
+	again := func() time.Duration {
+		t.Helper()
+		for n := range d.OSDs {
+			d.KillChild(n)
+			d.OSDs[n].Kill()
+		}
+		began := time.Now()
+		for n := range d.OSDs {
+			d.StartOSD(n)
+		}
+		for n := range d.OSDs {
+			d.OSDs[n].Await(time.Minute, `the line "up"`, stand.HasLine("up"))
+		}
+		d.AwaitActive(time.Minute)
+		return time.Since(began)
+	}
+	none := again()
+	empty := resident(t, d.Child(1))
+	d.CLI("create", "many", "--size", strconv.Itoa(objects*objectSize))
+	took := writeEach(t, d)
+	busy := resident(t, d.Child(1))
+	full := again()
+	held := resident(t, d.Child(1))
+
+	per := float64(held-empty)/objects - checksums
+	fmt.Printf("%d objects on each of two OSDs, written in %v (%.0f/s): restart to active %v (empty: %v); memory of an OSD %d MiB (empty: %d MiB; before the restart: %d MiB), %.0f bytes per object beside %d of checksums\n",
+		objects, took.Round(time.Second), objects/took.Seconds(), full.Round(time.Millisecond), none.Round(time.Millisecond), held>>20, empty>>20, busy>>20, per, checksums)
+	replace(t, "objects", measured()+"| objects on an OSD | memory, empty | memory | bytes per object beside its checksums | restart to active, empty | restart to active |\n|---|---|---|---|---|---|\n"+
+		fmt.Sprintf("| %d | %d MiB | %d MiB | %.0f | %.1f s | %.1f s |\n", objects, empty>>20, held>>20, per, none.Seconds(), full.Seconds()))
+	if per > perObject {
+		t.Errorf("bound missed: %.0f bytes of memory per object beside checksums, wanted at most %d", per, perObject)
+	}
+	if full > restartsUnder {
+		t.Errorf("bound missed: restart to active in %v, wanted under %v", full, restartsUnder)
+	}
+}
+
+// writeEach writes the first 4 KiB of each object.
+func writeEach(t *testing.T, d *stand.Daemons) time.Duration {
+	t.Helper()
+	var next, failed atomic.Int64
+	var wg sync.WaitGroup
+	began := time.Now()
+	for range 4 {
+		c, err := d.Dial("many")()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 16 {
+			wg.Go(func() {
+				p := make([]byte, 4096)
+				for n := next.Add(1) - 1; n < objects && failed.Load() == 0; n = next.Add(1) - 1 {
+					copy(p, strconv.FormatInt(n, 10))
+					if _, err := c.WriteAt(p, n*objectSize); err != nil && failed.Add(1) == 1 {
+						t.Errorf("object %d: %v", n, err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if failed.Load() != 0 {
+		t.FailNow()
+	}
+	return time.Since(began)
+}
+
+// resident is the memory that a process has, in bytes (proc(5), VmRSS).
+func resident(t *testing.T, pid int) int64 {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kib int64
+		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
+			return kib << 10
+		}
+	}
+	t.Fatalf("process %d has no VmRSS", pid)
+	return 0
+}
