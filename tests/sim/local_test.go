@@ -29,7 +29,7 @@ func TestLocalReads(t *testing.T) {
 	}
 	var local, left uint64
 	for seed := range uint64(n) {
-		p := NewPlanOf(seed/2+1, 3+int(seed%2))
+		p := NewPlanOf(seed/2+1, NewestDraw-1+int(seed%2))
 		if p.Config.Reads = "random"; seed%8 >= 6 {
 			p.Config.Reads = "nearest"
 		}
