@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	sim "holdfast/tests/sim"
 )
@@ -49,6 +50,9 @@ func main() {
 	}
 }
 
+// tellEvery is how often it is said how far a run has come.
+const tellEvery = time.Minute
+
 func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet, record bool) bool {
 	list := sim.SeedsFrom(from, n)
 	for i := range list {
@@ -62,7 +66,17 @@ func run(out *bufio.Writer, n int, from uint64, draw, drawn, workers int, quiet,
 		fmt.Fprintf(out, "%d seeds drawn from %s: from %d on\n", drawn, how, base)
 		list = append(list, sim.SeedsFrom(base, drawn)...)
 	}
+	began, told := time.Now(), time.Now()
+	done, bad := 0, 0
 	t := sim.RunSeeds(list, workers, func(rep *sim.Report) {
+		done++
+		bad += min(1, len(rep.Violations))
+		if now := time.Now(); now.Sub(told) >= tellEvery && !quiet {
+			told = now
+			rate := float64(done) / now.Sub(began).Seconds()
+			left := time.Duration(float64(len(list)-done) / rate * float64(time.Second))
+			fmt.Printf("%d of %d seeds, %d with violations, %.1f a second, %v left\n", done, len(list), bad, rate, left.Round(time.Second))
+		}
 		if len(rep.Violations) > 0 && !quiet {
 			fmt.Printf("%s\n  %s\n", rep.Summary(), first(rep.Violations[0]))
 		}
