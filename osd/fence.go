@@ -3,6 +3,7 @@ package osd
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 
 	"holdfast/core/cluster"
@@ -123,6 +124,22 @@ func (f *fences) unshown() (list []*fence) {
 	return list
 }
 
+// fencesOf is what forHolder of another OSD put into an answer.
+func fencesOf(a *secondary.RenewReply) (list []cluster.NamedFence, err error) {
+	if len(a.Fences) == 0 {
+		return nil, nil
+	}
+	if err := json.Unmarshal(a.Fences, &list); err != nil {
+		return nil, fmt.Errorf("its fences: %w", err)
+	}
+	for i := range list {
+		if err := list[i].Check(); err != nil {
+			return nil, fmt.Errorf("its fence %q: %w", list[i].Name, err)
+		}
+	}
+	return list, nil
+}
+
 // forHolder implements secondary.Fences.
 func (f *fences) forHolder(q *secondary.RenewRequest, a *secondary.RenewReply) bool {
 	switch {
@@ -144,9 +161,12 @@ func (f *fences) forHolder(q *secondary.RenewRequest, a *secondary.RenewReply) b
 	}
 	slices.SortFunc(list, func(a, b *fence) int { return cmp.Compare(a.number, b.number) })
 	n := min(len(list), fencesAtOnce)
-	for _, k := range list[:n] {
-		a.Fences = append(a.Fences, cluster.NamedFence{Name: k.name, Fence: *k.fence})
-		a.Fenced = k.number
+	if n > 0 {
+		tell := make([]cluster.NamedFence, n)
+		for i, k := range list[:n] {
+			tell[i] = cluster.NamedFence{Name: k.name, Fence: *k.fence}
+		}
+		a.Fences, a.Fenced = cluster.Value(tell), list[n-1].number
 	}
 	if n < len(list) {
 		return false

@@ -166,16 +166,15 @@ func (p *peerRun) renewed() {
 
 // hear applies the fences that an answer brings: afterwards it may be counted on.
 func (p *peerRun) hear(a *secondary.RenewReply) bool {
-	for i := range a.Fences {
-		if err := a.Fences[i].Check(); err != nil {
-			p.s.log.Error("a member knows a fence that cannot be applied here, so its grants run out", "peer", uint64(p.osd), "fence", a.Fences[i].Name, "err", err)
-			return false
-		}
+	list, err := fencesOf(a)
+	if err != nil {
+		p.s.log.Error("a member knows a fence that cannot be applied here, so its grants run out", "peer", uint64(p.osd), "err", err)
+		return false
 	}
-	for i := range a.Fences {
-		p.s.fences.hear(&a.Fences[i])
+	for i := range list {
+		p.s.fences.hear(&list[i])
 	}
-	if len(a.Fences) > 0 {
+	if len(list) > 0 {
 		p.s.watchFenced()
 	}
 	p.fenced = a.Fenced

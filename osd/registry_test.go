@@ -206,11 +206,18 @@ func TestFences(t *testing.T) {
 		ok = o.s.fences.forHolder(&q, &a)
 		return a, ok
 	}
+	told := func(a secondary.RenewReply) []cluster.NamedFence {
+		list, err := fencesOf(&a)
+		if err != nil {
+			t.Error(err)
+		}
+		return list
+	}
 	_, before := renews(secondary.RenewRequest{Applied: int64(rev) - 1})
 	if _, since := renews(secondary.RenewRequest{Applied: int64(rev)}); before || !since {
 		t.Error("a primary of an earlier version may renew that has not applied a fence, or may not that has")
 	}
-	if a, ok := renews(secondary.RenewRequest{Fenced: 1}); !ok || len(a.Fences) != 1 || a.Fences[0].Fence.Session != session(1) {
+	if a, ok := renews(secondary.RenewRequest{Fenced: 1}); !ok || len(told(a)) != 1 || told(a)[0].Fence.Session != session(1) {
 		t.Errorf("a primary that knows no fence is told %+v", a)
 	} else if a, ok := renews(secondary.RenewRequest{Fenced: a.Fenced + 1}); !ok || len(a.Fences) != 0 {
 		t.Errorf("a primary that knows all fences is told %+v", a)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/planted"
@@ -60,8 +59,8 @@ type RenewReply struct {
 	Requests uint64      `json:"requests"` // how many more requests the member could remember, less what it keeps for recovery
 	Sent     uint64      `json:"sent"`     // the member's clock, nanoseconds
 
-	Fenced uint64               `json:"fenced,omitempty"` // the number of the last fence that is given here, or was before
-	Fences []cluster.NamedFence `json:"fences,omitempty"` // that the holder has not applied; the rest comes when it asks again if the answer is wire.EAGAIN
+	Fenced uint64          `json:"fenced,omitempty"` // the number of the last fence that is given here, or was before
+	Fences json.RawMessage `json:"fences,omitempty"` // those that the holder has not applied, a list as the daemons have it; the rest comes when it asks again if the answer is wire.EAGAIN
 }
 
 // HeldGrant is one PG in a RenewReply.
