@@ -49,7 +49,7 @@ type choice struct {
 const (
 	FirstDraw   = 1
 	NewestDraw  = 5
-	DefaultDraw = 4
+	DefaultDraw = 5
 
 	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
 	fullDraw = 4
