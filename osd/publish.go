@@ -140,11 +140,11 @@ func (j *strayJob) look(s *OSD) {
 	}
 	j.s = s
 	for _, rec := range s.o.Store.PGs() {
-		if last, ok := j.empty[rec.PG]; ok && last == rec.Interval || !s.unneeded(rec) {
+		if last, ok := j.empty[rec.PG]; ok && last == rec.Interval || !s.sharded(rec.PG.Pool) || !s.unneeded(rec) {
 			continue
 		}
 		j.running, j.failed, j.pg = true, false, rec.PG
-		s.whenSharded(rec.PG.Pool, j.step)
+		j.step()
 		return
 	}
 }
@@ -163,7 +163,7 @@ func (s *OSD) givenUp(rec store.PGRecord) store.PGRecord {
 func (j *strayJob) step() {
 	s := j.s
 	rec, ok := s.o.Store.PG(j.pg)
-	if !ok || !s.unneeded(rec) || s.failed || j.failed {
+	if !ok || !s.unneeded(rec) || !s.sharded(j.pg.Pool) || s.failed || j.failed {
 		j.running = false
 		return
 	}

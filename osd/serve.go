@@ -148,6 +148,12 @@ func (s *OSD) buildShard(pool layout.PoolID, sh *shard) {
 	})
 }
 
+// sharded reports whether the pool's objects can be listed by PG. Of a pool that is being removed, or of which this OSD has not heard yet, they may never be.
+func (s *OSD) sharded(pool layout.PoolID) bool {
+	sh := s.shards[pool]
+	return sh != nil && !sh.running && sh.want.PGCount != 0 && sh.built == sh.want
+}
+
 // whenSharded calls f once the pool's objects can be listed by PG.
 func (s *OSD) whenSharded(pool layout.PoolID, f func()) {
 	sh := s.shards[pool]

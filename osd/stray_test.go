@@ -7,6 +7,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/registry"
 	"holdfast/osd/store"
 )
 
@@ -136,4 +137,60 @@ func TestStoreKeepsToWhomItGaveAPG(t *testing.T) {
 	if b.osds[3].has(object).Version == 0 {
 		t.Error("the object is gone")
 	}
+}
+
+// A pool that is removed before an OSD has sorted its objects holds up neither the removal of what is left of other PGs there,
+func TestPoolNeverSortedHoldsUpNoRemoval(t *testing.T) {
+	b := newBed(t, 3)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	gone := layout.PGID{Pool: 2, Num: 1}
+	self := cluster.PGMember{OSD: 1, Store: b.osds[1].s.self.Store}
+	b.put(cluster.PGRecordKey(gone), &cluster.PGRecord{Generation: 5, Interval: 2, Primary: 1, Instance: 1, Activated: 2,
+		Sets: []cluster.PGSet{{Interval: 2, Members: []cluster.PGMember{self}, First: 2, Last: 2}}, Participants: []cluster.PGMember{self}})
+	b.put(cluster.PGStateKey(gone), &cluster.PGState{Primary: 1, State: cluster.StateActive})
+	known := false
+	b.osds[2].run(func() {
+		b.osds[2].st.PutPG(store.PGRecord{PG: gone, Generation: 5, Interval: 1, TookPart: 1}, func(err error) { known = err == nil })
+	})
+	b.wait("the record of the PG", func() bool { return known })
+	if rec, _ := b.osds[2].st.PG(gone); !b.osds[2].s.unneeded(rec) {
+		t.Fatal("the PG needs something of OSD 2")
+	}
+	b.w.Run(10 * time.Second)
+	object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+	interval := b.record().Interval
+	for n := range 2 {
+		b.osds[layout.OSDNum(n+1)].write(object, 0, layout.Version(interval)<<layout.VersionCounterBits+1, 0, interval)
+	}
+	b.place(1, 1, 3)
+	b.wait("PG on OSDs 1 and 3", func() bool { return b.serves(1, 2) && b.osds[3].has(object).Version != 0 })
+	b.wait("what is left on OSD 2 to be removed", func() bool { return b.osds[2].has(object).Version == 0 })
+}
+
+// nor, while an OSD hears nothing of etcd and does not know the pool, the start of its PGs: they need no interval more than they would without that OSD.
+func TestPoolUnknownToAMemberIsServedWithoutIt(t *testing.T) {
+	b := newBed(t, 3)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.osds[2].reg.Unreachable(true)
+	pool := &cluster.Pool{ID: 2, Name: "q", Scheme: cluster.Replicated, PGSize: 3, PGMinSize: 2, PGCount: 1, FailureDomain: "osd"}
+	kv := b.get(cluster.KeyPools)
+	txn, err := cluster.SetPool(&kv, 2, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.txn(txn)
+	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool, 0)}})
+	b.put(cluster.KeyPGConfig, &cluster.PGConfig{Pools: map[layout.PoolID][]cluster.PGTarget{1: {{OSDSet: []layout.OSDNum{1, 2}, Primary: 1}}, 2: {{OSDSet: []layout.OSDNum{1, 2, 3}, Primary: 1}}}})
+	id := layout.PGID{Pool: 2, Num: 1}
+	run := func() *pgRun { return b.osds[1].s.pgs[id] }
+	if !b.w.RunUntil(func() bool { return run() != nil && run().served != nil }, time.Second) {
+		t.Fatalf("the PG waits for a member that does not know its pool: %s", run().m.Describe())
+	}
+	if n := run().m.Interval; n > 2 {
+		t.Errorf("that took %d intervals", n)
+	}
+	b.osds[2].reg.Unreachable(false)
+	b.wait("the whole set", func() bool { return len(run().m.Acting) == 3 && run().served != nil })
 }

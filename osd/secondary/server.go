@@ -124,6 +124,11 @@ func (s *Server) Serve(r *peer.Request) {
 			r.Fail(wire.EINVAL)
 			return
 		}
+		if !s.st.Sharded(q.PG.Pool) {
+			// The interval would end with the first listing.
+			s.replyJSON(r, m.Op, wire.EBUSY, LockReply{Store: s.Locks.self.Store, Reason: "the pool has not been heard of here, or its objects are being sorted by PG"})
+			return
+		}
 		s.Locks.Lock(q, func(retval int64, a LockReply) { s.replyJSON(r, m.Op, retval, a) })
 		return
 	case wire.OpSubRenew:

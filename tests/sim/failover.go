@@ -47,6 +47,9 @@ func (r *run) succeed(p *process, what string) {
 	s.start()
 	var end func()
 	end = func() {
+		if p.dead {
+			return // another fault has ended it, and all that it had at hand
+		}
 		if p.stopped || len(p.open) > 0 && r.c.W.Elapsed() < r.begun+seedTime+r.plan.Config.Longest+answersWithin/2 {
 			r.c.W.After(time.Second, end)
 			return
