@@ -65,7 +65,7 @@ func (r *run) succeed(p *process, what string) {
 // passingPool makes a pool with an image in it, and removes both again; sometimes another one is made under its number, which is empty, and stays.
 func (r *run) passingPool(f *PlannedFault) func() {
 	c := &r.plan.Config
-	id, pgs := layout.PoolID(30+f.ID), 1+int(f.N%2)
+	id, pgs := layout.PoolID(200+f.ID), 1+int(f.N%2) // no number that "pool made" gives
 	n := images.New{Name: fmt.Sprintf("passing%d", f.ID), Size: 4 * uint64(c.Store.BlockSize), Pool: fmt.Sprintf("pool%d", id)}
 	copy(n.Identity[:], n.Name)
 	busy, made, over := true, false, false
