@@ -378,6 +378,10 @@ func (s *OSD) register() {
 		t.If[0] = registry.Unchanged(key, old.Mod)
 	}
 	lease, known := s.lease, s.o.Store.PGs()
+	var dead registry.LeaseID // of that process
+	if old, ok := s.Snapshot().OSDStates.Get(s.o.Num); ok && uint64(old.Instance) != s.o.Instance && old.Lease != lease.ID() {
+		dead = old.Lease
+	}
 	if planted.IntervalForgotten {
 		known = nil
 	}
@@ -386,6 +390,9 @@ func (s *OSD) register() {
 		switch {
 		case s.stopping || s.lease != lease:
 		case err == nil && res.Succeeded:
+			if dead != 0 {
+				s.o.Registry.Revoke(dead, nil) // or its PGs could not be taken before it has run out
+			}
 			s.verify(res.Revision, known, func() { s.up(lease) })
 		default:
 			if err != nil && !errors.Is(err, registry.ErrUnavailable) {

@@ -69,6 +69,23 @@ func TestRegisterReplacesItsOwnStateKey(t *testing.T) {
 	}
 }
 
+// Nor do the keys of the PGs that it served.
+func TestRestartedOSDServesItsPGsAtOnce(t *testing.T) {
+	b := newBed(t, 2)
+	o := b.osds[1]
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	old := b.get(cluster.PGStateKey(pg1))
+	o.kill()
+	o.start()
+	b.wait("it to come up", func() bool { return o.s != nil && o.s.leaseUp })
+	up := b.admin.Loop().Now()
+	b.wait("PG active again", func() bool { return b.serves(1, 2) && b.get(cluster.PGStateKey(pg1)).Lease != old.Lease })
+	if took := b.admin.Loop().Now().Sub(up); took > time.Second {
+		t.Errorf("it served %v after it was up: it waited for the lease of the process before", took)
+	}
+}
+
 // conditions has each condition of the next transaction that puts a PG's record fail alone; none may then change the record.
 func TestTakeComparesEverything(t *testing.T) {
 	for _, c := range []struct {

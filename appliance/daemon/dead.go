@@ -11,7 +11,6 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
-	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/secondary"
 )
@@ -20,7 +19,7 @@ import (
 const announceTime = time.Second
 
 // ReportDeath says to the cluster that one run of an OSD is over for certain - its process was reaped, or its thread has ended - so that others take over without waiting for
-// leases and grants to run out: the other OSDs are told (SUB_DEAD), and the keys it held under its lease are removed.
+// leases and grants to run out: the other OSDs are told (SUB_DEAD), and its lease is revoked.
 func (k *Link) ReportDeath(ctx context.Context, key []byte, dead secondary.Holder) error {
 	s, err := k.Snapshot(ctx, cluster.SectionOSDs|cluster.SectionPGs)
 	if err != nil {
@@ -30,25 +29,19 @@ func (k *Link) ReportDeath(ctx context.Context, key []byte, dead secondary.Holde
 	return k.Bury(ctx, s, dead)
 }
 
-// Bury removes the keys that a dead run of an OSD held, if they are still its.
+// Bury revokes the lease of a dead run of an OSD, and with it every key that the run held, also one whose request is still on its way to etcd.
 func (k *Link) Bury(ctx context.Context, s *cluster.Snapshot, dead secondary.Holder) error {
 	st, ok := s.OSDStates.Get(dead.OSD)
 	if !ok || uint64(st.Instance) != dead.Instance || st.Lease == 0 {
-		return nil
+		return nil // its keys have gone by themselves, or are those of a later run
 	}
-	key := cluster.OSDStateKey(dead.OSD)
-	t := registry.Txn{If: []registry.Compare{registry.HeldBy(key, st.Lease)}, Then: []registry.Op{{Kind: registry.Delete, Key: key}}}
-	for id, pg := range s.PGStates.All() {
-		if pg.Lease == st.Lease {
-			key := cluster.PGStateKey(id)
-			t.If = append(t.If, registry.HeldBy(key, st.Lease))
-			t.Then = append(t.Then, registry.Op{Kind: registry.Delete, Key: key})
-		}
+	_, err := Await(ctx, k.Thread, func(done func(struct{}, error)) {
+		k.Registry.Revoke(st.Lease, func(err error) { done(struct{}{}, err) })
+	})
+	if err != nil {
+		return fmt.Errorf("revoke the lease of OSD %d: %w", dead.OSD, k.Explain(err))
 	}
-	if _, err := k.Txn(ctx, t); err != nil {
-		return fmt.Errorf("remove the keys of OSD %d: %w", dead.OSD, err)
-	}
-	return nil // a condition that failed: the keys have gone by themselves, or are somebody else's
+	return nil
 }
 
 // announce tells every other OSD, at most announceTime long.

@@ -175,6 +175,9 @@ type Registry interface {
 	// Grant asks for a lease of the given time to live and keeps it alive until Revoke. Asking goes on until it is granted.
 	Grant(ttl time.Duration, h LeaseHandler) Lease
 
+	// Revoke ends the lease of a holder that is known to be dead: its keys vanish. One that is over already is no error. done may be nil.
+	Revoke(id LeaseID, done func(error))
+
 	// Doubt says that contact with some host was lost, which may have held the member of the registry that the watches come from: they are tried at once.
 	Doubt()
 }

@@ -80,7 +80,7 @@ func (le *lease) grant(sent loop.Instant) {
 	}, func(err error) {
 		le.asking = false
 		if err == nil && le.ended {
-			le.revoke(registry.LeaseID(resp.ID), nil)
+			le.r.Revoke(registry.LeaseID(resp.ID), nil)
 			return
 		}
 		if le.ended {
@@ -97,7 +97,7 @@ func (le *lease) grant(sent loop.Instant) {
 		le.id = registry.LeaseID(resp.ID)
 		le.until = sent.Add(min(le.ttl, time.Duration(resp.TTL)*time.Second))
 		if le.r.l.Now() >= le.until { // it took that long
-			le.revoke(le.id, nil)
+			le.r.Revoke(le.id, nil)
 			le.id = 0
 			le.retry()
 			return
@@ -154,12 +154,13 @@ func (le *lease) Revoke(done func(error)) {
 		})
 		return
 	}
-	le.revoke(le.id, done)
+	le.r.Revoke(le.id, done)
 }
 
-func (le *lease) revoke(id registry.LeaseID, done func(error)) {
-	le.r.call(le.r.Times().QuickTimeout, func(ctx context.Context) error {
-		_, err := le.r.client.Revoke(ctx, clientv3.LeaseID(id))
+// Revoke implements registry.Registry.
+func (r *Registry) Revoke(id registry.LeaseID, done func(error)) {
+	r.call(r.Times().QuickTimeout, func(ctx context.Context) error {
+		_, err := r.client.Revoke(ctx, clientv3.LeaseID(id))
 		return err
 	}, func(err error) {
 		if err != nil {

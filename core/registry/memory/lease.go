@@ -170,12 +170,12 @@ func (le *heldLease) grant(sent loop.Instant) {
 		le.asking = false
 		switch {
 		case le.ended && err == nil:
-			le.revoke(id, nil)
+			le.h.Revoke(id, nil)
 		case le.ended:
 		case err != nil:
 			le.retry()
 		case le.h.l.Now() >= sent.Add(le.ttl): // it took that long
-			le.revoke(id, nil)
+			le.h.Revoke(id, nil)
 			le.retry()
 		default:
 			le.id, le.until = id, sent.Add(le.ttl)
@@ -234,14 +234,15 @@ func (le *heldLease) Revoke(done func(error)) {
 		}})
 		return
 	}
-	le.revoke(le.id, done)
+	le.h.Revoke(le.id, done)
 }
 
-func (le *heldLease) revoke(id registry.LeaseID, done func(error)) {
-	s := le.h.s
-	le.h.request(0, func() error {
+// Revoke implements registry.Registry.
+func (h *Handle) Revoke(id registry.LeaseID, done func(error)) {
+	s := h.s
+	h.request(0, func() error {
 		if i, ok := s.leaseLocked(id); ok {
-			s.act(ActLeaseOver, le.h.l, "", int64(id))
+			s.act(ActLeaseOver, h.l, "", int64(id))
 			s.endLocked(i)
 		}
 		return nil

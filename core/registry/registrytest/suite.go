@@ -49,6 +49,7 @@ func Run(t *testing.T, env func(t *testing.T) *Env) {
 		{"LeaseKeepsItsKeysAlive", leaseLives},
 		{"RevokedLeaseTakesItsKeysAlong", leaseRevoked},
 		{"EndedLeaseIsLost", leaseEnded},
+		{"LeaseOfAnotherIsRevoked", leaseOfAnother},
 		{"UnreachableLeaseIsLostWithinItsTime", leaseUnreachable},
 		{"CallbacksNeverRunInsideTheCall", laterOnly},
 	} {
@@ -386,6 +387,29 @@ func leaseRevoked(t *testing.T, e *Env) {
 	e.Loop.Run(e.TTL)
 	if len(h.lost) != 0 || h.granted != 1 {
 		t.Errorf("after revocation the handler was called: %+v", h)
+	}
+}
+
+// leaseOfAnother ends the lease of a holder from elsewhere, then once more.
+func leaseOfAnother(t *testing.T, e *Env) {
+	le, h := e.grant(t, e.Open())
+	r := e.Open()
+	e.must(t, r, leased("l", le.ID()))
+	for range 2 {
+		done := false
+		r.Revoke(le.ID(), func(err error) {
+			if done = true; err != nil {
+				t.Errorf("revoke: %v", err)
+			}
+		})
+		e.Loop.Until("the revocation", patience, func() bool { return done })
+		if res := e.must(t, r, registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: "l"}}}); len(res.Results[0]) != 0 {
+			t.Error("the key outlives its lease")
+		}
+	}
+	e.Loop.Until("the loss", patience, func() bool { return len(h.lost) > 0 })
+	if !errors.Is(h.lost[0], registry.ErrNoLease) {
+		t.Errorf("lost by %v, want ErrNoLease", h.lost[0])
 	}
 }
 

@@ -1,0 +1,69 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"holdfast/core/cluster"
+	"holdfast/core/config"
+	"holdfast/core/layout"
+	"holdfast/osd/secondary"
+)
+
+// TestReportedDeathRevokesTheLease: every key of the dead run goes, nothing that it has sent can come after that, and a later run of the OSD is left alone.
+func TestReportedDeathRevokesTheLease(t *testing.T) {
+	c, address := startEtcd(t)
+	ctx := t.Context()
+	v, err := config.Load(config.Sources{Flags: map[string]string{"etcd_address": address}, FileName: "none"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := Connect(v, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	lease, err := c.Grant(ctx, 600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(key string, v any) error {
+		_, err := c.Put(ctx, "/vitastor/"+key, string(cluster.Value(v)), clientv3.WithLease(lease.ID))
+		return err
+	}
+	pgs := []string{cluster.PGStateKey(layout.PGID{Pool: 1, Num: 1}), cluster.PGStateKey(layout.PGID{Pool: 1, Num: 2})}
+	for _, err := range []error{
+		put(cluster.OSDStateKey(1), &cluster.OSDState{State: "up", Addresses: []string{"127.0.0.1"}, Host: "h", Port: 1, Instance: 7}),
+		put(pgs[0], &cluster.PGState{Primary: 1, State: cluster.StateActive}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	keys := func() int64 {
+		res, err := c.Get(context.Background(), "/vitastor/", clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Count
+	}
+	for _, instance := range []uint64{6, 7, 7} {
+		if err := k.ReportDeath(ctx, nil, secondary.Holder{OSD: 1, Instance: instance}); err != nil {
+			t.Fatal(err)
+		}
+		if instance == 6 && keys() != 2 {
+			t.Error("the death of an earlier run has removed keys of a later one")
+		}
+	}
+	if n := keys(); n != 0 {
+		t.Errorf("%d keys of the dead run are left", n)
+	}
+	if err := put(pgs[1], &cluster.PGState{Primary: 1, State: cluster.StateActive}); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		t.Errorf("what the dead run sent, and comes late: %v, want it refused", err)
+	}
+}
