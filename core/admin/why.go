@@ -60,12 +60,16 @@ func lastHeard(s *cluster.Snapshot, n layout.OSDNum) time.Time {
 // stamp writes a moment for people.
 func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05") + " UTC" }
 
-// downText names an OSD that is down, and since when at most.
+// downText names an OSD that is down, on which host it was, and since when at most.
 func downText(s *cluster.Snapshot, n layout.OSDNum) string {
-	if t := lastHeard(s, n); !t.IsZero() {
-		return fmt.Sprintf("OSD %d is down (last heard of %s)", n, stamp(t))
+	text := fmt.Sprintf("OSD %d", n)
+	if st, ok := s.OSDStats.Get(n); ok && st.Host != "" {
+		text += " on host " + st.Host
 	}
-	return fmt.Sprintf("OSD %d is down", n)
+	if text += " is down"; !lastHeard(s, n).IsZero() {
+		text += " (last heard of " + stamp(lastHeard(s, n)) + ")"
+	}
+	return text
 }
 
 func (w *reasoner) up(n layout.OSDNum) bool {
@@ -98,6 +102,9 @@ func (w *reasoner) explain(v *PG, p *cluster.Pool, id layout.PGID) {
 // whyWaits explains a PG that is not served.
 func (w *reasoner) whyWaits(p *cluster.Pool, id layout.PGID) string {
 	st, taken := w.s.PGStates.Get(id)
+	if w.s.Restoring != nil {
+		return "a restore of etcd was begun and has not ended: run `holdfast etcd restore` again"
+	}
 	if len(w.unsaid) > 0 { // whoever has taken the PG only waits for that, too
 		return fmt.Sprintf("etcd was restored from an older state, and %s not reported yet; start %s, or declare what is gone for good lost: `holdfast etcd lost OSD`", have(w.unsaid), them(w.unsaid))
 	}
@@ -156,13 +163,16 @@ func (w *reasoner) whySet(rec *cluster.PGRecord, set cluster.PGSet) string {
 		if !slices.Contains(rec.Participants, m) {
 			continue // what it holds may be older: hearing it does not help
 		}
+		identity, known := w.s.Stores.Get(m.OSD)
 		switch st, ok := w.s.OSDStates.Get(m.OSD); {
-		case !ok:
-			down = append(down, m.OSD)
-		case !st.Store.IsZero() && st.Store != m.Store:
-			help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s", m.OSD, m.Store.String()))
-		default:
+		case ok && !st.Store.IsZero() && st.Store != m.Store:
+			help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s, and accept it (`holdfast disk accept --keep-id`)", m.OSD, m.Store.String()))
+		case ok:
 			return ""
+		case known && identity.IsRetired(m.Store):
+			help = append(help, fmt.Sprintf("the disk of OSD %d with store %.8s was given up: if it is still there, accept it (`holdfast disk accept --keep-id`)", m.OSD, m.Store.String()))
+		default:
+			down = append(down, m.OSD)
 		}
 	}
 	slices.Sort(members)
@@ -173,6 +183,9 @@ func (w *reasoner) whySet(rec *cluster.PGRecord, set cluster.PGSet) string {
 	text := fmt.Sprintf("written in interval %d by %s", set.Interval, osdList(members))
 	for _, n := range down {
 		text += ", " + downText(w.s, n)
+	}
+	if len(help) == 0 {
+		help = append(help, fmt.Sprintf("none of them took part in the last interval, %d: the PG's record is wrong; restore etcd from a snapshot", rec.Activated)) // no OSD writes such a one
 	}
 	return text + "; " + strings.Join(help, ", or ")
 }

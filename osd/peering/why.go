@@ -100,10 +100,10 @@ func (m *Machine) whySet(s Set) string {
 	}
 	for _, osd := range another {
 		i := slices.IndexFunc(s.Members, func(a Member) bool { return a.OSD == osd })
-		help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s", osd, s.Members[i].Store.String()))
+		help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s, and accept it (`holdfast disk accept --keep-id`)", osd, s.Members[i].Store.String()))
 	}
 	if len(help) == 0 {
-		help = append(help, "none of them took part in the last interval, "+fmt.Sprint(m.Record.Activated))
+		help = append(help, fmt.Sprintf("none of them took part in the last interval, %d: the PG's record is wrong; restore etcd from a snapshot", m.Record.Activated))
 	}
 	return text + "; " + strings.Join(help, ", or ")
 }
