@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -101,10 +102,22 @@ func domains(s *cluster.Snapshot, p *cluster.Pool) int {
 // maxDepth bounds the placement tree: a loop in it ends there.
 const maxDepth = 64
 
+// createTries is how often the pools are looked at when it is not known whether the pool was added.
+const createTries = 5
+
 // CreatePool adds the pool to config/pools under the lowest free number; s is the cluster as Pool was called with. done gets the number.
 func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done func(layout.PoolID, error)) {
+	createPool(r, s, p, nil, createTries, done)
+}
+
+// createPool is one look and try. unsure is the pool as it may have been added by the try before; one that comes late does nothing, since the pools have changed by then.
+func createPool(r registry.Registry, s *cluster.Snapshot, p, unsure *cluster.Pool, tries int, done func(layout.PoolID, error)) {
 	r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.KeyPools}}}, func(res registry.TxnResult, err error) {
 		if err != nil {
+			if tries--; unsure != nil && tries > 0 && errors.Is(err, registry.ErrUnavailable) {
+				createPool(r, s, p, unsure, tries, done)
+				return
+			}
 			done(0, err)
 			return
 		}
@@ -119,6 +132,10 @@ func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done 
 			}
 			for id, other := range pools {
 				taken[id] = true
+				if unsure != nil && id == unsure.ID && bytes.Equal(cluster.Value(other), cluster.Value(unsure)) {
+					done(id, nil) // only the answer was lost
+					return
+				}
 				if other.Name == p.Name {
 					done(0, &Error{Kind: Refused, What: fmt.Sprintf("pool %q exists already", p.Name), Way: "choose another name"})
 					return
@@ -160,6 +177,10 @@ func CreatePool(r registry.Registry, s *cluster.Snapshot, p *cluster.Pool, done 
 			return
 		}
 		r.Txn(txn, func(res registry.TxnResult, err error) {
+			if errors.Is(err, registry.ErrUnavailable) && tries > 1 {
+				createPool(r, s, p, &made, tries-1, done)
+				return
+			}
 			if err == nil && !res.Succeeded {
 				err = &Error{Kind: Refused, What: "somebody else changed the pools at the same moment", Way: "try again"}
 			}

@@ -3,6 +3,7 @@ package admin
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -191,9 +192,27 @@ func TestNewPoolDefaultsAndChecks(t *testing.T) {
 	}
 }
 
+// losing loses the answer to the first change, or the change itself.
+type losing struct {
+	registry.Registry
+	arrives, lost bool
+}
+
+func (l *losing) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
+	if t.ReadOnly() || l.lost {
+		l.Registry.Txn(t, done)
+		return
+	}
+	if l.lost = true; !l.arrives {
+		t = registry.Txn{}
+	}
+	l.Registry.Txn(t, func(registry.TxnResult, error) { done(registry.TxnResult{}, registry.ErrUnavailable) })
+}
+
 func TestCreatePool(t *testing.T) {
 	w := newWorld(t, twoOSDs)
 	s := w.snapshot()
+	var reg registry.Registry = w.r
 	create := func(n NewPool) (id layout.PoolID, err error) {
 		n.Force = true
 		p, err := n.Pool(s)
@@ -201,7 +220,7 @@ func TestCreatePool(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := false
-		CreatePool(w.r, s, p, func(i layout.PoolID, e error) { id, err, done = i, e, true })
+		CreatePool(reg, s, p, func(i layout.PoolID, e error) { id, err, done = i, e, true })
 		if !w.w.RunUntil(func() bool { return done }, time.Minute) {
 			t.Fatal("CreatePool does not end")
 		}
@@ -216,6 +235,12 @@ func TestCreatePool(t *testing.T) {
 	}
 	if now := w.snapshot(); now.Pools.Len() != 2 {
 		t.Errorf("%d pools, want 2", now.Pools.Len())
+	}
+	for i, arrives := range []bool{true, false} { // with the answer, or the request, lost the first time
+		reg = &losing{Registry: w.r, arrives: arrives}
+		if id, err := create(NewPool{Name: fmt.Sprint("l", i), Replicas: 2}); err != nil || id != layout.PoolID(3+i) {
+			t.Errorf("with a lost message: CreatePool = %d, %v, want %d", id, err, 3+i)
+		}
 	}
 	w.put("config/pools", "[]")
 	if _, err := create(NewPool{Name: "m", Replicas: 2}); kind(err) != Failed || !strings.Contains(err.Error(), "config/pools") {

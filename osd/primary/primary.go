@@ -187,7 +187,7 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 	p.watchLoad()
 	p.kick()
 	if b := p.o.Probe; b != nil {
-		b.Serving(id, interval, q.members)
+		b.Serving(id, interval, members)
 	}
 	return q
 }

@@ -1,11 +1,14 @@
 package primary
 
-import "holdfast/core/layout"
+import (
+	"holdfast/core/layout"
+	"holdfast/osd/peering"
+)
 
 // Probe is told what a primary does that the invariants speak of (DESIGN section 6). The simulator gives one; without it, each call site costs one comparison.
 type Probe interface {
 	// Serving says that a PG begins to serve in an interval, with these members, us included.
-	Serving(pg layout.PGID, interval layout.Interval, members []layout.OSDNum)
+	Serving(pg layout.PGID, interval layout.Interval, members []peering.Member)
 	// Stopped says that it serves no more in that interval.
 	Stopped(pg layout.PGID, interval layout.Interval)
 	// Read says that a client is now told what the object holds at a version (0: nothing).

@@ -6,6 +6,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/osd/peering"
 	"holdfast/osd/primary"
 )
 
@@ -30,8 +31,12 @@ type reign struct {
 }
 
 // Serving checks that the interval is in the registry as activated, with these members, and is above every other that served.
-func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layout.OSDNum) {
+func (b *probe) Serving(pg layout.PGID, interval layout.Interval, acting []peering.Member) {
 	r := b.r
+	members := make([]layout.OSDNum, len(acting))
+	for i, a := range acting {
+		members[i] = a.OSD
+	}
 	r.logf("osd%d serves pg %v in interval %d with %v", b.n.Num, pg, interval, members)
 	rec := r.record(pg)
 	switch {
@@ -42,12 +47,8 @@ func (b *probe) Serving(pg layout.PGID, interval layout.Interval, members []layo
 		r.fail("OSD %d serves PG %v in interval %d, which the registry does not have as activated: %+v", b.n.Num, pg, interval, rec)
 	case rec.Activated == interval:
 		set := rec.Sets[len(rec.Sets)-1].Members
-		same := len(set) == len(members)
-		for i := range set {
-			same = same && set[i].OSD == members[i]
-		}
-		if !same {
-			r.fail("OSD %d serves PG %v in interval %d with %v, the registry says %v", b.n.Num, pg, interval, members, set)
+		if !slices.EqualFunc(acting, set, func(a peering.Member, m cluster.PGMember) bool { return a == peering.Member(m) }) {
+			r.fail("OSD %d serves PG %v in interval %d with %v, the registry says %v", b.n.Num, pg, interval, acting, set)
 		}
 	}
 	if last := r.probes[pg]; last != nil {
