@@ -168,8 +168,15 @@ func (r *pgRun) recalled() {
 	done()
 }
 
+// lenderEnd is when rights have run out that another primary may have lent.
+type lenderEnd struct {
+	interval layout.Interval
+	by       cluster.PGLender
+	at       loop.Instant
+}
+
 // afterLender calls f when no right that another primary has lent in the last activated interval can be in force: each borrower has granted us its lock, which ended it, or has had the time that no grant outlasts. A
-// primary that died is no borrower.
+// primary that died is no borrower. That time counts from when we came here first: then a member of that set had granted us its lock, and without that no right of the interval is lent any more.
 func (r *pgRun) afterLender(round uint64, f func()) {
 	s, by := r.s, r.record.Lender
 	if by.Instance == 0 || by.Instance == s.o.Instance || len(r.record.Sets) == 0 {
@@ -181,13 +188,20 @@ func (r *pgRun) afterLender(round uint64, f func()) {
 		if m.OSD == by.OSD || slices.Contains(heard, peering.Member(m)) {
 			continue
 		}
+		now := s.l.Now()
+		if e := &r.lenderEnd; e.interval != r.record.Activated || e.by != by {
+			*e = lenderEnd{r.record.Activated, by, now.Add(s.o.LockTime + time.Millisecond)}
+		}
+		if now >= r.lenderEnd.at {
+			break
+		}
 		s.log.Info("PG waits until rights to read have run out", "pg", r.id.String(), "interval", uint64(r.m.Interval), "lent_by", uint64(by.OSD), "unheard", uint64(m.OSD))
 		t := &loop.Timer{Fire: func() {
 			if round == r.m.Round {
 				f()
 			}
 		}}
-		s.l.Arm(t, s.l.Now().Add(s.o.LockTime+time.Millisecond))
+		s.l.Arm(t, r.lenderEnd.at)
 		return
 	}
 	f()

@@ -6,6 +6,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/osd/peering"
 )
 
 // lendReads has the members of pool 1 answer reads.
@@ -86,6 +87,33 @@ func TestNothingIsLentBesideAGrantThatIsOver(t *testing.T) {
 			s.peer(osd).until = was
 		}
 	})
+}
+
+// A primary that takes over from one that may have lent reads, and cannot reach a borrower, waits T. Rounds of peering that end meanwhile do not prolong that.
+func TestWaitForALenderIsOneWait(t *testing.T) {
+	b := newBed(t, 3)
+	b.lendReads()
+	b.place(1, 1, 2, 3)
+	b.wait("OSD 3 to be lent reads", func() bool { return b.osds[3].lent() })
+	b.w.Net.Cut(b.osds[2].l, b.osds[3].l)
+	b.w.Net.Reset(b.osds[2].l, b.osds[3].l)
+	b.osds[1].kill()
+	b.put(cluster.OSDStateKey(1), nil)
+	b.put(cluster.PGStateKey(pg1), nil)
+	r := func() *pgRun { return b.osds[2].s.pgs[pg1] }
+	b.place(2, 1, 2, 3)
+	b.wait("OSD 2 to wait", func() bool { return r() != nil && r().lenderEnd.at != 0 })
+	at, lock := r().lenderEnd.at, b.osds[2].s.o.LockTime
+	for range 4 {
+		b.w.Run(lock / 5)
+		b.osds[2].run(func() { r().exec(r().m.Restart()) })
+	}
+	b.wait("a round that has heard all that it can", func() bool { return r().m.Phase == peering.Activating })
+	heard := b.osds[2].l.Now()
+	b.wait("PG active", func() bool { return b.serves(2, 1) })
+	if now := b.osds[2].l.Now(); now < at || now > max(at, heard).Add(lock/5) {
+		t.Errorf("the rights ran out at %v, all were heard at %v, and it served at %v", at, heard, now)
+	}
 }
 
 // Stores report an interval that etcd has forgotten. They do not know whether its primary lends, so whoever is next must wait as if it did.

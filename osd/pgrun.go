@@ -57,6 +57,7 @@ type pgRun struct {
 	rev        registry.Revision // the latest at which we know the record and whether the state key is ours: answers come in any order
 	served     *primary.PG
 	lent       lent
+	lenderEnd  lenderEnd
 	activeRev  registry.Revision // Activated waits until everything up to it is applied
 	activeDone func()
 	cleaning   bool
