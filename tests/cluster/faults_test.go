@@ -54,7 +54,7 @@ var faults = []fault{
 		time.Sleep(expire)
 		d.ResumeOSD(n)
 	}},
-	{"host unplugged for 8 s", expire, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+	{unplugged, expire, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
 		cut(d, expire, d.Hosts[pick(round)].Unplug)
 	}},
 	{"host deaf for 8 s", expire, 20 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
@@ -137,7 +137,7 @@ var longer = []fault{
 		time.Sleep(10 * time.Second)
 		d.ResumeOSD(n)
 	}},
-	{"host unplugged for a minute", time.Minute, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
+	{longUnplugged, time.Minute, 16 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
 		cut(d, time.Minute, d.Hosts[pick(round)].Unplug)
 	}},
 	{"etcd member killed for 6 s", 6 * time.Second, 3 * time.Second, false, func(_ *testing.T, d *stand.Daemons, round int) {
@@ -146,6 +146,29 @@ var longer = []fault{
 		time.Sleep(6 * time.Second)
 		d.StartEtcd(n)
 	}},
+}
+
+const (
+	unplugged     = "host unplugged for 8 s"
+	longUnplugged = "host unplugged for a minute"
+)
+
+// promised is the longest time without any answer that is promised, by fault; for a host that has etcd's leader it is leaderToo longer (DESIGN, section 9).
+var promised = map[string]time.Duration{
+	"OSD process killed": time.Second, "each OSD process killed in turn": time.Second,
+	"OSD stopped in order": 500 * time.Millisecond,
+	unplugged:              6 * time.Second, longUnplugged: 6 * time.Second,
+}
+
+const leaderToo = 2 * time.Second
+
+// promise is that for one round; 0: there is none.
+func (f *fault) promise(d *stand.Daemons, round int) time.Duration {
+	most := promised[f.name]
+	if (f.name == unplugged || f.name == longUnplugged) && d.EtcdLeader() == pick(round) {
+		most += leaderToo
+	}
+	return most
 }
 
 // cut does something to the network for a while.

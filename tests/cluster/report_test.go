@@ -127,6 +127,13 @@ func TestProofIsWhatWasMeasured(t *testing.T) {
 			if r.Fault != p.names[i] {
 				t.Errorf("fault %d is %q in %s, and %q in the test", i, r.Fault, p.file(), p.names[i])
 			}
+			_, name, prefixed := strings.Cut(r.Fault, " copies: ")
+			if !prefixed {
+				name = r.Fault
+			}
+			if most := promised[name]; most > 0 && r.Gap > most.Milliseconds() {
+				t.Errorf("%s tells of %d ms without I/O after %q, promised are %v", p.file(), r.Gap, r.Fault, most)
+			}
 		}
 		if p.proof(t).Text != table(kept) {
 			t.Errorf("a table of docs/proof.md is not that of %s: run the test with -update", p.file())
