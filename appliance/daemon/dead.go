@@ -25,8 +25,14 @@ func (k *Link) ReportDeath(ctx context.Context, key []byte, dead secondary.Holde
 	if err != nil {
 		return fmt.Errorf("report the death of OSD %d: %w", dead.OSD, err)
 	}
-	k.announce(ctx, key, s, dead)
-	return k.Bury(ctx, s, dead)
+	told := make(chan struct{})
+	go func() { // ends within announceTime
+		defer close(told)
+		k.announce(ctx, key, s, dead)
+	}()
+	err = k.Bury(ctx, s, dead) // at once: an OSD that cannot be told now must not hold up those that can
+	<-told
+	return err
 }
 
 // Bury revokes the lease of a dead run of an OSD, and with it every key that the run held, also one whose request is still on its way to etcd.

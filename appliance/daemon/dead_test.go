@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -45,23 +47,46 @@ func TestReportedDeathRevokesTheLease(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// An OSD that takes connections and says nothing.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	if _, err := c.Put(ctx, "/vitastor/"+cluster.OSDStateKey(2), string(cluster.Value(&cluster.OSDState{
+		State: "up", Addresses: []string{"127.0.0.1"}, Host: "h", Port: cluster.Number(silent.Addr().(*net.TCPAddr).Port), Instance: 8,
+	}))); err != nil {
+		t.Fatal(err)
+	}
 	keys := func() int64 {
 		res, err := c.Get(context.Background(), "/vitastor/", clientv3.WithPrefix(), clientv3.WithCountOnly())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return res.Count
+		return res.Count - 1 // that of OSD 2
 	}
-	for _, instance := range []uint64{6, 7, 7} {
-		if err := k.ReportDeath(ctx, nil, secondary.Holder{OSD: 1, Instance: instance}); err != nil {
-			t.Fatal(err)
-		}
-		if instance == 6 && keys() != 2 {
-			t.Error("the death of an earlier run has removed keys of a later one")
+	report := func(instance uint64) error {
+		return k.ReportDeath(ctx, nil, secondary.Holder{OSD: 1, Instance: instance})
+	}
+	if err := report(6); err != nil || keys() != 2 {
+		t.Errorf("the death of an earlier run: %v, and %d keys of the later one are left, want 2", err, keys())
+	}
+	reported := make(chan error, 1)
+	go func() { reported <- report(7) }()
+	for keys() != 0 {
+		select {
+		case err := <-reported:
+			t.Fatalf("the report ended (%v), and %d keys are left", err, keys())
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	if n := keys(); n != 0 {
-		t.Errorf("%d keys of the dead run are left", n)
+	select {
+	case err := <-reported:
+		t.Errorf("the lease was revoked only when OSD 2 had not answered for %v (%v)", announceTime, err)
+	default:
+	}
+	if err := <-reported; err != nil {
+		t.Error(err)
 	}
 	if err := put(pgs[1], &cluster.PGState{Primary: 1, State: cluster.StateActive}); !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		t.Errorf("what the dead run sent, and comes late: %v, want it refused", err)
