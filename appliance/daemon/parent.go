@@ -44,7 +44,7 @@ type Parent struct {
 	hangup chan os.Signal
 }
 
-// Run starts the child again until it ends cleanly, refuses to run (Fatal), or ctx ends; then the child is asked to stop and waited for. The code is the child's exit code. A SIGHUP is
+// Run starts the child again until it ends cleanly, refuses to run (fatal), or ctx ends; then the child is asked to stop and waited for. The code is the child's exit code. A SIGHUP is
 // passed on: the child reads its configuration again.
 func (p *Parent) Run(ctx context.Context) (code int, err error) {
 	p.hangup = make(chan os.Signal, 1)
@@ -53,16 +53,18 @@ func (p *Parent) Run(ctx context.Context) (code int, err error) {
 	// The child dies with the thread that started it (PDEATHSIG), so that thread stays.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pause := firstPause
+	pause, ran := firstPause, false
 	for {
 		start := time.Now()
 		state, holder, err := p.once(ctx)
 		if err != nil {
 			return int(admin.Failed), err
 		}
-		if state.Success() || fatal(state.ExitCode()) {
-			return state.ExitCode(), nil
+		// What the disk has not answered yet of a child that was killed holds the disk: the next one is refused it for a moment.
+		if code := state.ExitCode(); state.Success() || fatal(code) && !(ran && code == int(admin.Refused)) {
+			return code, nil
 		}
+		ran = ran || holder.OSD != 0
 		p.Log.Warn("the child has died", "state", state.String(), "life", time.Since(start).Round(time.Millisecond))
 		if holder.OSD != 0 {
 			x, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)

@@ -82,6 +82,18 @@ func TestChildThatEndsByItselfIsNotStartedAgain(t *testing.T) {
 	}
 }
 
+// The disk, or the port, of a child that was killed may be in use for a moment: who is refused it then is started again.
+func TestChildThatIsRefusedWhatAnEarlierOneHeldIsStartedAgain(t *testing.T) {
+	marks := filepath.Join(t.TempDir(), "marks")
+	f := newFamily(t, "echo x >> "+marks+"; case $(wc -l < "+marks+") in 1) "+fmt.Sprintf(announce, 5)+"kill -9 $$;; 2) exit 4;; 3) exit 0;; esac")
+	if code, err := f.Run(t.Context()); err != nil || code != 0 {
+		t.Errorf("Run = %d, %v, want 0 of the third", code, err)
+	}
+	if len(f.died) != 1 {
+		t.Errorf("reported %v, want the first", f.died)
+	}
+}
+
 func TestChildThatNeverSaidWhoItIsIsNotReported(t *testing.T) {
 	f := newFamily(t, "sleep 0.05; kill -9 $$")
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
