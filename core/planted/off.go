@@ -18,6 +18,7 @@ const (
 	ReplaceKeepsNewer  = false
 	ChecksumUnverified = false
 	BitmapWithoutData  = false
+	HoleTold           = false
 	NoSpaceHalf        = false
 	ReplyEarly         = false
 	ReadUncommitted    = false
@@ -64,6 +65,7 @@ const (
 	ForgottenRepeated  = false
 	RetryBeside        = false
 	PairDropped        = false
+	UndoneAnswered     = false
 	InstanceUnfenced   = false
 	FencesForgotten    = false
 	FenceUnawaited     = false

@@ -191,6 +191,9 @@ func (p *pairs) dropAbove(s *Store, object layout.ObjectID, version uint64) {
 
 // dropAll forgets an object's pairs as its copy is replaced: those of the new one come with it. What was replaced may have been false, and what made it never done.
 func (p *pairs) dropAll(s *Store, object layout.ObjectID) {
+	if planted.UndoneAnswered {
+		return
+	}
 	for i := p.byObject.get(uint64(object.Inode), object.Stripe); i != 0; {
 		next := p.nodes[i].objNext
 		p.drop(s, i)

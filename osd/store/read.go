@@ -176,6 +176,13 @@ func (s *Store) assemble(op *Op, first, last uint32) {
 	op.Bitmap, op.Present = op.Bitmap[:bm], op.Present[:bm]
 	copy(op.Bitmap, v.written)
 	copy(op.Present, v.present)
+	if planted.HoleTold && op.Kind == OpRead && op.Len == 0 {
+		for u, at := range v.data {
+			if at != 0 {
+				op.Bitmap[u>>3] &^= 1 << (u & 7)
+			}
+		}
+	}
 	if op.Kind == OpReadObject {
 		op.Pairs = s.pairs.of(op.Pairs[:0], op.Object)
 	} else if op.State.Flags&Tombstone != 0 {

@@ -3,6 +3,8 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"time"
 
 	"holdfast/appliance/gateway"
@@ -242,6 +244,45 @@ func (x *running) take(off uint64, p []byte) {
 	}
 }
 
+// unwritten are the units that the bitmaps of a reply call never written, of what was asked for.
+func (x *running) unwritten() iter.Seq2[uint64, uint64] {
+	return func(yield func(off, n uint64) bool) {
+		unit := uint64(x.p.s.r.plan.Config.Store.Granularity)
+		for i := range x.cop.Parts {
+			part := &x.cop.Parts[i]
+			for off, end := part.Offset, part.Offset+uint64(part.Len); off < end; {
+				bit := (off - part.Stripe) / unit
+				next := min(end, part.Stripe+(bit+1)*unit)
+				if !part.Written(int(bit)) && !yield(off, next-off) {
+					return
+				}
+				off = next
+			}
+		}
+	}
+}
+
+// holes records what was told of holes: each is zeroes that were seen. Of what is said to be written nothing is known: it may hold zeroes, too.
+func (x *running) holes(each iter.Seq2[uint64, uint64]) {
+	for _, a := range x.acts {
+		a.mask = 0
+	}
+	for off, n := range each {
+		for at := max(off, x.o.Off); at < min(off+n, x.o.Off+x.o.Len); at += sectorSize {
+			x.acts[at/blockSize-x.o.Off/blockSize].mask |= 1 << (at % blockSize / sectorSize)
+		}
+	}
+	all := len(x.acts)
+	x.acts = slices.DeleteFunc(x.acts, func(a *act) bool { return a.mask == 0 })
+	if len(x.acts) > 0 {
+		x.p.s.r.cover("hole told")
+	}
+	if len(x.acts) < all {
+		x.p.s.r.cover("written part told")
+	}
+	x.told()
+}
+
 // told records the end of what was asked: reads that brought something, changes that took effect.
 func (x *running) told() {
 	s, r := x.p.s, x.p.s.r
@@ -354,6 +395,7 @@ func (x *running) viaClient() {
 		c.Kind, c.Offset, c.Len = client.Flush, 0, 0
 		x.synced = x.p.s.acked
 	case opExtents:
+		x.reads()
 		c.Kind = client.ReadBitmap
 	}
 	x.p.c.Submit(c)
@@ -389,6 +431,13 @@ func (x *running) clientDone() {
 		for i := range c.Parts {
 			x.take(c.Parts[i].Offset, c.Parts[i].Bytes())
 		}
+		for off, n := range x.unwritten() {
+			for at := off; at < off+n; at += sectorSize {
+				if x.acts[at/blockSize-o.Off/blockSize].seen[at%blockSize/sectorSize] != 0 {
+					x.p.s.r.fail("op %d reads data at %d, and is told that nothing was ever written there", o.ID, at)
+				}
+			}
+		}
 		x.told()
 		version := c.Version
 		c.ReleaseParts()
@@ -397,6 +446,7 @@ func (x *running) clientDone() {
 			return
 		}
 	case c.Kind == client.ReadBitmap:
+		x.holes(x.unwritten())
 		c.ReleaseParts()
 	case c.Kind == client.Flush:
 		x.flushed()
@@ -445,6 +495,7 @@ func (x *running) viaGateway() {
 	case opFlush:
 		v.Kind, v.Offset, v.Length = volume.Flush, 0, 0
 	case opExtents:
+		x.reads()
 		v.Kind = volume.Extents
 	}
 	x.p.handles[o.Image].Submit(v)
@@ -473,6 +524,18 @@ func (x *running) gatewayDone() {
 		x.told()
 		v.ReleasePieces()
 	case v.Kind == volume.Extents:
+		x.holes(func(yield func(off, n uint64) bool) {
+			off := v.Offset
+			for _, e := range v.Extents {
+				if e.Hole != e.Zero {
+					x.p.s.r.fail("op %d tells of an extent that is a hole (%t) and reads as zeroes (%t)", x.o.ID, e.Hole, e.Zero)
+				}
+				if e.Hole && !yield(off, e.Length) {
+					return
+				}
+				off += e.Length
+			}
+		})
 	default:
 		x.told()
 	}
