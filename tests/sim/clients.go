@@ -50,6 +50,7 @@ type process struct {
 	ready    bool
 	dead     bool
 	stopped  bool // by failOver
+	taken    bool // a session has been taken over
 }
 
 // running is one operation under way.
@@ -347,21 +348,31 @@ func (x *running) end(err error) {
 		if len(x.acts) > 0 && x.acts[0].at == r.elapsed() {
 			x.nothing() // refused on the spot: nothing was sent
 		}
-		if !allowed(err) {
+		if !p.allowed(err) {
 			r.fail("op %d (%v of image %d at %d+%d) ended with: %v", x.o.ID, x.o.Kind, x.o.Image, x.o.Off, x.o.Len, err)
 		}
 	} else {
 		r.logf("client%d: op %d done", s.n+1, x.o.ID)
+		if s.gateway && x.o.Kind == opWrite {
+			r.gateways[x.o.Image] |= 1 << s.n
+		}
 	}
 	p.pump()
 }
 
-// allowed reports whether an operation may end with err under faults.
-func allowed(err error) bool {
-	for _, e := range []error{client.ErrFenced, client.ErrExpired, client.ErrNoSpace, client.ErrClosed, volume.ErrFenced, volume.ErrExpired, volume.ErrNoSpace, volume.ErrShutdown} {
-		if errors.Is(err, e) {
-			return true
-		}
+// allowed reports whether an operation may end with err under faults: nobody is fenced or finds no room for no reason.
+func (p *process) allowed(err error) bool {
+	r := p.s.r
+	is := func(list ...error) bool {
+		return slices.ContainsFunc(list, func(e error) bool { return errors.Is(err, e) })
+	}
+	switch {
+	case is(client.ErrExpired, volume.ErrExpired):
+		return true
+	case is(client.ErrFenced, volume.ErrFenced):
+		return p.taken || r.back.fences[cluster.FenceKey(cluster.FenceGatewayName(p.instance))] != nil
+	case is(client.ErrNoSpace, volume.ErrNoSpace):
+		return r.plan.Config.DiskSize < smallDisk || r.nodes[r.damaged()].hurt
 	}
 	return false
 }

@@ -19,7 +19,7 @@ var required = []string{
 	"read waited for the commit of its version", "CAS refused", "comparison refused", "session taken over", "store replaced", "copy repaired on read", "deadline passed",
 	"no space", "PG given back", "client answered another time", "image removed", "durability looked at", "OSD ended by itself", "object recovered", "buffers of a client counted",
 	"image resized under load", "gateway heard of another size", "what a smaller size cut off is gone", "requests remembered that are never acknowledged",
-	"hole told", "written part told", "sync", "writer of unsynced changes dropped", "lazy change written again", "synced change looked at", "blocks of a store counted",
+	"hole told", "written part told", "image written through two gateways", "sync", "writer of unsynced changes dropped", "lazy change written again", "synced change looked at", "blocks of a store counted",
 }
 
 // requiredLater is what seeds of a draw must have come across besides, by its number.

@@ -164,7 +164,7 @@ func init() {
 				usualLatency(d)
 			}
 		}},
-		{4, "disks filled", func(c *Config) bool { return c.DiskSize < 16<<20 }, (*run).fillDisks},
+		{4, "disks filled", func(c *Config) bool { return c.DiskSize < smallDisk }, (*run).fillDisks},
 		{3, "client dies behind a cut link", nil, (*run).killBehindCut},
 		{6, "client dies", nil, (*run).killClient},
 		{2, "client stopped", nil, func(r *run, f *PlannedFault) func() {
@@ -201,6 +201,9 @@ var crashes = []sim.CrashPolicy{sim.CrashRandom, sim.CrashDrop, sim.CrashTear}
 
 // damageFits says where a damaged copy may not be the only one that has what was acknowledged: each write is on two members at least.
 func damageFits(c *Config) bool { return c.MinSize > 1 && !c.Second }
+
+// smallDisk is what small disks are below.
+const smallDisk = 16 << 20
 
 // damaged is the one OSD whose disk loses or spoils data in this run.
 func (r *run) damaged() int { return int(r.plan.Seed % seedOSDs) }
@@ -723,6 +726,7 @@ func (r *run) takeOver(f *PlannedFault) func() {
 				return
 			}
 			r.cover("session taken over")
+			p.taken = true
 			h.Events(told{r})
 			p.handles[i] = h
 			old.Detach(func() {})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -76,6 +77,11 @@ func (r *run) finish() {
 	r.judge()
 	for _, m := range r.nodes {
 		m.collect()
+	}
+	for _, who := range r.gateways { // order: they are counted
+		if bits.OnesCount(who) > 1 {
+			r.cover("image written through two gateways")
+		}
 	}
 	for i, n := range r.c.W.Faults() {
 		if n > 0 {

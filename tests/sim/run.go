@@ -67,7 +67,8 @@ type run struct {
 	fenced   map[uint64]bool          // instances whose fence is complete
 	rates    map[int]int64
 	acks     int
-	removing int // images that are being removed or resized
+	gateways map[int]uint // by image: the slots of gateways that have written to it
+	removing int          // images that are being removed or resized
 	resizing map[int]bool
 	netSlow  int                    // faults that make the network slow
 	making   int                    // faults under way that change what operators have in etcd
@@ -140,7 +141,7 @@ func (r *run) cover(what string) { r.report.Coverage[what]++ }
 func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 	rep = &Report{Plan: p, Faults: map[string]int{}, Coverage: map[string]uint64{}}
 	r := &run{plan: p, rng: rand.New(rand.NewPCG(p.Seed, 0x66617574)), history: newHistory(), out: out, report: rep,
-		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, changed: map[asked]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, resizing: map[int]bool{}, removed: map[layout.PoolID]bool{}, passed: map[layout.PoolID]bool{},
+		probes: map[layout.PGID]*reign{}, recorded: map[layout.PGID]*cluster.PGRecord{}, versions: map[layout.ObjectID]layout.Version{}, changed: map[asked]layout.Version{}, fenced: map[uint64]bool{}, rates: map[int]int64{}, gateways: map[int]uint{}, resizing: map[int]bool{}, removed: map[layout.PoolID]bool{}, passed: map[layout.PoolID]bool{},
 		back: etcdBack{before: map[layout.PGID]*cluster.PGRecord{}, weights: map[int]float64{}, fences: map[string]*fenced{}}}
 	start := time.Now()
 	defer func() {
