@@ -74,6 +74,7 @@ func minsize1(t *testing.T) {
 	c.every("every PG is active+degraded on OSD 3", func(p pg) bool {
 		return (p.is("active", "degraded") || p.is("active", "degraded", "left_on_dead")) && slices.Equal(p.Peers, []int{3}) && p.Primary == 3
 	})
+	c.every("every PG is exactly active+degraded+left_on_dead", func(p pg) bool { return p.is("active", "degraded", "left_on_dead") })
 	m.progress(50)
 	m.end()
 	m.compare("on the last OSD")

@@ -4,26 +4,25 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"holdfast/appliance/daemon"
 	"holdfast/core/client"
-	"holdfast/core/config"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/tests/stand"
 )
 
-// write: fio writes in five ways, checking what it wrote, and qemu-img reads the whole image and writes it back. The original turns immediate_commit off, which comes with lazy
-// sync, and repeats it with erasure codes, which come later.
+// write: fio writes in five ways, checking what it wrote, and qemu-img reads the whole image and writes it back. immediate_commit is none; as our gateway's writes are durable all the same, a
+// client that keeps copies writes as well. The original repeats it with erasure codes, which come later.
 func write(t *testing.T) {
-	c := start(t, stand.Plan{OSDs: 3, Copies: 2, MinSize: 2, OSDSize: 192 << 20}, "")
+	c := start(t, stand.Plan{OSDs: 3, Copies: 2, MinSize: 2, OSDSize: 192 << 20, Pool: noCommit}, "")
+	beside := newLazyMirror(c, "beside", 8<<20)
+	beside.FlushEvery = 32
+	beside.begin(2)
 	const size = 64 << 20
 	c.CLI("create", "testimg", "--size", "64M")
 	uri := "nbd://" + c.NBD + "/testimg"
@@ -71,6 +70,9 @@ func write(t *testing.T) {
 	}
 	stand.Run(t, "qemu-img", "convert", "-n", "-f", "raw", "-O", "raw", file, uri)
 	m.compare("as qemu-img wrote it back")
+	beside.end()
+	beside.must(beside.conn.Flush())
+	beside.compare("written lazily")
 	c.quiet()
 	c.sameCopies(2)
 }
@@ -79,16 +81,9 @@ func write(t *testing.T) {
 func cas(t *testing.T) {
 	c := start(t, stand.Plan{OSDs: 3, Copies: 3, MinSize: 2, PGs: 1, NoGate: true}, "")
 	c.CLI("create", "testimg", "--size", "1M")
-	v, err := config.Load(config.Sources{Flags: map[string]string{"etcd_address": c.Etcd}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithTimeout(t.Context(), settle)
 	defer cancel()
-	conn, err := daemon.OpenClient(ctx, v, slog.New(slog.NewTextHandler(io.Discard, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := c.library()
 	defer conn.Close()
 	image, err := conn.OpenImage("testimg")
 	if err != nil {

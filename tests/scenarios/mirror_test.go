@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"holdfast/tests/stand"
 )
 
 // mirror is an image with its contents kept beside it, as fio's -mirror_file does: what it writes it writes into both. Each worker has a part of the image for itself, so that what the
@@ -20,7 +18,7 @@ type mirror struct {
 	c     *cluster
 	image string
 	want  []byte // each part touched by its worker only, by others while none runs
-	conn  *stand.NBD
+	conn  disk
 	seed  uint64
 	runs  uint64
 
@@ -40,17 +38,33 @@ type mirror struct {
 // block is what a mirror works in.
 const block = 4096
 
-// newMirror makes an image and connects to it.
+// newMirror makes an image and connects to it over NBD.
 func newMirror(c *cluster, image string, size int) *mirror {
+	c.t.Helper()
+	return newMirrorOn(c, image, size, func(image string) disk {
+		for end := time.Now().Add(settle); ; time.Sleep(10 * time.Millisecond) {
+			conn, err := c.Dial(image)()
+			if err == nil {
+				return conn
+			}
+			if time.Now().After(end) { // the gateway may hear of the image after the command line has ended
+				c.t.Fatal(err)
+			}
+		}
+	})
+}
+
+// newLazyMirror makes an image and opens it with the client library: what it writes is durable when it is flushed.
+func newLazyMirror(c *cluster, image string, size int) *mirror {
+	c.t.Helper()
+	return newMirrorOn(c, image, size, c.openLazy)
+}
+
+func newMirrorOn(c *cluster, image string, size int, open func(image string) disk) *mirror {
 	c.t.Helper()
 	c.CLI("create", image, "--size", strconv.Itoa(size))
 	m := &mirror{t: c.t, c: c, image: image, want: make([]byte, size), seed: rand.Uint64(), MinWrite: 4 << 10, MaxWrite: 128 << 10, FlushEvery: 256, Pace: 2 * time.Millisecond}
-	var err error
-	for end := time.Now().Add(settle); m.conn == nil; time.Sleep(10 * time.Millisecond) {
-		if m.conn, err = c.Dial(image)(); err != nil && time.Now().After(end) { // the gateway may hear of the image after the command line has ended
-			c.t.Fatal(err)
-		}
-	}
+	m.conn = open(image)
 	c.t.Cleanup(func() {
 		m.stop.Store(true)
 		m.conn.Close()

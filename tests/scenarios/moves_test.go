@@ -3,34 +3,47 @@ package scenarios
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"holdfast/tests/stand"
 )
 
-// heal rolls through the OSDs: each is killed in turn, its PGs are made whole elsewhere, then the one before comes back, all under load. The original runs with two copies, with three and
-// reads from any of them, and with erasure codes: that comes with them, as reads from any copy come with local_reads.
-func heal(t *testing.T) {
-	for _, copies := range []int{2, 3} {
-		t.Run(fmt.Sprintf("copies=%d", copies), func(t *testing.T) {
-			t.Parallel()
-			healWith(t, copies)
-		})
+// way is how a scenario's data is kept and reached.
+type way struct {
+	name   string
+	copies int
+	pool   []string // flags of create-pool
+	mirror func(c *cluster, image string, size int) *mirror
+}
+
+// commits are a pool whose writes are durable when they are acknowledged, and one in which they are not, with a client that keeps copies.
+var commits = []way{{"commit=all", 2, nil, newMirror}, {"commit=none", 2, noCommit, newLazyMirror}}
+
+// each runs a scenario in several ways.
+func each(ways []way, run func(t *testing.T, w way)) func(t *testing.T) {
+	return func(t *testing.T) {
+		for _, w := range ways {
+			t.Run(w.name, func(t *testing.T) {
+				t.Parallel()
+				run(t, w)
+			})
+		}
 	}
 }
 
-func healWith(t *testing.T, copies int) {
+// heals: the original runs with two copies, with three and reads from any of them, and with erasure codes, which come later; immediate_commit is none there.
+var heals = append([]way{{"copies=3", 3, []string{"--local_reads", "random"}, newMirror}}, commits...)
+
+// heal rolls through the OSDs: each is killed in turn, its PGs are made whole elsewhere, then the one before comes back, all under load.
+func heal(t *testing.T, w way) {
 	const osds = 7
-	c := start(t, stand.Plan{OSDs: osds, Copies: copies, MinSize: copies - 1, PGs: 16}, `,"osd_out_time":1,"etcd_lease_ttl":3`)
-	m := newMirror(c, "testimg", 24<<20)
+	c := start(t, stand.Plan{OSDs: osds, Copies: w.copies, MinSize: w.copies - 1, PGs: 16, Pool: w.pool}, `,"osd_out_time":1,"etcd_lease_ttl":3`)
+	m := w.mirror(c, "testimg", 24<<20)
 	m.fill()
 	m.begin(3)
-	victims := []int{1, 2, 3, 4, 5, 6, 7}
-	if copies == 3 {
-		victims = []int{7, 4, 1}
-	}
 	last := 0
-	for _, n := range victims {
+	for n := 1; n <= osds; n++ {
 		m.progress(20)
 		c.kill(n, true)
 		c.every(fmt.Sprintf("every PG is whole without OSD %d", n), func(p pg) bool { return p.clean() && !slices.Contains(p.Set, n) })
@@ -44,8 +57,11 @@ func healWith(t *testing.T, copies int) {
 	m.end()
 	c.awaitClean()
 	m.compare("after every OSD was away")
+	if slices.Contains(w.pool, "--local_reads") {
+		c.readsLocally(m)
+	}
 	c.quiet()
-	c.sameCopies(copies)
+	c.sameCopies(w.copies)
 }
 
 // moveReappear: no monitor; the PG map is written by hand. A PG with data on one OSD moves to two others, and the first one is emptied. Then the data moves back, that OSD goes away
@@ -100,53 +116,54 @@ func moveReappear(t *testing.T) {
 
 // rebalanceVerify compares an image with its mirror before, during and after its PGs move away from two OSDs and back. The original repeats that with erasure codes, which come later, and
 // with an image that has a parent, which the command line cannot make yet.
-func rebalanceVerify(t *testing.T) {
-	c := start(t, stand.Plan{OSDs: 7, Copies: 2, MinSize: 2, PGs: 16}, "")
-	m := newMirror(c, "testimg", 32<<20)
+func rebalanceVerify(t *testing.T, w way) {
+	const reads = 10000 // at random, of 4 KiB, as the original
+	c := start(t, stand.Plan{OSDs: 7, Copies: w.copies, MinSize: 2, PGs: 16, Pool: w.pool}, "")
+	m := w.mirror(c, "testimg", 32<<20)
 	m.fill()
 	before := objects(c.counted(len(m.want)))
 	m.compare("before")
+	var done atomic.Int64
+	read := make(chan error, 1)
 	rng := m.random(0)
-	reads := 0
-	during := func(what string, ok func(pg) bool) {
-		t.Helper()
-		c.every(what, func(p pg) bool {
-			for range 8 {
-				m.must(m.check(rng.IntN(len(m.want)/block)*block, block))
-				reads++
+	go func() { // ends with the last read
+		for done.Load() < reads && !m.stop.Load() {
+			if err := m.check(rng.IntN(len(m.want)/block)*block, block); err != nil {
+				read <- err
+				return
 			}
-			return ok(p)
-		})
-	}
+			done.Add(1)
+		}
+		read <- nil
+	}()
 	for _, weight := range []float64{0, 1} {
 		c.reweight(1, weight)
 		c.reweight(2, weight)
-		use := map[int]bool{}
-		during("the PGs are placed anew", func(p pg) bool {
-			use[p.Num] = slices.Contains(p.Set, 1) || slices.Contains(p.Set, 2)
-			return weight == 1 || !use[p.Num]
+		c.until("the PGs are placed anew", func(list []pg) bool {
+			if weight == 0 {
+				return !slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, 1) || slices.Contains(p.Set, 2) })
+			}
+			return slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, 1) }) && slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, 2) })
 		})
-		if weight == 1 {
-			c.until("OSDs 1 and 2 are used again", func(list []pg) bool {
-				return slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, 1) }) && slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, 2) })
-			})
+		m.compare(fmt.Sprintf("on the way to weight %g", weight))
+		c.awaitClean()
+		if n := done.Load(); n == 0 {
+			t.Error("nothing was read while the PGs moved")
+		} else {
+			t.Logf("%d reads until the PGs were whole with weight %g", n, weight)
 		}
-		during("every PG is clean", pg.clean)
 		m.compare(fmt.Sprintf("with weight %g", weight))
 		if weight == 0 {
 			c.untilHeld(1, 0)
 			c.untilHeld(2, 0)
 		}
 	}
-	for reads < 2000 {
-		m.must(m.check(rng.IntN(len(m.want)/block)*block, block))
-		reads++
-	}
+	m.must(<-read)
 	if after := objects(c.counted(len(m.want))); after != before {
 		t.Errorf("%d objects, %d before", after, before)
 	}
 	c.quiet()
-	c.sameCopies(2)
+	c.sameCopies(w.copies)
 }
 
 // counted waits until the clean PGs have counted the objects of n bytes.
@@ -159,9 +176,9 @@ func (c *cluster) counted(n int) []pg {
 
 // interruptedRebalance takes one OSD after the other out, and back in, each time before the PGs have come to rest, under load. In the end everything is clean, and there are as many
 // objects as before. The half with erasure codes comes with them.
-func interruptedRebalance(t *testing.T) {
-	c := start(t, stand.Plan{OSDs: 7, Copies: 2, MinSize: 2, PGs: 16}, "")
-	m := newMirror(c, "testimg", 48<<20)
+func interruptedRebalance(t *testing.T, w way) {
+	c := start(t, stand.Plan{OSDs: 7, Copies: w.copies, MinSize: 2, PGs: 16, Pool: w.pool}, "")
+	m := w.mirror(c, "testimg", 48<<20)
 	m.fill()
 	before := objects(c.counted(len(m.want)))
 	m.begin(2)
@@ -187,5 +204,5 @@ func interruptedRebalance(t *testing.T) {
 	}
 	m.compare("at rest")
 	c.quiet()
-	c.sameCopies(2)
+	c.sameCopies(w.copies)
 }

@@ -23,9 +23,9 @@ var scenarios = []struct {
 	{"switch_primary", switchPrimary},
 	{"splitbrain", splitbrain},
 	{"move_reappear", moveReappear},
-	{"rebalance_verify", rebalanceVerify},
-	{"interrupted_rebalance", interruptedRebalance},
-	{"heal", heal},
+	{"rebalance_verify", each(commits, rebalanceVerify)},
+	{"interrupted_rebalance", each(commits, interruptedRebalance)},
+	{"heal", each(heals, heal)},
 	{"etcd_fail", etcdFail},
 }
 
