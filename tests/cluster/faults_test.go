@@ -158,6 +158,10 @@ var promised = map[string]time.Duration{
 	"OSD process killed": time.Second, "each OSD process killed in turn": time.Second,
 	"OSD stopped in order": 500 * time.Millisecond,
 	unplugged:              6 * time.Second, longUnplugged: 6 * time.Second,
+	// What is away with nobody to tell of it is lost as a host is.
+	"OSD and its parent killed": 6 * time.Second, "OSD paused for 8 s": 6 * time.Second, "OSD paused for twice the lease": 6 * time.Second,
+	// I/O goes on while no set must change.
+	"two of three etcd members killed for 8 s": time.Second, "all monitors killed for 6 s": time.Second,
 }
 
 const leaderToo = 2 * time.Second
