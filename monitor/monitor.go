@@ -58,6 +58,7 @@ type Monitor struct {
 	stats   loop.Timer
 	home    loop.Timer
 	retry   loop.Timer
+	late    loop.Timer // the leader has left undone what cannot wait
 	writing bool
 	dirty   bool
 	short   map[layout.PoolID]string // what was said about pools that cannot be placed
@@ -90,6 +91,7 @@ func Start(l loop.Loop, o Options) *Monitor {
 	m.stats.Fire = m.sumUp
 	m.home.Fire = m.giveBack
 	m.retry.Fire = m.elect
+	m.late.Fire = m.depose
 	m.follower = cluster.Follow(l, o.Registry, cluster.ForMonitor, m)
 	m.lease = o.Registry.Grant(o.LeaseTime, leaseHandler{m})
 	return m
@@ -102,7 +104,7 @@ func (m *Monitor) Leading() bool { return m.leading }
 func (m *Monitor) Stop(done func()) {
 	m.stopped = true
 	m.follower.Stop()
-	for _, t := range []*loop.Timer{&m.change, &m.stats, &m.home, &m.retry} {
+	for _, t := range []*loop.Timer{&m.change, &m.stats, &m.home, &m.retry, &m.late} {
 		m.l.Disarm(t)
 	}
 	if m.lease == nil {
@@ -245,7 +247,7 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 			continue
 		}
 		switch k.Kind {
-		case cluster.KindOSDState, cluster.KindPools, cluster.KindPGSkip:
+		case cluster.KindOSDState, cluster.KindPools, cluster.KindPGSkip, cluster.KindOSDMissing:
 			delay = 0
 		case cluster.KindOSDIdentity:
 			if next.Restored != nil && len(prev.Unreported()) > 0 && len(next.Unreported()) == 0 {
@@ -264,6 +266,7 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 	if delay >= 0 && m.leading {
 		m.soon(delay)
 	}
+	m.watchLeader(next)
 }
 
 // soon has decide run within d.
@@ -479,7 +482,7 @@ func (m *Monitor) primaries(s *cluster.Snapshot, pool layout.PoolID, targets []c
 	}
 	for i := range targets {
 		t := &targets[i]
-		if !up(t.Primary) || !slices.Contains(t.OSDSet, t.Primary) || skipped(i, t.Primary) {
+		if !up(t.Primary) || !slices.Contains(t.OSDSet, t.Primary) || skipped(i, t.Primary) || replaceable(s, t) {
 			t.Primary = 0
 		} else {
 			count[t.Primary]++
@@ -493,7 +496,7 @@ func (m *Monitor) primaries(s *cluster.Snapshot, pool layout.PoolID, targets []c
 		home := homeOf(i, t.OSDSet)
 		for _, any := range []bool{false, true} {
 			for _, n := range t.OSDSet {
-				if up(n) && (any || !skipped(i, n)) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
+				if up(n) && (any || !skipped(i, n) && !s.CutOff(n)) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
 					t.Primary = n
 				}
 			}
@@ -538,6 +541,9 @@ func (m *Monitor) decide() {
 		m.soon(due + 10*time.Millisecond)
 	}
 	m.write(s, next, ops, ifs)
+	if !m.writing {
+		m.release(next)
+	}
 }
 
 // start looks how a leader finds the cluster. When most OSDs are away, everything was: a power cut, or etcd was gone or restored, and what it says of when they were last heard of is no news.
@@ -594,6 +600,7 @@ func (m *Monitor) write(s *cluster.Snapshot, next *cluster.PGConfig, ops []regis
 			return
 		}
 		m.log.Info("wrote the PG map", "revision", int64(res.Revision))
+		m.release(next)
 	})
 }
 
@@ -642,7 +649,7 @@ func (m *Monitor) giveBack() {
 			home := homeOf(i, t.OSDSet)
 			st, ok := s.PGStates.Get(layout.PGID{Pool: id, Num: uint32(i + 1)})
 			skip, _ := s.Skips.Get(layout.PGID{Pool: id, Num: uint32(i + 1)})
-			if skip.Skipped(home, m.l.Wall().UnixMilli()) {
+			if skip.Skipped(home, m.l.Wall().UnixMilli()) || s.CutOff(home) {
 				continue
 			}
 			if moved == homesAtOnce || t.Primary == home || !ok || !st.State.Whole() || len(st.Peers) != len(t.OSDSet) || count[home]+1 >= count[t.Primary] {

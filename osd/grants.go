@@ -256,6 +256,7 @@ func (s *OSD) renewAll() {
 		p.renew()
 	}
 	if !s.failed {
+		s.lookForMissing()
 		s.l.Arm(&s.renewal, s.l.Now().Add(s.o.LockTime/4))
 	}
 }
@@ -322,6 +323,7 @@ func (s *OSD) PeerUp(osd layout.OSDNum) {
 // PeerDown says that a connection is gone: what was sent may or may not have been done, so the intervals with that member end.
 func (s *OSD) PeerDown(osd layout.OSDNum, err error) {
 	s.log.Info("peer lost", "peer", uint64(osd), "err", err)
+	s.missing.lost(osd, s.l.Now())
 	s.o.Registry.Doubt()
 	if p := s.peers[osd]; p != nil {
 		p.until = 0

@@ -115,7 +115,7 @@ func (o *node) start() {
 		}
 		o.st = st
 		o.s, err = Start(o.l, Options{
-			Num: o.num, Instance: uint64(o.num)<<32 | o.boot, Host: "h", Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", o.num)}},
+			Num: o.num, Instance: uint64(o.num)<<32 | o.boot, Host: fmt.Sprintf("h%d", o.num), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", o.num)}},
 			AllowLegacy: func(loop.Addr) bool { return true }, Registry: o.reg, Store: st, Fatal: func(err error) { o.err = err },
 		})
 		if err != nil {

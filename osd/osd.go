@@ -109,6 +109,7 @@ type OSD struct {
 	progress progress
 	renewal  loop.Timer
 	stray    strayJob
+	missing  missing
 
 	verifying       *verification
 	declaring       bool

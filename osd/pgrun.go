@@ -508,6 +508,10 @@ func (r *pgRun) lock(round uint64, osd layout.OSDNum, interval layout.Interval) 
 			s.locks.Lock(q, func(retval int64, a secondary.LockReply) { r.lockAnswered(round, osd, interval, retval, a) })
 			return
 		}
+		if s.Snapshot().CutOff(osd) && !s.hub.Connected(osd) {
+			r.exec(r.m.Refused(round, osd, 0)) // lookForMissing connects when it is back
+			return
+		}
 		if !r.locking.Armed() {
 			s.l.Arm(&r.locking, s.l.Now().Add(lockTimeout))
 		}

@@ -51,7 +51,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixInode},
 		{KeyPGConfig, PrefixPGState},
 		{PrefixPGHistory},
-		{PrefixPGRecord, PrefixPGSkip},
+		{PrefixPGRecord, PrefixPGSkip, PrefixOSDMissing},
 		{PrefixOSDState},
 		{PrefixOSDIdentity, KeyRestored, KeyRestoring},
 		{PrefixFence},

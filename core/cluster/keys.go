@@ -43,6 +43,7 @@ const (
 	PrefixPGSkip       = "skip/"
 	PrefixOSDIdentity  = "osd/identity/"
 	PrefixOSDWaiting   = "osd/waiting/"
+	PrefixOSDMissing   = "osd/missing/"
 	PrefixFence        = "fence/"
 	PrefixGateway      = "gateway/"
 	PrefixExport       = "config/export/"
@@ -83,6 +84,7 @@ const (
 	KindPGSkip
 	KindOSDIdentity
 	KindOSDWaiting
+	KindOSDMissing
 	KindFence
 	KindGateway
 	KindExport
@@ -139,6 +141,7 @@ var prefixKeys = []struct {
 	{PrefixPGSkip, KindPGSkip, shapePG},
 	{PrefixOSDIdentity, KindOSDIdentity, shapeOSD},
 	{PrefixOSDWaiting, KindOSDWaiting, shapeOSD},
+	{PrefixOSDMissing, KindOSDMissing, shapeOSD},
 	{PrefixFence, KindFence, shapeName},
 	{PrefixGateway, KindGateway, shapeName},
 	{PrefixExport, KindExport, shapeName},
@@ -250,6 +253,9 @@ func PoolIdentityKey(p layout.PoolID) string { return poolKey(PrefixPoolIdentity
 
 // PGRecordKey is interval/<pool>/<pg>.
 func PGRecordKey(pg layout.PGID) string { return PrefixPGRecord + pg.String() }
+
+// OSDMissingKey is osd/missing/<n>.
+func OSDMissingKey(n layout.OSDNum) string { return osdKey(PrefixOSDMissing, n) }
 
 // PGSkipKey is skip/<pool>/<pg>.
 func PGSkipKey(pg layout.PGID) string { return PrefixPGSkip + pg.String() }

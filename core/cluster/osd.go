@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"holdfast/core/layout"
 )
@@ -92,4 +93,31 @@ type OSDWaiting struct {
 	Store  layout.StoreID `json:"store"`
 	Host   string         `json:"host,omitempty"`
 	Reason string         `json:"reason"` // for people: what is wrong with the store, what the OSD waits for, and what would help; see ClipReason
+}
+
+// OSDMissing is osd/missing/<n>, ours, under the OSD's lease: OSDs that are up by etcd, and that this one has lost and cannot reach.
+type OSDMissing struct {
+	Meta `json:"-"`
+	OSDs []layout.OSDNum `json:"osds"`
+}
+
+// CutOff reports whether an OSD that is up by etcd is missed by OSDs of two other hosts at least: it is dead as a rule, with its host, and its lease has not run out yet. One host alone may be
+// the one that is cut off.
+func (s *Snapshot) CutOff(osd layout.OSDNum) bool {
+	if s.Missing.Len() == 0 {
+		return false
+	}
+	state, up := s.OSDStates.Get(osd)
+	host := ""
+	for n, missing := range s.Missing.All() {
+		by, known := s.OSDStates.Get(n)
+		switch {
+		case !up || !known || by.Lease != missing.Lease || by.Host == "" || by.Host == state.Host || !slices.Contains(missing.OSDs, osd):
+		case host == "":
+			host = by.Host
+		case host != by.Host:
+			return true
+		}
+	}
+	return false
 }

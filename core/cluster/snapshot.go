@@ -36,6 +36,7 @@ type Snapshot struct {
 	Histories   Map[layout.PGID, *PGHistory] // SectionHistory
 	Records     Map[layout.PGID, *PGRecord]  // SectionRecords
 	Skips       Map[layout.PGID, *PGSkip]
+	Missing     Map[layout.OSDNum, *OSDMissing]
 	OSDStates   Map[layout.OSDNum, *OSDState]
 	OSDStats    Map[layout.OSDNum, *OSDStats]
 	Waiting     Map[layout.OSDNum, *OSDWaiting]  // SectionOSDStats
@@ -77,6 +78,7 @@ func newSnapshot() *Snapshot {
 		Histories:   NewMap[layout.PGID, *PGHistory](comparePGs),
 		Records:     NewMap[layout.PGID, *PGRecord](comparePGs),
 		Skips:       NewMap[layout.PGID, *PGSkip](comparePGs),
+		Missing:     NewMap[layout.OSDNum, *OSDMissing](cmp.Compare[layout.OSDNum]),
 		OSDStates:   NewMap[layout.OSDNum, *OSDState](cmp.Compare[layout.OSDNum]),
 		OSDStats:    NewMap[layout.OSDNum, *OSDStats](cmp.Compare[layout.OSDNum]),
 		Waiting:     NewMap[layout.OSDNum, *OSDWaiting](cmp.Compare[layout.OSDNum]),
@@ -278,6 +280,8 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		err = applyTo(&s.OSDStates, k.OSD, ev)
 	case KindOSDStats:
 		err = applyTo(&s.OSDStats, k.OSD, ev)
+	case KindOSDMissing:
+		err = applyTo(&s.Missing, k.OSD, ev)
 	case KindOSDWaiting:
 		err = applyTo(&s.Waiting, k.OSD, ev)
 	case KindOSDIdentity:

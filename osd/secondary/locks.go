@@ -356,6 +356,17 @@ func (t *Locks) Granted(pg layout.PGID) bool {
 	return g != nil && (g.pending || t.live(g))
 }
 
+// Silent are the OSDs that hold grants which have run out for want of a renewal.
+func (t *Locks) Silent() (list []layout.OSDNum) {
+	for _, g := range t.pgs { // order: sorted below
+		if n := g.pair.holder.OSD; g.pair.holder != t.self && !g.pending && t.l.Now() >= g.pair.expires && !slices.Contains(list, n) {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
 // Describe says for people whom each PG is granted to.
 func (t *Locks) Describe() string {
 	var b strings.Builder
