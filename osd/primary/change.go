@@ -281,8 +281,10 @@ func (q *PG) buried(e wire.SubEntry) {
 	if q.clean || planted.TombstoneEarly {
 		q.tombs = append(q.tombs, e)
 		q.p.armForget()
-	} else {
-		q.waiting = append(q.waiting, e)
+		return
+	}
+	if q.waiting = append(q.waiting, e); len(q.waiting) >= max(q.tidyAt, leastTidy) {
+		q.tidy()
 	}
 }
 

@@ -151,6 +151,7 @@ type PG struct {
 	clean     bool // the record says so: tombstones may go
 	tombs     []wire.SubEntry
 	waiting   []wire.SubEntry // tombstones made while not clean
+	tidyAt    int             // how many of these there are when tidy is due
 	reported  bool
 }
 

@@ -126,6 +126,21 @@ func (p *Primary) forgetAll() {
 	}
 }
 
+// leastTidy is how many deletions wait at least before those are looked for that something has followed.
+const leastTidy = 1024
+
+// tidy drops deletions that wait and that a later change of their object has followed: a PG may be degraded for weeks, while objects are written and deleted over and over. What is left is one for each object that is gone.
+func (q *PG) tidy() {
+	q.waiting = slices.DeleteFunc(q.waiting, func(e wire.SubEntry) bool {
+		if obj := q.Table.Get(e.Object); obj != nil && obj.Unclean != nil {
+			return false // what our store has of it may be false
+		}
+		s, _ := q.p.st.State(e.Object)
+		return s.Version > e.Version
+	})
+	q.tidyAt = 2 * len(q.waiting)
+}
+
 // forgetBatch bounds one round of forgetting.
 const forgetBatch = 512
 

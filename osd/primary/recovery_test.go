@@ -3,9 +3,12 @@ package primary
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/core/sim"
+	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
 	"holdfast/osd/store"
@@ -63,5 +66,62 @@ func TestRestEndsForAFewAtATime(t *testing.T) {
 	}
 	if p.retry.Armed() {
 		t.Error("goes on looking for what rests")
+	}
+}
+
+// While a PG is not clean an object may be deleted any number of times, each time after it was written again: one deletion of each object is remembered.
+func TestDeletionsThatWaitAreOneOfEachObject(t *testing.T) {
+	w := sim.NewWorld(1)
+	defer w.Close()
+	l := w.NewLoop("osd")
+	w.NewDisk("d", 32<<20, 4096)
+	d, err := l.OpenDisk("d", loop.DiskOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st *store.Store
+	store.Format(l, d, store.Config{JournalSize: 4 << 20}, func(_ store.Superblock, err error) {
+		if err != nil {
+			t.Error(err)
+		}
+		store.Open(l, d, store.Options{}, func(s *store.Store, err error) { st = s })
+	})
+	w.RunUntil(func() bool { return st != nil }, time.Minute)
+	if st == nil {
+		t.Fatal("the store does not open")
+	}
+	const objects, rounds, unclean = 8, 3 * leastTidy / 8, 7
+	entry := func(i, v int) wire.SubEntry {
+		return wire.SubEntry{Object: layout.ObjectID{Inode: layout.MakeInode(1, 1), Stripe: uint64(i) << 17}, Version: layout.Version(v), Interval: 1}
+	}
+	done := 0
+	for i := range objects {
+		e := entry(i, rounds)
+		st.Submit(&store.Op{Kind: store.OpDelete, Object: e.Object, Version: e.Version, Interval: 1, Done: func(op *store.Op) {
+			if done++; op.Err != nil {
+				t.Error(op.Err)
+			}
+		}})
+	}
+	w.RunUntil(func() bool { return done == objects }, time.Minute)
+	q := &PG{ID: pgNum(1), p: New(l, nil, nil, st, &listener{}, Options{}), Table: pg.NewTable()}
+	q.Table.Open(entry(unclean, 0).Object, 1, false).Unclean = &peering.Unclean{}
+	q.waiting = []wire.SubEntry{entry(unclean, 5)}
+	for v := range rounds {
+		for i := range objects - 1 {
+			q.buried(entry(i, v+1))
+		}
+		if n := len(q.waiting); n > leastTidy {
+			t.Fatalf("%d deletions wait, of %d objects", n, objects)
+		}
+	}
+	q.tidy()
+	if len(q.waiting) != objects || q.waiting[0] != entry(unclean, 5) {
+		t.Errorf("%d deletions are left, want one of each object, among them that of the object that is not whole", len(q.waiting))
+	}
+	for i := range objects - 1 {
+		if !slices.Contains(q.waiting, entry(i, rounds)) {
+			t.Errorf("the deletion of object %d is lost", i)
+		}
 	}
 }
