@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/sim"
 	"holdfast/core/wire"
+	"holdfast/osd/primary"
 )
 
 // lazily is a write that need not be durable when it is acknowledged.
@@ -301,5 +303,45 @@ func TestWhatPeeringHasListedIsDurable(t *testing.T) {
 	}
 	if r := c.NewClient(8).Read(image, 0, 4096); r.Version != mine.Version {
 		t.Errorf("version %x was listed by every member, and version %x is read", mine.Version, r.Version)
+	}
+}
+
+// TestUnsyncedChangesAreMadeDurableAtTheBound: nobody asks for a sync. Each member makes durable what was acknowledged when so many changes are, or so long after; and not before.
+func TestUnsyncedChangesAreMadeDurableAtTheBound(t *testing.T) {
+	for i, how := range []primary.Syncing{{Writes: 8}, {Interval: 3 * time.Second}} {
+		c, p := startLazy(t, uint64(40+i), "none")
+		k := c.NewClient(7)
+		p.Loop.Post(&loop.Task{Run: func() {
+			t := p.OSD.Tuning()
+			t.Sync = how
+			p.OSD.Tune(t)
+		}})
+		unsynced := func() (list []int) {
+			for i := range 3 {
+				list = append(list, int(c.Nodes[layout.OSDNum(i+1)].Store.Unsynced()))
+			}
+			return list
+		}
+		for i := range 7 {
+			k.do(t, lazily(uint64(i)*4096, 4096, 7, uint64(i+1)), pattern(4096, byte(i)))
+		}
+		c.W.Run(time.Second)
+		if list := unsynced(); slices.Contains(list, 0) || p.OSD.Events().Syncs != 0 {
+			t.Errorf("%+v: before the bound %v changes are unsynced on the members, and there were %d syncs", how, list, p.OSD.Events().Syncs)
+		}
+		if how.Writes > 0 {
+			c.W.Run(time.Minute)
+			if n := p.OSD.Events().Syncs; n != 0 {
+				t.Errorf("%+v: %d syncs in a minute with fewer changes", how, n)
+			}
+			k.do(t, lazily(7*4096, 4096, 7, 8), pattern(4096, 7))
+		} else {
+			c.W.Run(2 * time.Second)
+		}
+		c.W.Run(time.Second)
+		if list := unsynced(); !slices.Equal(list, []int{0, 0, 0}) || p.OSD.Events().Syncs != 1 {
+			t.Errorf("%+v: at the bound %v changes are unsynced on the members, and there were %d syncs", how, list, p.OSD.Events().Syncs)
+		}
+		c.W.Close()
 	}
 }
