@@ -118,3 +118,44 @@ func TestCopyThatCannotBeReadIsMended(t *testing.T) {
 		}
 	}
 }
+
+// What passes quickly as a rule is shown, too, when it takes long: here because disks stand still.
+func TestStatesOnTheWayAreShown(t *testing.T) {
+	b := newBed(t, 3)
+	shown := func(want cluster.StateBits) {
+		t.Helper()
+		b.wait(want.String(), func() bool { return b.state().State == want })
+	}
+	hold := func(on bool) {
+		o := b.osds[1]
+		o.run(func() {
+			t := o.s.Tuning()
+			t.Primary.NoRecovery = on
+			o.s.Tune(t)
+		})
+	}
+	b.place(1, 1, 2)
+	shown(cluster.StateStarting)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
+	interval := b.record().Interval
+	for _, n := range []layout.OSDNum{1, 2} {
+		put(b.osds[n], object, interval)
+	}
+	b.w.Run(10 * time.Second) // until the stores have moved it out of their journals
+	hold(true)
+	b.w.Disk(b.osds[2].disk()).Stall(true) // OSD 2 cannot write down that it grants its lock
+	b.place(1, 1, 2, 3)
+	shown(cluster.StatePeering)
+	b.w.Disk(b.osds[2].disk()).Stall(false)
+	b.wait("PG active on three", func() bool { return b.serves(1, 3) })
+	shown(cluster.StateActive | cluster.StateHasDegraded)
+	b.w.Disk(b.osds[1].disk()).Stall(true)
+	hold(false) // OSD 1 reads its copy for OSD 3: the interval is over only when that is
+	b.place(1, 1, 2)
+	shown(cluster.StateRepeering)
+	b.place(2, 2, 3)
+	shown(cluster.StateStopping)
+	b.w.Disk(b.osds[1].disk()).Stall(false)
+	b.wait("PG on OSD 2", func() bool { return b.serves(2, 2) })
+}
