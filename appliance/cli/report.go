@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -314,6 +315,9 @@ func writePGs(w io.Writer, list []admin.PG, p admin.Progress) {
 		}
 		if p.RecoveryRate > 0 {
 			left += fmt.Sprintf(", %d/s", p.RecoveryRate)
+		}
+		if p.RecoverySeconds > 0 {
+			left += ", about " + admin.Period(time.Duration(p.RecoverySeconds)*time.Second)
 		}
 		rows = append(rows, []string{fmt.Sprintf("%d/%d", p.PoolID, p.Num), strings.Join(p.State, "+"), num(p.Primary), numbers(p.OSDSet), num(p.Interval), num(p.Objects), num(p.Degraded), num(p.Misplaced), left})
 	}

@@ -20,7 +20,7 @@ func TestGoldenOutput(t *testing.T) {
 		{Pool: "main", PoolID: 1, Num: 6, State: []string{"active"}, Primary: 2, OSDSet: []uint64{2, 3, 4}, Peers: []uint64{2, 3, 4}, Interval: 3, Objects: 40},
 		{Pool: "main", PoolID: 1, Num: 7, State: []string{"incomplete"}, Primary: 1, OSDSet: []uint64{1, 2, 3}, Interval: 14, Objects: 37, Incomplete: 37, Reason: waits},
 		{Pool: "main", PoolID: 1, Num: 8, State: []string{"active", "has_degraded", "has_misplaced"}, Primary: 4, OSDSet: []uint64{4, 1, 5}, Peers: []uint64{4, 1, 5}, Interval: 9, Objects: 500, Degraded: 12, Misplaced: 3,
-			RecoveryLeft: 15, RecoveryTotal: 60, RecoveryRate: 3, Reason: lacks},
+			RecoveryLeft: 15, RecoveryTotal: 60, RecoveryRate: 3, RecoverySeconds: 5, Reason: lacks},
 	}
 	going := admin.Progress{Left: 15, Total: 60, Objects: 3, Bytes: 400 << 10, SecondsLeft: 5}
 	status := admin.Status{
