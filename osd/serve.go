@@ -38,7 +38,7 @@ func (s *OSD) Serve(r *peer.Request) {
 }
 
 // IncomingDown tells that somebody's connection has ended. Grants do not end with it: they run out, or are given back.
-func (s *OSD) IncomingDown(*peer.Incoming) {}
+func (s *OSD) IncomingDown(c *peer.Incoming) { s.prim.Gone(c) }
 
 // applyPeers keeps the addresses of the other OSDs.
 func (s *OSD) applyPeers(prev, next *cluster.Snapshot) {

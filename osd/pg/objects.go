@@ -32,6 +32,7 @@ type Change struct {
 type Waiter struct {
 	// Wake is called once when what was waited for has happened. Set once by the owner.
 	Wake  func()
+	Left  bool // Unblock takes it out
 	until layout.Version
 	next  *Waiter
 }
@@ -177,6 +178,20 @@ func (o *Object) Block(w *Waiter) {
 		o.blockedEnd.next = w
 	}
 	o.blockedEnd = w
+}
+
+// Unblock takes those out that have Left, without waking them.
+func (o *Object) Unblock() {
+	at := &o.blocked
+	o.blockedEnd = nil
+	for w := o.blocked; w != nil; w = *at {
+		if !w.Left {
+			o.blockedEnd, at = w, &w.next
+			continue
+		}
+		*at = w.next
+		w.Left, w.next = false, nil
+	}
 }
 
 // Blocked reports whether somebody waits for the object to be whole.

@@ -253,3 +253,26 @@ func TestNothingIsAllocated(t *testing.T) {
 		t.Errorf("%d objects left, %d commits", tab.Len(), committed)
 	}
 }
+
+func TestUnblockTakesOutWhoHasLeft(t *testing.T) {
+	for left := range 1 << 4 {
+		var woken, want []int
+		var w [5]Waiter
+		table := NewTable()
+		o := table.Open(layout.ObjectID{Stripe: 1}, 1, false)
+		o.Unclean = &peering.Unclean{}
+		for i := range w {
+			w[i].Wake = func() { woken = append(woken, i) }
+			if i == 4 {
+				o.Unblock()
+			} else if w[i].Left = left>>i&1 == 1; !w[i].Left {
+				want = append(want, i)
+			}
+			o.Block(&w[i])
+		}
+		table.Whole(o, 1, false)
+		if !slices.Equal(woken, append(want, 4)) {
+			t.Errorf("left %04b: woken are %v, want %v and 4", left, woken, want)
+		}
+	}
+}

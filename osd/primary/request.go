@@ -32,6 +32,7 @@ type op struct {
 	start loop.Instant
 
 	waiter pg.Waiter
+	waits  *pg.Object // that has to be whole first
 	sop    store.Op
 	ch     pg.Change
 	place  place           // of ch, for the members
@@ -85,7 +86,7 @@ func (p *Primary) put(o *op) {
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
 	o.right = secondary.Right{}
-	o.q, o.r, o.joined, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, false, false, false, false, false
+	o.q, o.r, o.joined, o.waits, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, nil, false, false, false, false, false
 	o.next, p.free = p.free, o
 }
 
@@ -216,6 +217,7 @@ func (p *Primary) checkInode(o *op, inode layout.Inode, revision uint64) int64 {
 // admit begins or, after waiting for the object to be whole, goes on.
 func (o *op) admit() {
 	p, q := o.p, o.q
+	o.waits = nil
 	if q.stopped || !q.valid() {
 		p.refuse(o, wire.EPIPE)
 		return
@@ -227,7 +229,7 @@ func (o *op) admit() {
 	}
 	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
-		obj.Block(&o.waiter)
+		o.block(obj)
 		q.recoverNow(obj)
 		return
 	}
@@ -238,6 +240,31 @@ func (o *op) admit() {
 		return
 	}
 	o.change()
+}
+
+// block has o admitted again when an object is whole.
+func (o *op) block(obj *pg.Object) {
+	o.waits = obj
+	obj.Block(&o.waiter)
+}
+
+// Gone says that a client's connection has ended: what it has waiting for objects to be whole is dropped with its data. Some objects may not be whole for days, and the client comes again.
+func (p *Primary) Gone(c *peer.Incoming) {
+	var list []*op // a rare path: may allocate
+	for o := p.slow.first; o != nil; o = o.newer {
+		if o.waits != nil && o.r.From == c {
+			o.waiter.Left = true
+			list = append(list, o)
+		}
+	}
+	for _, o := range list {
+		if o.waiter.Left {
+			o.waits.Unblock()
+		}
+	}
+	for _, o := range list {
+		p.refuse(o, wire.EPIPE)
+	}
 }
 
 func (p *Primary) refuse(o *op, errno int64) {
@@ -415,6 +442,6 @@ func (o *op) readFailed() {
 		}
 	}
 	secondary.ResetOp(&o.sop)
-	obj.Block(&o.waiter)
+	o.block(obj)
 	q.recoverNow(obj)
 }

@@ -201,6 +201,44 @@ func TestUnreadableCopyIsRepaired(t *testing.T) {
 	c.settleLeaks(t)
 }
 
+// TestWhoHasLeftWaitsForNothing: no copy of an object can be read. Who asks for it waits, and what a client has asked for goes with its connection.
+func TestWhoHasLeftWaitsForNothing(t *testing.T) {
+	c := start(t, Options{Seed: 15, OSDs: 2, Replicas: 2, MinSize: 1, PGs: 1})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	block := pattern(128<<10, 9)
+	k.Write(image, 0, block)
+	for _, n := range c.Nodes {
+		d := c.W.Disk(n.disk())
+		all := make([]byte, d.Size())
+		d.Peek(all, 0)
+		d.Flip(int64(bytes.Index(all, block[:4096]))+5000, 0x40)
+	}
+	stays, leaves := c.NewClient(8), c.NewClient(9)
+	never := func(Result) { t.Error("who waits is answered") }
+	read := wire.ReadWrite{Op: wire.OpRead, Inode: image, Len: 128 << 10}
+	ask := func(k *Client) {
+		k.Begin(read, nil, never)
+		for range 3 {
+			k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: 128 << 10}, block, never)
+		}
+	}
+	stays.Begin(read, nil, never)
+	c.W.Run(time.Second) // nobody can read it, as is known then
+	ask(leaves)
+	stays.Begin(read, nil, never)
+	ask(leaves)
+	waiting := func() uint64 {
+		st, _ := c.Snapshot().OSDStats.Get(c.Snapshot().Primary(onlyPG))
+		return uint64(st.SlowOpsPrimary)
+	}
+	c.Wait("ten requests that wait", time.Minute, func() bool { return waiting() == 10 })
+	leaves.Loop.Kill()
+	c.Wait("those of the other client", time.Minute, func() bool { return waiting() == 2 })
+	stays.Loop.Kill()
+	c.settleLeaks(t)
+}
+
 // settleLeaks lets everything finish and checks that no process holds a buffer.
 func (c *Cluster) settleLeaks(t *testing.T) {
 	t.Helper()
