@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,17 @@ func TestReportNamesWhatIsWrong(t *testing.T) {
 		if !strings.Contains(all, want) {
 			t.Errorf("no warning %q in:\n%s", want, all)
 		}
+	}
+}
+
+func TestReportNamesWhoIsMissed(t *testing.T) {
+	world := maps.Clone(twoOSDs)
+	world["osd/state/2"] = `{"state":"up","addresses":["10.0.0.2"],"host":"b","port":7000,"primary_enabled":true,"blockstore_enabled":true}`
+	world["osd/missing/1"] = `{"osds":[2]}`
+	world["osd/missing/7"] = `{"osds":[1]}` // of an OSD that is down
+	all := strings.Join(Report(newWorld(t, world).snapshot()).Warnings, "\n")
+	if want := "OSD 2 (host b) is up, and OSD [1] cannot reach it"; !strings.Contains(all, want) || strings.Contains(all, "OSD 1 (host a) is up") {
+		t.Errorf("no warning %q, or another one, in:\n%s", want, all)
 	}
 }
 

@@ -115,6 +115,9 @@ func Report(s *cluster.Snapshot) Status {
 		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.ChecksumErrors > 0 {
 			warn("OSD %d found %d damaged copies on its disk since it started and took them from other OSDs; look at the disk", o.Num, uint64(st.ChecksumErrors))
 		}
+		if by := s.MissedBy(layout.OSDNum(o.Num)); len(by) > 0 {
+			warn("OSD %d (host %s) is up, and OSD %v cannot reach it: look at the network between them", o.Num, cmp.Or(o.Host, "unknown"), by)
+		}
 	}
 	if list := s.Unreported(); len(list) > 0 {
 		warn("etcd was restored from an older state (%s): no PG becomes active until OSD %v have reported; start them, or declare what is gone lost with `holdfast etcd lost OSD`", s.Restored.Reason, list)

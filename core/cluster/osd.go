@@ -101,18 +101,29 @@ type OSDMissing struct {
 	OSDs []layout.OSDNum `json:"osds"`
 }
 
+// MissedBy lists the OSDs that miss an OSD which is up by etcd.
+func (s *Snapshot) MissedBy(osd layout.OSDNum) (list []layout.OSDNum) {
+	for n, missing := range s.Missing.All() {
+		by, known := s.OSDStates.Get(n)
+		if _, up := s.OSDStates.Get(osd); up && known && by.Lease == missing.Lease && slices.Contains(missing.OSDs, osd) {
+			list = append(list, n)
+		}
+	}
+	return list
+}
+
 // CutOff reports whether an OSD that is up by etcd is missed by OSDs of two other hosts at least: it is dead as a rule, with its host, and its lease has not run out yet. One host alone may be
 // the one that is cut off.
 func (s *Snapshot) CutOff(osd layout.OSDNum) bool {
-	if s.Missing.Len() == 0 {
-		return false
-	}
-	state, up := s.OSDStates.Get(osd)
-	host := ""
-	for n, missing := range s.Missing.All() {
-		by, known := s.OSDStates.Get(n)
+	own, host := "", ""
+	for _, n := range s.MissedBy(osd) {
+		if own == "" {
+			state, _ := s.OSDStates.Get(osd)
+			own = state.Host
+		}
+		by, _ := s.OSDStates.Get(n)
 		switch {
-		case !up || !known || by.Lease != missing.Lease || by.Host == "" || by.Host == state.Host || !slices.Contains(missing.OSDs, osd):
+		case by.Host == "" || by.Host == own:
 		case host == "":
 			host = by.Host
 		case host != by.Host:
