@@ -33,7 +33,9 @@ func TestLostOSDIsMissed(t *testing.T) {
 		b.w.Net.Cut(lost.l, b.osds[n].l)
 	}
 	lost.reg.Unreachable(true)
-	b.wait("both members to miss it", func() bool { return slices.Equal(b.misses(2), []layout.OSDNum{1}) && slices.Equal(b.misses(3), []layout.OSDNum{1}) })
+	b.wait("both members to miss it", func() bool {
+		return slices.Equal(b.misses(2), []layout.OSDNum{1}) && slices.Equal(b.misses(3), []layout.OSDNum{1})
+	})
 	if took := b.admin.Loop().Now().Sub(from); took > 3*time.Second {
 		t.Errorf("that took %v", took)
 	}
