@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -53,7 +54,6 @@ type Registry struct {
 	l      loop.Loop
 	times  atomic.Pointer[patience]
 	root   string // prefix with a slash at its end
-	client *clientv3.Client
 	log    *slog.Logger
 	closed bool // on the loop
 
@@ -61,10 +61,9 @@ type Registry struct {
 	doubted loop.Instant                  // when that was last; on the loop
 	again   loop.Timer                    // for a doubt that came too soon after the last
 
-	o         Options
-	endpoints []string
-	mu        sync.Mutex
-	members   []*clientv3.Client // guarded by mu; of one endpoint each, made when it is needed
+	o       Options
+	members []member
+	seat    atomic.Pointer[seat]
 
 	ctx    context.Context // of everything that runs
 	cancel context.CancelFunc
@@ -84,25 +83,29 @@ func Open(l loop.Loop, o Options) (*Registry, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Registry{
-		l: l, root: Root(o.Prefix), log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight), o: o, endpoints: endpoints,
-		members: make([]*clientv3.Client, len(endpoints)),
+	r := &Registry{l: l, root: Root(o.Prefix), log: o.Log.With("component", "registry"), ctx: ctx, cancel: cancel, slots: make(chan struct{}, maxInFlight), o: o}
+	for _, e := range endpoints {
+		r.members = append(r.members, member{endpoint: e})
 	}
 	r.times.Store(&patience{Times{QuickTimeout: o.QuickTimeout, SlowTimeout: o.SlowTimeout, Progress: o.Progress, MaxAttempts: o.MaxAttempts}.fill(), make(chan struct{})})
 	r.doubt.Store(new(make(chan struct{})))
 	r.again.Fire = r.try
-	if r.client, err = r.connect(endpoints); err != nil {
-		cancel()
-		return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
+	first := rand.IntN(len(endpoints))
+	for i := range endpoints {
+		if _, err = r.client(first + i); err == nil {
+			r.seat.Store(r.take(first + i))
+			return r, nil
+		}
 	}
-	return r, nil
+	cancel()
+	return nil, fmt.Errorf("etcd at %s: %w", strings.Join(endpoints, ","), err)
 }
 
-// connect makes a client of these members.
-func (r *Registry) connect(endpoints []string) (*clientv3.Client, error) {
+// connect makes a client of one member.
+func (r *Registry) connect(endpoint string) (*clientv3.Client, error) {
 	o, times := &r.o, r.Times()
 	return clientv3.New(clientv3.Config{
-		Endpoints: endpoints, TLS: o.TLS, Username: o.User, Password: o.Password, Context: r.ctx, Logger: zap.NewNop(), DialTimeout: times.SlowTimeout,
+		Endpoints: []string{endpoint}, TLS: o.TLS, Username: o.User, Password: o.Password, Context: r.ctx, Logger: zap.NewNop(), DialTimeout: times.SlowTimeout,
 		DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 2 * time.Second, MaxCallSendMsgSize: maxMessage,
 		// gRPC would wait up to two minutes before it tries a member again that was away.
 		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
@@ -110,20 +113,6 @@ func (r *Registry) connect(endpoints []string) (*clientv3.Client, error) {
 			MinConnectTimeout: times.QuickTimeout,
 		})},
 	})
-}
-
-// member is a client of one member alone, the n-th in turn, for what is to be tried at one after the other: the client of all would try the one that hangs again and again.
-func (r *Registry) member(n int) (_ *clientv3.Client, err error) {
-	if len(r.members) == 1 {
-		return r.client, nil
-	}
-	n %= len(r.members)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.members[n] == nil {
-		r.members[n], err = r.connect(r.endpoints[n : n+1])
-	}
-	return r.members[n], err
 }
 
 // Root is the prefix of all keys, with one slash before and behind.
@@ -179,7 +168,8 @@ func (r *Registry) Close() {
 	r.l.Disarm(&r.again)
 	r.cancel()
 	r.wg.Wait()
-	for _, c := range append(r.members, r.client) {
+	for i := range r.members {
+		c := r.members[i].client
 		if c == nil {
 			continue
 		}
@@ -215,7 +205,7 @@ func (r *Registry) call(timeout time.Duration, work func(context.Context) error,
 			err = ctx.Err()
 		}
 		r.post(func() {
-			if err != nil && !registry.IsRequestError(classify("a request", err)) {
+			if unanswered(err) {
 				r.Doubt()
 			}
 			done(err)
@@ -235,10 +225,11 @@ func (r *Registry) Doubt() {
 	}
 }
 
-// try asks every watch for a sign of life.
+// try asks every watch for a sign of life, and the member that requests go to.
 func (r *Registry) try() {
 	r.doubted = r.l.Now()
 	close(*r.doubt.Swap(new(make(chan struct{}))))
+	r.probe()
 }
 
 // pause waits, or returns early when ctx ends.

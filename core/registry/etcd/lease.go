@@ -74,9 +74,11 @@ func (le *lease) arm() {
 func (le *lease) grant(sent loop.Instant) {
 	var resp *clientv3.LeaseGrantResponse
 	seconds := int64((le.ttl + time.Second - 1) / time.Second)
-	le.r.call(le.r.Times().QuickTimeout, func(ctx context.Context) (err error) {
-		resp, err = le.r.client.Grant(ctx, seconds)
-		return err
+	le.r.call(le.r.Times().QuickTimeout, func(ctx context.Context) error {
+		return le.r.at(ctx, func(ctx context.Context, c *clientv3.Client) (err error) {
+			resp, err = c.Grant(ctx, seconds)
+			return err
+		})
 	}, func(err error) {
 		le.asking = false
 		if err == nil && le.ended {
@@ -109,9 +111,12 @@ func (le *lease) grant(sent loop.Instant) {
 
 func (le *lease) renew(sent loop.Instant) {
 	var resp *clientv3.LeaseKeepAliveResponse
-	le.r.call(min(le.r.Times().QuickTimeout, le.until.Sub(sent)), func(ctx context.Context) (err error) {
-		resp, err = le.r.client.KeepAliveOnce(ctx, clientv3.LeaseID(le.id))
-		return err
+	id := le.id
+	le.r.call(min(le.r.Times().QuickTimeout, le.until.Sub(sent)), func(ctx context.Context) error {
+		return le.r.at(ctx, func(ctx context.Context, c *clientv3.Client) (err error) {
+			resp, err = c.KeepAliveOnce(ctx, clientv3.LeaseID(id))
+			return err
+		})
 	}, func(err error) {
 		le.asking = false
 		if le.ended {
@@ -160,8 +165,10 @@ func (le *lease) Revoke(done func(error)) {
 // Revoke implements registry.Registry.
 func (r *Registry) Revoke(id registry.LeaseID, done func(error)) {
 	r.call(r.Times().QuickTimeout, func(ctx context.Context) error {
-		_, err := r.client.Revoke(ctx, clientv3.LeaseID(id))
-		return err
+		return r.at(ctx, func(ctx context.Context, c *clientv3.Client) error {
+			_, err := c.Revoke(ctx, clientv3.LeaseID(id))
+			return err
+		})
 	}, func(err error) {
 		if err != nil {
 			if err = classify("the end of a lease", err); errors.Is(err, registry.ErrNoLease) {

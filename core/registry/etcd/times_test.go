@@ -165,3 +165,68 @@ func TestWatchHearsWhatItAskedFor(t *testing.T) {
 		t.Errorf("heard %d, %d, %d; want 1, 2, 2", one.events, both.events, all.events)
 	}
 }
+
+// With a member that hangs, one request waits for its timeout at most, and those after it for nothing.
+func TestRequestsLeaveAMemberThatHangs(t *testing.T) {
+	l, r, stalls := twoMembers(t)
+	const n = 6
+	failed := 0
+	stalls[0].Store(true)
+	for range n {
+		switch took, err := put(t, l, r, nil); {
+		case err != nil && !errors.Is(err, registry.ErrUnavailable):
+			t.Error(err)
+		case err != nil:
+			failed++
+		case took > quick/2:
+			t.Errorf("a request was answered after %v", took)
+		}
+	}
+	if failed > 1 {
+		t.Errorf("%d of %d requests were not answered, and one of two members hangs", failed, n)
+	}
+}
+
+// With a doubt, a request that is under way at a member that hangs ends sooner; whether it was done is not known.
+func TestRequestsUnderWayEndWithADoubt(t *testing.T) {
+	l, r, stalls := twoMembers(t)
+	for _, stall := range stalls {
+		stall.Store(true)
+	}
+	took, err := put(t, l, r, r.Doubt)
+	if !errors.Is(err, registry.ErrUnavailable) || took < quick/2-100*time.Millisecond || took > quick*3/4 {
+		t.Errorf("it ended with %v after %v, wanted unavailable after %v", err, took, quick/2)
+	}
+}
+
+const quick = 2 * time.Second
+
+// twoMembers is a registry on two ways to one etcd, each of which can be made to hang; it has been asked once.
+func twoMembers(t *testing.T) (*registrytest.Loop, *etcd.Registry, []*atomic.Bool) {
+	t.Helper()
+	target := startEtcd(t)
+	one, stallOne := stallable(t, target)
+	two, stallTwo := stallable(t, target)
+	l := registrytest.NewLoop(t, false)
+	r, err := etcd.Open(l, etcd.Options{Endpoints: []string{one, two}, QuickTimeout: quick, Progress: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	if _, err := put(t, l, r, nil); err != nil {
+		t.Fatal(err)
+	}
+	return l, r, []*atomic.Bool{stallOne, stallTwo}
+}
+
+// put writes a key; then is done when the request is under way.
+func put(t *testing.T, l *registrytest.Loop, r *etcd.Registry, then func()) (took time.Duration, err error) {
+	t.Helper()
+	began, done := time.Now(), false
+	r.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: "config/global", Value: []byte("{}")}}}, func(_ registry.TxnResult, e error) { err, done = e, true })
+	if then != nil {
+		then()
+	}
+	l.Until("an answer", 10*time.Second, func() bool { return done })
+	return time.Since(began), err
+}

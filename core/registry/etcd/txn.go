@@ -34,7 +34,11 @@ func (r *Registry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
 	var res registry.TxnResult
 	r.call(timeout, func(ctx context.Context) (err error) {
 		for ; attempts > 0; attempts-- {
-			if res, err = r.txn(ctx, t); err == nil || registry.IsRequestError(err) || ctx.Err() != nil {
+			err = r.at(ctx, func(ctx context.Context, c *clientv3.Client) (err error) {
+				res, err = r.txn(ctx, c, t)
+				return err
+			})
+			if err == nil || registry.IsRequestError(err) || ctx.Err() != nil {
 				return err
 			}
 			pause(ctx, retryPause)
@@ -49,12 +53,12 @@ func (r *Registry) Txn(t registry.Txn, done func(registry.TxnResult, error)) {
 	})
 }
 
-func (r *Registry) txn(ctx context.Context, t registry.Txn) (res registry.TxnResult, err error) {
+func (r *Registry) txn(ctx context.Context, client *clientv3.Client, t registry.Txn) (res registry.TxnResult, err error) {
 	compares := make([]clientv3.Cmp, len(t.If))
 	for i, c := range t.If {
 		compares[i] = r.compare(c)
 	}
-	resp, err := r.client.Txn(ctx).If(compares...).Then(r.ops(t.Then)...).Else(r.ops(t.Else)...).Commit()
+	resp, err := client.Txn(ctx).If(compares...).Then(r.ops(t.Then)...).Else(r.ops(t.Else)...).Commit()
 	if err != nil {
 		return res, classify(t.String(), err)
 	}

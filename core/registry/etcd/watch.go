@@ -70,7 +70,7 @@ func (w *watch) locate(ctx context.Context) error {
 	ask, cancel := context.WithTimeout(ctx, w.r.Times().QuickTimeout)
 	defer cancel()
 	var err error
-	if w.client, err = w.r.member(w.number); err != nil {
+	if w.client, err = w.r.client(w.number); err != nil {
 		return err
 	}
 	resp, err := w.client.Get(ask, w.r.root, clientv3.WithCountOnly())
@@ -107,6 +107,7 @@ func (w *watch) stream(parent context.Context) error {
 	defer limit.Stop()
 	waits := true // for a sign of life; the first is that the watch stands
 	for {
+		within := times.QuickTimeout
 		select {
 		case resp, ok := <-ch:
 			switch {
@@ -130,20 +131,22 @@ func (w *watch) stream(parent context.Context) error {
 			return errSilent
 		case <-times.over:
 			times = w.r.times.Load()
+			within = times.QuickTimeout
 			tick.Reset(times.Progress)
 			waits = false // by the limit of before
 		case <-tick.C:
 		case <-doubt:
 			doubt = *w.r.doubt.Load()
+			within = times.QuickTimeout / 2 // there is a reason to think that none will come
 		}
 		if waits {
 			continue
 		}
-		if err := w.progress(ctx, times.QuickTimeout); err != nil {
+		if err := w.progress(ctx, within); err != nil {
 			return err
 		}
 		waits = true
-		limit.Reset(times.QuickTimeout)
+		limit.Reset(within)
 	}
 }
 
