@@ -51,7 +51,7 @@ func (h *Host) enter(name string, args []string) []string {
 	if filepath.Base(name) == name {
 		path = Tool(h.t, name)
 	}
-	in := []string{"--target", strconv.Itoa(h.holder.Pid()), "--net"}
+	in := []string{"--target", strconv.Itoa(h.holder.Pid()), "--net", "--uts"}
 	if h.room != "" {
 		in = append(in, "--mount")
 	}

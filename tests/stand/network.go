@@ -41,7 +41,7 @@ func NewNetwork(t testing.TB) *Network {
 func hold(t testing.TB, name string) *Process {
 	t.Helper()
 	cmd := exec.Command(Tool(t, "sleep"), "infinity")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS, Unshareflags: syscall.CLONE_NEWNS}
 	return start(t, name, cmd)
 }
 
@@ -58,6 +58,7 @@ func (n *Network) Host(name string) *Host {
 	n.t.Helper()
 	h := &Host{t: n.t, Name: name, Address: subnet + strconv.Itoa(len(n.hosts)+1), holder: hold(n.t, name), net: n}
 	n.hosts = append(n.hosts, h)
+	h.Run("sh", "-c", `echo "$0" >/proc/sys/kernel/hostname`, strings.ReplaceAll(name, " ", "-")) // daemons tell hosts apart by their names
 	n.do("ip", "link", "add", h.port(), "type", "veth", "peer", "name", "eth0", "netns", strconv.Itoa(h.holder.Pid()))
 	n.do("ip", "link", "set", h.port(), "master", "switch", "up")
 	h.Run("ip", "address", "add", h.Address+"/24", "dev", "eth0")
