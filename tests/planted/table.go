@@ -89,7 +89,7 @@ var hunts = []hunt{
 	{Bug: "forgotten-repeated", By: scenario, Test: "TestWriteIsDoneOnceThoughItsObjectWasDeleted"},
 	{Bug: "retry-beside", By: scenario, Test: "TestRepeatedRequestsTakeEffectOnce"},
 	{Bug: "pair-dropped", By: sim},
-	{Bug: "undone-answered", By: sim},
+	{Bug: "undone-answered", By: crash},
 	{Bug: "instance-unfenced", By: sim, From: 11, Draw: 5},
 	{Bug: "fences-forgotten", By: scenario, Test: "TestFencesOutliveARestoreOfEtcd"},
 	{Bug: "fence-unawaited", By: scenario, Test: "TestFenceWaitsForThoseItCannotReach"},

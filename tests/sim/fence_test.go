@@ -126,8 +126,8 @@ func TestFenceIsKnownBeforeServing(t *testing.T) {
 			c.W.Net.Cut(n.Loop, fencer)
 		}
 	}
-	c.W.Run(500 * time.Millisecond) // it is told by who fences
-	told.Kill()
+	c.Wait("it to be told by who fences", time.Second, func() bool { return told.OSD.Fenced(7, 1) })
+	told.Kill() // before it passes the fence on
 	c.Wait("the fence", 20*time.Second, func() bool { return *done })
 	for range 40 {
 		late := d.ask(write(0, 4096, 7, 50), pattern(4096, 2))
