@@ -20,11 +20,8 @@ const missAfter = 500 * time.Millisecond
 // missing is whom this OSD has lost.
 type missing struct {
 	since map[layout.OSDNum]loop.Instant // OSDs that are up by etcd and not connected, and were once
-	told  []layout.OSDNum                // as our key says, which is there
-	under registry.LeaseID               // under this lease
-	busy  bool                           // the key is being written
-	// unsure says that nobody knows whether it was.
-	unsure bool
+	busy  bool                           // our key is being written
+	seen  registry.Revision              // when that was done last
 }
 
 // lost says that contact with an OSD has ended.
@@ -60,17 +57,15 @@ func (s *OSD) lookForMissing() {
 	s.tellMissing(list)
 }
 
-// tellMissing brings our key up to date.
+// tellMissing brings our key up to date. What it holds is asked of etcd: it ends with our lease, and an etcd that is set back has an old one.
 func (s *OSD) tellMissing(list []layout.OSDNum) {
-	m := &s.missing
-	if m.busy || s.stopping || !s.leaseUp {
+	m, snap := &s.missing, s.Snapshot()
+	if m.busy || s.stopping || !s.leaseUp || snap.Revision < m.seen {
 		return
 	}
 	lease := s.lease.ID()
-	if m.under != lease {
-		m.under, m.told = lease, nil // what was said under another lease went with it
-	}
-	if !m.unsure && slices.Equal(list, m.told) {
+	told, ok := snap.Missing.Get(s.o.Num)
+	if !ok && len(list) == 0 || ok && told.Lease == lease && len(list) > 0 && slices.Equal(list, told.OSDs) {
 		return
 	}
 	key := cluster.OSDMissingKey(s.o.Num)
@@ -79,10 +74,11 @@ func (s *OSD) tellMissing(list []layout.OSDNum) {
 		op = registry.Op{Kind: registry.Delete, Key: key}
 	}
 	m.busy = true
+	backs := s.backs
 	s.o.Registry.Txn(registry.Txn{If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease)}, Then: []registry.Op{op}}, func(res registry.TxnResult, err error) {
 		m.busy = false
-		if m.unsure = err != nil; err == nil && res.Succeeded {
-			m.told = list
+		if err == nil && res.Succeeded && s.backs == backs {
+			m.seen = res.Revision
 		}
 	})
 }

@@ -80,3 +80,18 @@ func TestMissingIsSaidUnderTheNextLease(t *testing.T) {
 	b.osds[1].reg.LoseReplies(false)
 	b.wait("nobody to be missed", func() bool { return b.get(cluster.OSDMissingKey(1)).Key == "" })
 }
+
+// An etcd that is set back has whom an OSD missed then.
+func TestMissingIsSetRightWhenEtcdWentBack(t *testing.T) {
+	b := newBed(t, 2)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	b.w.Net.Cut(b.osds[1].l, b.osds[2].l)
+	b.wait("OSD 1 to miss OSD 2", func() bool { return slices.Equal(b.misses(1), []layout.OSDNum{2}) })
+	backup := b.reg.Backup()
+	b.w.Net.HealAll()
+	b.wait("nobody to be missed", func() bool { return b.misses(1) == nil })
+	b.reg.Restore(backup, 0)
+	b.wait("the old word to be back", func() bool { return b.misses(1) != nil })
+	b.wait("nobody to be missed", func() bool { return b.misses(1) == nil && b.get(cluster.OSDMissingKey(1)).Key == "" })
+}

@@ -509,7 +509,8 @@ func (r *pgRun) lock(round uint64, osd layout.OSDNum, interval layout.Interval) 
 			return
 		}
 		if s.Snapshot().CutOff(osd) && !s.hub.Connected(osd) {
-			r.exec(r.m.Refused(round, osd, 0)) // lookForMissing connects when it is back
+			s.hub.Connect(osd) // to be asked again when it is back
+			r.exec(r.m.Refused(round, osd, 0))
 			return
 		}
 		if !r.locking.Armed() {

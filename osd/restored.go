@@ -61,6 +61,7 @@ func (s *OSD) txn(t registry.Txn, done func(registry.TxnResult, error)) {
 // wentBack says that etcd itself has gone back to an earlier state.
 func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 	s.backs++
+	s.missing.seen = 0
 	if st, ok := next.OSDStates.Get(s.o.Num); s.lease != nil && (!ok || st.Lease != s.lease.ID()) {
 		s.leaseUp, s.verifying = false, nil // although the lease may be there
 		s.l.Arm(&s.retry, s.l.Now())

@@ -19,4 +19,5 @@ var Found = []struct {
 	{Seed{880013, 3}, "deletions that had to be remembered took all places of a small disk, which was left out for it and taken back for ever (osd/store: layOut, osd: askRoom)"},
 	{Seed{3654, 3}, "an object waited for ever for a change that had reached one store alone, which could not read it: who lacked it came back an interval later (osd/peering: before)"},
 	{Seed{2561, 5}, "what was left of a PG was never removed by an OSD that had begun with one of a pool that was removed before it had sorted the pool's objects (osd: strayJob)"},
+	{Seed{2471966382, 5}, "an etcd that was set back held whom an OSD had missed then, and nobody asked that one for its lock ever again (osd: tellMissing)"},
 }
