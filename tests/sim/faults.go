@@ -275,6 +275,7 @@ type member struct {
 	down   bool
 	hurt   bool           // its disk has had errors that it may not start with
 	spoilt bool           // what it holds was changed behind its back
+	tries  int            // starts in a row that could not read it
 	opened layout.StoreID // see store
 	back   layout.StoreID // of the store of its disk, which was set back
 	heir   *heir          // while its disk cannot be trusted; nil
@@ -567,7 +568,7 @@ func (r *run) everythingTwice(osd int) bool {
 // store is the id of the store on an OSD's disk as it was opened last; zero when that disk has been replaced since.
 func (m *member) store() layout.StoreID {
 	if m.n.Store != nil {
-		m.opened = m.n.Store.Superblock().StoreID
+		m.opened, m.tries = m.n.Store.Superblock().StoreID, 0
 	}
 	if m.opened == m.back {
 		return layout.StoreID{} // not the store that was known by that id

@@ -12,6 +12,9 @@ import (
 // patience is how long the operator lets an OSD wait with a disk that cannot be trusted, before replacing the disk.
 const patience = 30 * time.Second
 
+// readTries is how often in a row an OSD is started again that could not read its disk: more often than reads fail.
+const readTries = 5
+
 // heir is an OSD's process that waits to empty its disk, since that cannot be trusted.
 type heir struct {
 	m     *member
@@ -25,6 +28,12 @@ type heir struct {
 // succeed has an OSD whose store cannot be trusted empty it once nobody needs it, as the daemon does; when that takes too long, an operator puts an empty disk in its place.
 func (m *member) succeed(cause error, done func()) {
 	if !osd.Untrusted(cause) {
+		if m.tries++; !m.hurt && m.tries <= readTries {
+			// Reads that failed: nothing on the disk is damaged, and nobody throws it away before having tried again.
+			m.r.c.W.After(time.Second, done)
+			return
+		}
+		m.tries = 0
 		m.r.cover("damaged store replaced")
 		m.newDisk(done)
 		return
