@@ -33,8 +33,12 @@ func TestBenchObjects(t *testing.T) {
 	again := func(then func()) time.Duration {
 		t.Helper()
 		for n := range d.OSDs {
-			d.KillChild(n)
-			d.OSDs[n].Kill()
+			child := filepath.Join("/proc", strconv.Itoa(d.Child(n)))
+			d.OSDs[n].Kill() // its child dies with it
+			until(t, time.Minute, "the OSD's process has ended", func() bool {
+				_, err := os.Stat(child)
+				return err != nil
+			})
 		}
 		began := time.Now()
 		for n := range d.OSDs {
