@@ -111,3 +111,26 @@ func TestMonitorTakesOverForAnOSDThatIsCutOff(t *testing.T) {
 	x.wait("the first one to notice", func() bool { return !x.m.Leading() })
 	x.never("the first one leads again", 10*time.Second, x.m.Leading)
 }
+
+// Who gave the PG back is taken all the same when the others are cut off: a PG that its leader left there would have the leader replaced again and again.
+func TestSkippedOSDIsTakenRatherThanOneThatIsCutOff(t *testing.T) {
+	x := newScene(t)
+	pg := x.hosts()[0]
+	var rest []layout.OSDNum
+	for _, n := range x.pgs(1)[pg.Num-1].OSDSet {
+		if n != 1 && n != 4 { // which is silent
+			rest = append(rest, n)
+		}
+	}
+	skip := &cluster.PGSkip{}
+	for _, n := range rest {
+		skip.OSDs = append(skip.OSDs, cluster.SkippedOSD{OSD: n, Until: x.l.Wall().Add(time.Hour).UnixMilli()})
+	}
+	x.put(cluster.PGSkipKey(pg), string(cluster.Value(skip)))
+	x.miss(2, 1)
+	x.miss(3, 1)
+	x.w.Run(time.Second)
+	if p := x.pgs(1)[pg.Num-1].Primary; len(rest) == 0 || p == 1 || overdue(x.m.follower.Snapshot()) {
+		t.Errorf("PG %v is left to OSD %d, which is cut off; %v are not", pg, p, rest)
+	}
+}

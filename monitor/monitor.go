@@ -494,9 +494,9 @@ func (m *Monitor) primaries(s *cluster.Snapshot, pool layout.PoolID, targets []c
 			continue
 		}
 		home := homeOf(i, t.OSDSet)
-		for _, any := range []bool{false, true} {
+		for passed := range 3 { // over those that are skipped or cut off at first, then over those that are cut off, then over nobody
 			for _, n := range t.OSDSet {
-				if up(n) && (any || !skipped(i, n) && !s.CutOff(n)) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
+				if up(n) && (passed > 0 || !skipped(i, n)) && (passed > 1 || !s.CutOff(n)) && (t.Primary == 0 || count[n] < count[t.Primary] || count[n] == count[t.Primary] && n == home) {
 					t.Primary = n
 				}
 			}

@@ -103,9 +103,12 @@ type OSDMissing struct {
 
 // MissedBy lists the OSDs that miss an OSD which is up by etcd.
 func (s *Snapshot) MissedBy(osd layout.OSDNum) (list []layout.OSDNum) {
+	if _, up := s.OSDStates.Get(osd); !up {
+		return nil
+	}
 	for n, missing := range s.Missing.All() {
 		by, known := s.OSDStates.Get(n)
-		if _, up := s.OSDStates.Get(osd); up && known && by.Lease == missing.Lease && slices.Contains(missing.OSDs, osd) {
+		if known && by.Lease == missing.Lease && slices.Contains(missing.OSDs, osd) {
 			list = append(list, n)
 		}
 	}
