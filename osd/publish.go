@@ -9,6 +9,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/secondary"
@@ -106,8 +107,11 @@ type strayJob struct {
 	s       *OSD
 	running bool
 	pg      layout.PGID
+	at      store.Cursor // objects before are removed
+	some    bool         // something was found since the beginning of the listing
 	left    int
 	failed  bool
+	next    loop.Task
 	// forgetting are the PGs whose histories are being written.
 	forgetting map[layout.PGID]bool
 	empty      map[layout.PGID]layout.Interval // nothing is left of the PG since it was locked for the interval, the last one
@@ -143,7 +147,7 @@ func (j *strayJob) look(s *OSD) {
 		if last, ok := j.empty[rec.PG]; ok && last == rec.Interval || !s.sharded(rec.PG.Pool) || !s.unneeded(rec) {
 			continue
 		}
-		j.running, j.failed, j.pg = true, false, rec.PG
+		j.running, j.failed, j.pg, j.at, j.some = true, false, rec.PG, 0, false
 		j.step()
 		return
 	}
@@ -174,7 +178,16 @@ func (j *strayJob) step() {
 		})
 		return
 	}
-	entries, _, _ := s.sec.List(j.pg, 0, strayBatch)
+	entries, next, more := s.sec.List(j.pg, j.at, strayBatch)
+	j.at, j.some = next, j.some || len(entries) > 0
+	if !more && j.some {
+		more, j.at, j.some = true, 0, false // until nothing is found from the beginning to the end
+	}
+	if len(entries) == 0 && more {
+		j.next.Run = j.step
+		s.l.Post(&j.next)
+		return
+	}
 	if len(entries) == 0 {
 		if j.empty == nil {
 			j.empty = map[layout.PGID]layout.Interval{}

@@ -170,6 +170,7 @@ func (a *app) runOSD(ctx context.Context) error {
 		log.Warn("no parent", "err", err)
 	}
 	d.Follow()
+	go daemon.ReturnMemory(ctx)
 	a.ready(fmt.Sprintf("OSD %d on %s", n, v.String("data_device")))
 	select {
 	case err := <-failed:

@@ -14,6 +14,7 @@ const (
 	RingReused         = false
 	PagesUnflushed     = false
 	BlockFreedEarly    = false
+	FoldedTooFar       = false
 	PGRecordEarly      = false
 	ReplaceKeepsNewer  = false
 	ChecksumUnverified = false

@@ -20,6 +20,7 @@ var (
 	RingReused         = is("ring-reused")
 	PagesUnflushed     = is("pages-unflushed")
 	BlockFreedEarly    = is("block-freed-early")
+	FoldedTooFar       = is("folded-too-far")
 	PGRecordEarly      = is("pg-record-early")
 	ReplaceKeepsNewer  = is("replace-keeps-newer")
 	ChecksumUnverified = is("checksum-unverified")

@@ -16,6 +16,7 @@ var Bugs = []Bug{
 	{"ring-reused", "a journal batch overwrites what the newest durable batch still names as the beginning of the journal"},
 	{"pages-unflushed", "the journal lets go of changes when their metadata pages are written, before the flush"},
 	{"block-freed-early", "the block of an object's old version is free before the new metadata is durable"},
+	{"folded-too-far", "a metadata page says of each of its objects that all is folded into it which is folded into any of them"},
 	{"sync-unflushed", "a store answers a sync without a flush of the device"},
 	{"soft-unchecked", "opening a store does not compare the data that lazy whole-block writes left in blocks"},
 	{"pg-record-early", "a PG's record is acknowledged before it is durable"},

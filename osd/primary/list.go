@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"holdfast/core/layout"
+	"holdfast/core/loop"
 	"holdfast/core/peer"
 	"holdfast/core/wire"
 	"holdfast/osd/pg"
@@ -38,24 +39,37 @@ func (p *Primary) List(r *peer.Request) {
 			found[id] = true
 		}
 	}
+	// What is not clean comes first: it may become clean while our own objects are listed, which takes a turn for every so many.
+	q.Table.Unclean(func(o *pg.Object) {
+		if !o.Gone {
+			add(o.ID)
+		}
+	})
 	var after store.Cursor
-	for {
+	t := &loop.Task{}
+	t.Run = func() {
+		if p.pgs[q.ID] != q || !q.valid() {
+			r.Fail(wire.EPIPE)
+			return
+		}
 		entries, next, more := p.sec.List(q.ID, after, 4096)
 		for _, e := range entries {
 			if e.Flags == 0 {
 				add(e.Object)
 			}
 		}
-		if !more {
-			break
+		if more {
+			after = next
+			p.l.Post(t)
+			return
 		}
-		after = next
+		p.listed(r, found)
 	}
-	q.Table.Unclean(func(o *pg.Object) {
-		if !o.Gone {
-			add(o.ID)
-		}
-	})
+	t.Run()
+}
+
+// listed answers with the objects that were found.
+func (p *Primary) listed(r *peer.Request, found map[layout.ObjectID]bool) {
 	ids := make([]layout.ObjectID, 0, len(found))
 	for id := range found { // order: sorted below
 		ids = append(ids, id)

@@ -435,6 +435,7 @@ func (s *Server) answerList(r *peer.Request, m *wire.Sub, limit int) {
 // List brings entries of a PG's objects that this store holds, from after on; next is where to resume.
 func (s *Server) List(pg layout.PGID, after store.Cursor, limit int) (entries []wire.SubEntry, next store.Cursor, more bool) {
 	s.list, next, more = s.st.List(s.list[:0], pg, after, limit)
+	entries = make([]wire.SubEntry, 0, len(s.list))
 	for _, e := range s.list {
 		entries = append(entries, wire.SubEntry{Object: e.Object, Version: e.Version, Interval: e.Interval, Flags: uint8(e.Flags)})
 	}

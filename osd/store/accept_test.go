@@ -211,11 +211,17 @@ func TestKeptStoreWithDamagedPages(t *testing.T) {
 func TestBlockWithTwoOwnersGoesToTheLaterOne(t *testing.T) {
 	r := newRig(t, 1, 8<<20, smallConfig)
 	r.write(1, 0, 1, 0, fill(32<<10, 'a'))
+	for n := range uint64(r.s.t.perPage) { // so that their slots are in two pages, one of which may be older than the other
+		r.write(100+n, 0, 1, 0, fill(4<<10, 'c'))
+	}
 	r.write(2, 0, 1, 0, fill(32<<10, 'b'))
 	r.w.Run(5e9)
 	_, s1, _, _ := r.s.lookup(obj(1))
 	_, s2, _, _ := r.s.lookup(obj(2))
-	copy(r.s.t.slot(s1)[slotBlock:slotBlock+4], r.s.t.slot(s2)[slotBlock:])
+	if r.s.t.page(s1) == r.s.t.page(s2) {
+		t.Fatal("both objects are in one page")
+	}
+	slotView(r.s.t.slot(s1)).setBlock(slotView(r.s.t.slot(s2)).block())
 	r.s.dirtyPage(r.s.t.page(s1), 0)
 	r.close()
 	if e, is := errors.AsType[*DamagedError](r.open()); !is || !strings.Contains(e.What, "another one") {

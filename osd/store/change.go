@@ -96,19 +96,16 @@ func (s *Store) makeDirty(oid layout.ObjectID) uint32 {
 		if slot, got = s.t.slotFree.alloc(); !got {
 			panic("store: no slot where one was reserved")
 		}
-		b := s.t.slot(slot)
-		gen := slotView(b).gen()
+		b := slotView(s.t.slot(slot))
 		clear(b)
-		le.PutUint64(b[slotInode:], uint64(oid.Inode))
-		le.PutUint64(b[slotStripe:], oid.Stripe)
-		le.PutUint32(b[slotBlock:], noBlock)
-		le.PutUint16(b[slotGen:], gen)
+		b.set(oid, 0, 0, noBlock)
 		s.t.insert(oid, d|dirtyBit)
 		s.listAdd(slot, oid)
 	} else {
 		s.t.index[at] = d | dirtyBit + 1
 	}
 	v := slotView(s.t.slot(slot))
+	v.setDirty(true)
 	s.dirty[d] = dirtyObject{slot: slot, newest: v.state(), visible: v.state(), hasBlock: v.block() != noBlock}
 	return d
 }
@@ -128,7 +125,8 @@ func (s *Store) clean(d uint32) {
 	if !ok {
 		panic("store: a dirty object is not in the index")
 	}
-	if slotView(s.t.slot(slot)).used() {
+	if v := slotView(s.t.slot(slot)); v.used() {
+		v.setDirty(false)
 		s.t.index[at] = slot + 1
 	} else {
 		s.t.remove(at, s.objectOfIndex)
@@ -409,22 +407,22 @@ func (s *Store) fold(d, last uint32) {
 	if v.block != noBlock && old != v.block {
 		s.addSpace(oid.Inode, int64(s.sb.Config.BlockSize))
 	}
-	s.storeView(b, v, seq)
+	s.t.bump(o.slot)
+	s.storeView(b, v)
+	if s.t.seqs != nil {
+		s.t.seqs[o.slot] = seq
+	}
 	s.count(b.state(), 1)
 	s.dirtyPage(page, seq)
 }
 
 // storeView writes v into a slot.
-func (s *Store) storeView(b slotView, v *view, seq uint64) {
-	b.bump()
-	le.PutUint64(b[slotSeq:], seq)
-	le.PutUint64(b[slotVersion:], uint64(v.state.Version))
-	le.PutUint64(b[slotInterval:], uint64(v.state.Interval))
-	le.PutUint32(b[slotBlock:], v.block)
-	b[slotFlags] = 0
+func (s *Store) storeView(b slotView, v *view) {
+	b.setFlags(0)
 	if v.state.Version != 0 {
-		b[slotFlags] = byte(v.state.Flags) | slotUsed
+		b.setFlags(byte(v.state.Flags) | slotUsed)
 	}
+	b.set(b.object(), uint64(v.state.Version), uint64(v.state.Interval), v.block)
 	bm := s.t.bitmap
 	copy(b.written(bm), v.written)
 	copy(b.present(bm), v.present)
@@ -569,7 +567,7 @@ func (s *Store) rollback(d, i uint32) {
 	if o.first == 0 {
 		o.ghost = false // replay: what was not understood is gone
 	}
-	slotView(s.t.slot(o.slot)).bump()
+	s.t.bump(o.slot)
 	o.visible = slotView(s.t.slot(o.slot)).state()
 	o.lastVisible = 0
 	for j := o.first; j != 0 && s.changes[j].state == changeVisible; j = s.changes[j].next {

@@ -14,10 +14,10 @@ func (s *Store) EndSessions(over func(session uint64) bool) {
 // CountPG is the number of objects of a PG, tombstones included; 0 when the pool is not sharded.
 func (s *Store) CountPG(pg layout.PGID) int {
 	p := s.lists[pg.Pool]
-	if p == nil || pg.Num == 0 || int(pg.Num) > len(p.pgs) {
+	if p == nil || pg.Num == 0 || int(pg.Num) > len(p.objects) {
 		return 0
 	}
-	return len(p.pgs[pg.Num-1])
+	return int(p.objects[pg.Num-1])
 }
 
 // Remembers reports whether a request is remembered that made a version of an object, or one below it: whoever sent it may ask for it again.

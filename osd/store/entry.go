@@ -155,6 +155,9 @@ func decodeEntry(b []byte, sb *Superblock, batch int, e *entry) (int, error) {
 	c := &sb.Config
 	e.object = layout.ObjectID{Inode: layout.Inode(le.Uint64(b[24:])), Stripe: le.Uint64(b[32:])}
 	e.base, e.version, e.interval = le.Uint64(b[40:]), le.Uint64(b[48:]), le.Uint64(b[56:])
+	if e.interval > maxInterval {
+		return 0, fmt.Errorf("a %v entry of interval %d", e.kind, e.interval)
+	}
 	e.stateFlags = StateFlags(b[18])
 	e.pair = Pair{le.Uint64(b[64:]), le.Uint64(b[72:])}
 	e.low = le.Uint64(b[80:])

@@ -116,7 +116,7 @@ func (s *Store) flushObject(d uint32) {
 	v := &s.foldView
 	s.resolve(v, o.slot, d, cut, 0)
 	g := s.sb.Config.Granularity
-	slotView(s.t.slot(o.slot)).bump()
+	s.t.bump(o.slot)
 	o.flushTo = cut
 	for u, n := uint32(0), uint32(len(v.data)); u < n; u++ {
 		if v.data[u] == 0 || !hasBit(v.present, u) {

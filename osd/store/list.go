@@ -1,6 +1,8 @@
 package store
 
 import (
+	"unsafe"
+
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 )
@@ -9,15 +11,18 @@ import (
 // last is listed at least once.
 type Cursor uint64
 
-// poolLists are the objects of a pool by PG.
+// poolLists say how a pool's objects go into PGs. A list is no more than a tag on each slot, which listing looks for: two bytes of memory for an object, and nothing moves when one is removed.
 type poolLists struct {
-	sh    Sharding
-	pgs   [][]uint32 // slots of PG number i+1
-	ready bool
-	built uint32 // slots below have been looked at
+	sh      Sharding
+	objects []uint32 // of PG number i+1
+	ready   bool
+	built   uint32 // slots below are in the lists, others not yet
 }
 
-const shardSlice = 16384 // slots looked at in one turn
+const (
+	shardSlice = 16384   // slots looked at in one turn
+	listSlice  = 1 << 19 // tags looked at in one call
+)
 
 func (sh Sharding) pg(stripe uint64) uint32 {
 	if sh.PGStripeSize == 0 {
@@ -26,18 +31,16 @@ func (sh Sharding) pg(stripe uint64) uint32 {
 	return uint32((stripe &^ layout.RoleMask) / sh.PGStripeSize % uint64(sh.PGCount))
 }
 
-// Shard sorts a pool's objects into PGs, so that List need not walk the whole store, and keeps them sorted from then on. done is called later, when List can be used.
+// tag is the mark of the slots of a PG, never 0. Others may have the same one.
+func tag(pool layout.PoolID, pg uint32) uint16 {
+	return uint16((uint64(pool)*40503+uint64(pg))%65535) + 1
+}
+
+// Shard sorts a pool's objects into PGs, so that List need not look at every object of the store, and keeps them sorted from then on. done is called later, when List can be used.
 // Sharding a pool again replaces what was.
 func (s *Store) Shard(pool layout.PoolID, sh Sharding, done func()) {
 	sh.PGCount = max(sh.PGCount, 1)
-	if old := s.lists[pool]; old != nil {
-		for _, pg := range old.pgs {
-			for _, slot := range pg {
-				s.t.position[slot] = 0
-			}
-		}
-	}
-	p := &poolLists{sh: sh, pgs: make([][]uint32, sh.PGCount)}
+	p := &poolLists{sh: sh, objects: make([]uint32, sh.PGCount)}
 	s.lists[pool] = p
 	b := &shardBuild{s: s, pool: pool, p: p, done: done}
 	b.timer.Fire = b.step
@@ -65,14 +68,15 @@ func (b *shardBuild) step() {
 		return // sharded again since
 	}
 	end := min(uint64(b.p.built)+shardSlice, s.sb.Slots)
-	for i := b.p.built; uint64(i) < end; i++ {
+	first := b.p.built
+	b.p.built = uint32(end)
+	for i := first; uint64(i) < end; i++ {
 		if s.t.slotFree.has(i) {
 			if oid := s.t.object(i); oid.Inode.Pool() == b.pool {
 				s.listAdd(i, oid)
 			}
 		}
 	}
-	b.p.built = uint32(end)
 	if end < s.sb.Slots {
 		s.l.Arm(&b.timer, s.l.Now())
 		return
@@ -81,30 +85,20 @@ func (b *shardBuild) step() {
 	b.done()
 }
 
+// listAdd puts a new object on its list.
 func (s *Store) listAdd(slot uint32, oid layout.ObjectID) {
-	p := s.lists[oid.Inode.Pool()]
-	if p == nil || s.t.position[slot] != 0 {
-		return
+	if p := s.lists[oid.Inode.Pool()]; p != nil && slot < p.built {
+		pg := p.sh.pg(oid.Stripe)
+		s.t.tags[slot] = tag(oid.Inode.Pool(), pg)
+		p.objects[pg]++
 	}
-	pg := &p.pgs[p.sh.pg(oid.Stripe)]
-	*pg = append(*pg, slot)
-	s.t.position[slot] = uint32(len(*pg))
 }
 
-// listRemove puts the last object of the list in the removed one's place. List goes from the end to the start, so that it misses nobody by this.
 func (s *Store) listRemove(slot uint32, oid layout.ObjectID) {
-	p := s.lists[oid.Inode.Pool()]
-	at := s.t.position[slot]
-	if p == nil || at == 0 {
-		return
+	s.t.tags[slot] = 0
+	if p := s.lists[oid.Inode.Pool()]; p != nil && slot < p.built {
+		p.objects[p.sh.pg(oid.Stripe)]--
 	}
-	pg := &p.pgs[p.sh.pg(oid.Stripe)]
-	last := len(*pg) - 1
-	moved := (*pg)[last]
-	(*pg)[at-1] = moved
-	s.t.position[moved] = at
-	s.t.position[slot] = 0
-	*pg = (*pg)[:last]
 }
 
 // slotState is the visible state of the object in a slot.
@@ -114,8 +108,8 @@ func (s *Store) slotState(slot uint32) ListEntry {
 	return ListEntry{oid, st}
 }
 
-// List appends up to max objects of a PG, tombstones and void ones included, in no particular order (but always the same for the same history). more says that there are others from next on.
-// An object that is removed and made again, or others beside it, may show twice. The pool must have been sharded.
+// List appends up to max objects of a PG, tombstones and void ones included, in no particular order (but always the same for the same history). more says that there may be others from next on; a call looks at a bounded
+// number of slots, so that it may return none and more. An object that is removed and made again, or others beside it, may show twice. The pool must have been sharded.
 func (s *Store) List(dst []ListEntry, pg layout.PGID, after Cursor, max int) (entries []ListEntry, next Cursor, more bool) {
 	p := s.lists[pg.Pool]
 	if p == nil || !p.ready {
@@ -124,19 +118,44 @@ func (s *Store) List(dst []ListEntry, pg layout.PGID, after Cursor, max int) (en
 	if pg.Num == 0 || pg.Num > p.sh.PGCount {
 		return dst, 0, false
 	}
-	list := p.pgs[pg.Num-1]
-	i := len(list)
-	if after != 0 && int(after)-1 < i {
-		i = int(after) - 1
-	}
-	for n := 0; i > 0 && n < max; {
-		i--
-		if e := s.slotState(list[i]); e.Version != 0 {
+	want := tag(pg.Pool, pg.Num-1)
+	i := uint64(after)
+	end := min(i+listSlice, s.sb.Slots)
+	for n := 0; n < max; i++ {
+		if i = nextTag(s.t.tags[:end], i, want); i == end {
+			break
+		}
+		oid := s.t.object(uint32(i))
+		if oid.Inode.Pool() != pg.Pool || p.sh.pg(oid.Stripe) != pg.Num-1 {
+			continue
+		}
+		if e := s.slotState(uint32(i)); e.Version != 0 {
 			dst = append(dst, e)
 			n++
 		}
 	}
-	return dst, Cursor(i + 1), i > 0
+	return dst, Cursor(i), i < s.sb.Slots
+}
+
+// nextTag is the first place from i on with the tag want, or the end.
+func nextTag(tags []uint16, i uint64, want uint16) uint64 {
+	const low, high = 0x0001_0001_0001_0001, 0x8000_8000_8000_8000
+	for n := uint64(len(tags)); i < n; {
+		// Eight tags at a time: a tag that is found is 0 after the exclusive or, and the highest bit of x-1 &^ x is set for 0 (and for nothing else before it).
+		for ; i%4 == 0 && i+8 <= n; i += 8 {
+			p := (*[2]uint64)(unsafe.Pointer(&tags[i]))
+			x, y := p[0]^low*uint64(want), p[1]^low*uint64(want)
+			if ((x-low)&^x|(y-low)&^y)&high != 0 {
+				break
+			}
+		}
+		for end := min((i+8)&^3, n); i < end; i++ {
+			if tags[i] == want {
+				return i
+			}
+		}
+	}
+	return uint64(len(tags))
 }
 
 // ListInode appends up to max objects of the inodes from first to last, as List does; one call looks at a bounded number of slots, so that it may return none and more.

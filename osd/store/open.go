@@ -132,6 +132,7 @@ func (p *opening) finish(err error) {
 		p.done(nil, fmt.Errorf("open store %v: %w", s.sb.StoreID, err))
 		return
 	}
+	s.t.opened()
 	p.done(s, nil)
 }
 
@@ -244,9 +245,14 @@ func (p *opening) loadPage(page uint32, copies [2][]byte, unread [2]error) error
 	t.pageGen[page], t.pageMax[page] = info[best].gen, info[best].maxSeq
 	p.max = max(p.max, info[best].maxSeq)
 	for i := uint32(0); i < t.perPage; i++ {
-		b := copies[best][pageHeader+int(i)*t.size:][:t.size]
-		if v := slotView(b); v.used() {
-			if err := p.loadSlot(page*t.perPage+i, v); err != nil {
+		b := copies[best][pageHeader+int(i)*t.diskSize:][:t.diskSize]
+		if b[slotFlags]&slotUsed != 0 {
+			seq, err := decodeSlot(t.scratch, b)
+			if err == nil {
+				t.pageMax[page] = max(t.pageMax[page], seq)
+				err = p.loadSlot(page*t.perPage+i, t.scratch, seq)
+			}
+			if err != nil {
 				if err = p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(page, best), What: err.Error()}); err != nil {
 					return err
 				}
@@ -258,9 +264,9 @@ func (p *opening) loadPage(page uint32, copies [2][]byte, unread [2]error) error
 	return nil
 }
 
-func (p *opening) loadSlot(slot uint32, v slotView) error {
+func (p *opening) loadSlot(slot uint32, v slotView, seq uint64) error {
 	s, t := p.s, p.s.t
-	oid := layout.ObjectID{Inode: layout.Inode(le.Uint64(v)), Stripe: le.Uint64(v[slotStripe:])}
+	oid := v.object()
 	if b := v.block(); b != noBlock && uint64(b) >= s.sb.Blocks {
 		return fmt.Errorf("object %v has block %d of %d", oid, b, s.sb.Blocks)
 	}
@@ -270,26 +276,27 @@ func (p *opening) loadSlot(slot uint32, v slotView) error {
 	if at, other, _, ok := s.lookup(oid); ok {
 		// The object was removed and made again in another page, and only that page became durable: the newer one counts, the other is cleared for good.
 		stale := slot
-		if slotView(t.slot(other)).seq() < v.seq() {
+		if t.seqs[other] < seq {
 			stale = other
 			s.forgetSlot(other)
 			t.index[at] = slot + 1
-			s.takeSlot(slot, v)
+			s.takeSlot(slot, v, seq)
 		}
 		s.dirtyPage(t.page(stale), 0)
 		return nil
 	}
-	s.takeSlot(slot, v)
+	s.takeSlot(slot, v, seq)
 	t.insert(oid, slot)
 	return nil
 }
 
-func (s *Store) takeSlot(slot uint32, v slotView) {
+func (s *Store) takeSlot(slot uint32, v slotView, seq uint64) {
 	copy(s.t.slot(slot), v)
+	s.t.seqs[slot] = seq
 	s.t.slotFree.take(slot)
 	s.count(v.state(), 1)
 	if v.block() != noBlock {
-		s.addSpace(layout.Inode(le.Uint64(v)), int64(s.sb.Config.BlockSize))
+		s.addSpace(v.object().Inode, int64(s.sb.Config.BlockSize))
 	}
 }
 
@@ -297,7 +304,7 @@ func (s *Store) forgetSlot(slot uint32) {
 	v := slotView(s.t.slot(slot))
 	s.count(v.state(), ^uint64(0))
 	if v.block() != noBlock {
-		s.addSpace(layout.Inode(le.Uint64(v)), -int64(s.sb.Config.BlockSize))
+		s.addSpace(v.object().Inode, -int64(s.sb.Config.BlockSize))
 	}
 	clear(v)
 	s.t.slotFree.give(slot)
@@ -509,7 +516,7 @@ func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) er
 			}
 		}
 		if old := base.block(); base.used() && old != noBlock && (old != live || giver != 0) {
-			le.PutUint32(base[slotBlock:], noBlock)
+			base.setBlock(noBlock)
 			clear(base.present(s.t.bitmap)) // a change up to the cut replaces all of it
 			s.addSpace(oid.Inode, -int64(s.sb.Config.BlockSize))
 		}

@@ -3,6 +3,8 @@ package store
 import (
 	"fmt"
 	"hash/crc32"
+
+	"holdfast/core/layout"
 )
 
 // A metadata page holds a fixed number of slots and exists in two copies, written in turn; the valid copy with the higher generation counts.
@@ -11,6 +13,46 @@ const (
 	pageHeader = 64
 	minPage    = 4096
 )
+
+// The bytes of a slot in a page; the bitmaps and checksums follow.
+const (
+	slotInode    = 0  // u64
+	slotStripe   = 8  // u64
+	slotVersion  = 16 // u64
+	slotInterval = 24 // u64
+	slotSeq      = 32 // u64: of the entries on the object, those up to it are folded into the slot, and no others
+	slotBlock    = 40 // u32
+	slotFlags    = 44 // u8: StateFlags and slotUsed
+	slotHeader   = 48
+
+	slotUsed = 0x80
+)
+
+// encodeSlot writes a slot that is in use as it is in a page.
+func encodeSlot(b []byte, v slotView, seq uint64) {
+	oid := v.object()
+	le.PutUint64(b[slotInode:], uint64(oid.Inode))
+	le.PutUint64(b[slotStripe:], oid.Stripe)
+	le.PutUint64(b[slotVersion:], v.version())
+	le.PutUint64(b[slotInterval:], v.interval())
+	le.PutUint64(b[slotSeq:], seq)
+	le.PutUint32(b[slotBlock:], v.block())
+	b[slotFlags] = byte(v.flags()) | slotUsed
+	copy(b[slotHeader:], v[memHeader:])
+}
+
+// decodeSlot reads a slot of a page that is in use.
+func decodeSlot(v slotView, b []byte) (seq uint64, err error) {
+	oid := layout.ObjectID{Inode: layout.Inode(le.Uint64(b[slotInode:])), Stripe: le.Uint64(b[slotStripe:])}
+	interval := le.Uint64(b[slotInterval:])
+	if interval > maxInterval {
+		return 0, fmt.Errorf("the entry of object %v is impossible: interval %d", oid, interval)
+	}
+	v[memFlags] = b[slotFlags] &^ memDirty
+	v.set(oid, le.Uint64(b[slotVersion:]), interval, le.Uint32(b[slotBlock:]))
+	copy(v[memHeader:], b[slotHeader:])
+	return le.Uint64(b[slotSeq:]), nil
+}
 
 // pageSizeFor is the size of metadata pages for slots of the given size: 4 KiB, or the next power of two that holds one slot.
 func pageSizeFor(slot int) uint32 {

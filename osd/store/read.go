@@ -88,7 +88,7 @@ func (s *Store) startRead(op *Op) {
 		panic("store: data is present in no block")
 	}
 	x := &op.impl
-	x.slot, x.gen, x.block, x.first, x.last = slot, slotView(s.t.slot(slot)).gen(), v.block, first, last
+	x.slot, x.gen, x.block, x.first, x.last = slot, s.t.gen(slot), v.block, first, last
 	io := &x.disk
 	io.Kind, io.Off, io.Data, io.Vec = loop.DiskRead, s.sb.blockOff(v.block)+int64(first)*int64(g), op.Data.Bytes()[(first-u0)*g:(last-u0)*g], nil
 	if io.Done == nil {
@@ -111,7 +111,7 @@ func (s *Store) readDone(op *Op) {
 	case s.failure != nil:
 		s.dropRead(op, ErrFailed)
 		return
-	case slotView(s.t.slot(x.slot)).gen() != x.gen:
+	case s.t.gen(x.slot) != x.gen:
 		retry()
 		return
 	case x.disk.Err != nil:

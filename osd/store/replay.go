@@ -216,7 +216,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	}
 	p.applyPairs(e, bi)
 	_, slot, d, ok := s.lookup(e.object)
-	if ok && slotView(s.t.slot(slot)).used() && slotView(s.t.slot(slot)).seq() >= e.seq {
+	if ok && slotView(s.t.slot(slot)).used() && s.t.seqs[slot] >= e.seq {
 		return nil // folded before
 	}
 	if !ok && (e.kind == entryCommit || e.kind == entryRollback) {

@@ -57,18 +57,26 @@ func (t *table) popDirtyPage() uint32 {
 	return page
 }
 
+// foldedTo is a sequence that the object's folded entries do not exceed, and its others do.
+func (s *Store) foldedTo(v slotView, page uint32) uint64 {
+	seq := s.t.pageMax[page]
+	if v.dirty() && !planted.FoldedTooFar {
+		if _, _, d, _ := s.lookup(v.object()); s.dirty[d].first != 0 {
+			if next := s.changes[s.dirty[d].first].seq; next != 0 {
+				seq = min(seq, next-1)
+			}
+		}
+	}
+	return seq
+}
+
 // encodePageTo puts a page's slots and header into b.
 func (s *Store) encodePageTo(b []byte, page uint32) {
 	t := s.t
 	clear(b)
-	from := int(page) * int(t.perPage) * t.size
-	copy(b[pageHeader:], t.slots[from:from+int(t.perPage)*t.size])
-	for i := 0; i < int(t.perPage); i++ {
-		slot := b[pageHeader+i*t.size:][:t.size]
-		if slot[slotFlags]&slotUsed == 0 {
-			clear(slot)
-		} else {
-			le.PutUint16(slot[slotGen:], 0)
+	for i := range t.perPage {
+		if v := slotView(t.slot(page*t.perPage + i)); v.used() {
+			encodeSlot(b[pageHeader+int(i)*t.diskSize:][:t.diskSize], v, s.foldedTo(v, page))
 		}
 	}
 	encodePage(b, &s.sb, page, pageInfo{gen: t.pageGen[page], maxSeq: t.pageMax[page]})

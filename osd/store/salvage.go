@@ -268,7 +268,7 @@ func (s *Store) lastEntry(oid layout.ObjectID) uint64 {
 	case d != 0 && s.dirty[d].last != 0:
 		return s.changes[s.dirty[d].last].seq
 	}
-	return slotView(s.t.slot(slot)).seq()
+	return s.t.seqs[slot]
 }
 
 // dropObject forgets an object as if it had never been.

@@ -31,6 +31,9 @@ func (s *Store) change(op *Op) error {
 	if int(op.Kind) >= len(kindOfOp) || kindOfOp[op.Kind] == 0 {
 		return fmt.Errorf("%w: operation kind %d", ErrUnsupported, op.Kind)
 	}
+	if op.Interval > maxInterval {
+		return fmt.Errorf("%w: interval %d of object %v is above %d", ErrUnsupported, uint64(op.Interval), op.Object, uint64(maxInterval))
+	}
 	_, slot, d, ok := s.lookup(op.Object)
 	var newest State
 	hasBlock := false

@@ -9,20 +9,18 @@ import (
 	"holdfast/core/loop/buf"
 )
 
-// The bytes of a slot, in memory as on disk.
+// The bytes of a slot in memory: those of a page (page.go) without what cannot occur, since there are as many as objects. The bitmaps and checksums follow.
 const (
-	slotHeader = 48
+	memInode    = 0  // u64
+	memStripe   = 8  // u64
+	memVersion  = 16 // u64
+	memInterval = 24 // u40
+	memFlags    = 29 // u8: StateFlags, slotUsed and memDirty
+	memBlock    = 30 // u32
+	memHeader   = 34
 
-	slotInode    = 0  // u64
-	slotStripe   = 8  // u64
-	slotVersion  = 16 // u64
-	slotInterval = 24 // u64
-	slotSeq      = 32 // u64: the last entry folded into the slot
-	slotBlock    = 40 // u32
-	slotFlags    = 44 // u8: StateFlags and slotUsed
-	slotGen      = 46 // u16, in memory only: changes whenever data that a read in flight may be using moves
-
-	slotUsed = 0x80
+	memDirty    = 0x40 // there is a dirty object
+	maxInterval = 1<<40 - 1
 )
 
 const noBlock = ^uint32(0)
@@ -33,14 +31,19 @@ type table struct {
 	refs []*buf.Ref
 
 	slots    []byte
-	size     int // of a slot
+	size     int // of a slot in memory
+	diskSize int // of a slot in a page
 	bitmap   int // bytes of a bitmap
 	perPage  uint32
 	index    []uint32 // 0 free, else number+1; with dirtyBit a number of a dirty object, else of a slot
 	seed     [2]uint64
 	slotFree *bitset
 
-	position []uint32 // of a slot in its PG's list, +1
+	tags    []uint16 // of a slot: which PGs its object may be of, 0 if no list has it (list.go)
+	seqs    []uint64 // while a store is opened: the entry up to which a slot's object is folded
+	seqsRef *buf.Ref
+	scratch slotView
+	gens    []uint16 // of slots with the same number modulo len: changes whenever data that a read in flight may be using moves
 
 	// Pages.
 	pageGen   []uint32
@@ -76,11 +79,15 @@ func (t *table) alloc(n int) []byte {
 }
 
 func newTable(l loop.Loop, sb *Superblock) *table {
-	t := &table{l: l, size: sb.Config.slotSize(), bitmap: sb.Config.BitmapLen(), perPage: uint32(sb.slotsPerPage())}
+	t := &table{l: l, size: memHeader + 2*sb.Config.BitmapLen() + 4*sb.Config.sums(), diskSize: sb.Config.slotSize(), bitmap: sb.Config.BitmapLen(), perPage: uint32(sb.slotsPerPage())}
 	n, pages := int(sb.Slots), sb.pages()
 	t.slots = offHeap[byte](t, n*t.size)
-	t.index = offHeap[uint32](t, n+n*2/5+16)
-	t.position = offHeap[uint32](t, n)
+	t.index = offHeap[uint32](t, n+n/4+16) // at most 8 of 9 slots have a block
+	t.tags = offHeap[uint16](t, n)
+	t.gens = offHeap[uint16](t, 1<<14)
+	t.scratch = make(slotView, t.size)
+	t.seqsRef = l.Alloc(8 * max(n, 1))
+	t.seqs = unsafe.Slice((*uint64)(unsafe.Pointer(unsafe.SliceData(t.seqsRef.Bytes()))), n) // read only of slots that were filled
 	t.pageGen = offHeap[uint32](t, pages)
 	t.pageMax = offHeap[uint64](t, pages)
 	t.pageFirst = offHeap[uint32](t, pages)
@@ -91,8 +98,17 @@ func newTable(l loop.Loop, sb *Superblock) *table {
 	return t
 }
 
+// opened gives back what only opening needs.
+func (t *table) opened() {
+	if t.seqsRef != nil {
+		t.seqsRef.Release()
+		t.seqs, t.seqsRef = nil, nil
+	}
+}
+
 // free gives the memory back; nothing may use the table any more.
 func (t *table) free() {
+	t.opened()
 	for _, r := range t.refs {
 		r.Release()
 	}
@@ -115,25 +131,54 @@ func (t *table) home(oid layout.ObjectID) uint32 {
 }
 
 func (t *table) object(slot uint32) layout.ObjectID {
-	b := t.slots[int(slot)*t.size:]
-	return layout.ObjectID{Inode: layout.Inode(le.Uint64(b)), Stripe: le.Uint64(b[slotStripe:])}
+	return slotView(t.slots[int(slot)*t.size:]).object()
 }
+
+// gen is the state of a slot's data: a read that began under another one may have read what was moved.
+func (t *table) gen(slot uint32) uint16 { return t.gens[int(slot)%len(t.gens)] }
+func (t *table) bump(slot uint32)       { t.gens[int(slot)%len(t.gens)]++ }
 
 // Accessors of a slot's bytes.
 
 type slotView []byte
 
-func (b slotView) used() bool           { return b[slotFlags]&slotUsed != 0 }
-func (b slotView) version() uint64      { return le.Uint64(b[slotVersion:]) }
-func (b slotView) interval() uint64     { return le.Uint64(b[slotInterval:]) }
-func (b slotView) seq() uint64          { return le.Uint64(b[slotSeq:]) }
-func (b slotView) block() uint32        { return le.Uint32(b[slotBlock:]) }
-func (b slotView) flags() StateFlags    { return StateFlags(b[slotFlags] &^ slotUsed) }
-func (b slotView) gen() uint16          { return le.Uint16(b[slotGen:]) }
-func (b slotView) written(n int) []byte { return b[slotHeader : slotHeader+n] }
-func (b slotView) present(n int) []byte { return b[slotHeader+n : slotHeader+2*n] }
-func (b slotView) sums(n int) []byte    { return b[slotHeader+2*n:] }
-func (b slotView) bump()                { le.PutUint16(b[slotGen:], b.gen()+1) }
+func (b slotView) object() layout.ObjectID {
+	return layout.ObjectID{Inode: layout.Inode(le.Uint64(b)), Stripe: le.Uint64(b[memStripe:])}
+}
+func (b slotView) used() bool           { return b[memFlags]&slotUsed != 0 }
+func (b slotView) version() uint64      { return le.Uint64(b[memVersion:]) }
+func (b slotView) interval() uint64     { return le.Uint64(b[memInterval:]) & maxInterval }
+func (b slotView) block() uint32        { return le.Uint32(b[memBlock:]) }
+func (b slotView) flags() StateFlags    { return StateFlags(b[memFlags] &^ (slotUsed | memDirty)) }
+func (b slotView) written(n int) []byte { return b[memHeader : memHeader+n] }
+func (b slotView) present(n int) []byte { return b[memHeader+n : memHeader+2*n] }
+func (b slotView) sums(n int) []byte    { return b[memHeader+2*n:] }
+
+func (b slotView) dirty() bool { return b[memFlags]&memDirty != 0 }
+
+// set fills all of a slot's header but its flags.
+func (b slotView) set(oid layout.ObjectID, version, interval uint64, block uint32) {
+	if interval > maxInterval {
+		panic("store: an interval beyond what a slot holds")
+	}
+	le.PutUint64(b[memInode:], uint64(oid.Inode))
+	le.PutUint64(b[memStripe:], oid.Stripe)
+	le.PutUint64(b[memVersion:], version)
+	le.PutUint64(b[memInterval:], interval|uint64(b[memFlags])<<40) // its upper bytes lie under the block
+	le.PutUint32(b[memBlock:], block)
+}
+
+// setFlags keeps whether there is a dirty object.
+func (b slotView) setFlags(f byte)       { b[memFlags] = b[memFlags]&memDirty | f }
+func (b slotView) setBlock(block uint32) { le.PutUint32(b[memBlock:], block) }
+
+func (b slotView) setDirty(d bool) {
+	b[memFlags] &^= memDirty
+	if d {
+		b[memFlags] |= memDirty
+	}
+}
+
 func (b slotView) state() State {
 	if !b.used() {
 		return State{}

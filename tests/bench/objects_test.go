@@ -22,6 +22,7 @@ const (
 	perObject     = 64                    // bytes of memory, beside checksums
 	checksums     = objectSize / 4096 * 4 // bytes of an object's checksums in memory
 	restartsUnder = 5 * time.Second       // to every PG active, and what clients read is answered
+	atRest        = 5 * time.Second       // what was used for a moment is given back
 )
 
 // TestBenchObjects writes 4 KiB into each of a million objects, two copies on two OSDs in sparse files, ends both with SIGKILL, and starts them again.
@@ -52,11 +53,14 @@ func TestBenchObjects(t *testing.T) {
 		return time.Since(began)
 	}
 	none := again(func() {})
+	time.Sleep(atRest)
 	empty := resident(t, d.Child(1))
 	d.CLI("create", "many", "--size", strconv.Itoa(objects*objectSize))
 	took := writeEach(t, d)
+	time.Sleep(atRest)
 	busy := resident(t, d.Child(1))
 	full := again(func() { readSome(t, d) })
+	time.Sleep(atRest)
 	held := resident(t, d.Child(1))
 
 	per := float64(held-empty)/objects - checksums

@@ -36,6 +36,7 @@ var hunts = []hunt{
 	{Bug: "ring-reused", By: crash},
 	{Bug: "pages-unflushed", By: crash},
 	{Bug: "block-freed-early", By: crash},
+	{Bug: "folded-too-far", By: crash},
 	{Bug: "sync-unflushed", By: crash},
 	{Bug: "soft-unchecked", By: crash},
 	{Bug: "pg-record-early", By: crash},
