@@ -28,8 +28,8 @@ type heir struct {
 // succeed has an OSD whose store cannot be trusted empty it once nobody needs it, as the daemon does; when that takes too long, an operator puts an empty disk in its place.
 func (m *member) succeed(cause error, done func()) {
 	if !osd.Untrusted(cause) {
-		if m.tries++; !m.hurt && m.tries <= readTries {
-			// Reads that failed: nothing on the disk is damaged, and nobody throws it away before having tried again.
+		if m.tries++; m.tries <= readTries {
+			// It may be that reads failed, and nothing on the disk is damaged: nobody throws it away before having tried again. It may have the only copy, while another disk is filled.
 			m.r.c.W.After(time.Second, done)
 			return
 		}
