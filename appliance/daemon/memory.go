@@ -9,46 +9,38 @@ import (
 
 // When memory is given back.
 const (
-	memoryLook  = time.Second
-	memoryIdle  = 4 << 20  // a second in which less is allocated is idle
-	memoryUsed  = 16 << 20 // allocated since memory was given back last
-	memoryPause = 10 * time.Second
+	memoryLook = 3 * time.Second
+	memoryUsed = 16 << 20 // allocated since memory was given back last
 )
 
-// ReturnMemory gives memory back to the system after a peak, once the process is idle, until ctx is done. Peering makes lists of all objects of a PG, and an OSD that starts does so for each of its PGs: the Go runtime collects what is left of that only
+// ReturnMemory gives memory back to the system that is not needed any more, until ctx is done. Peering makes lists of all objects of a PG, and an OSD that starts does so for each of its PGs: the Go runtime collects what is left of that only
 // when as much again has been used, and keeps the memory for minutes.
 func ReturnMemory(ctx context.Context) {
-	m := memory{allocated: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
+	var m memory
 	tick := time.NewTicker(memoryLook)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
-			if m.look(now) {
+		case <-tick.C:
+			if m.due() {
 				debug.FreeOSMemory()
 			}
 		}
 	}
 }
 
-type memory struct {
-	allocated []metrics.Sample
-	before    uint64 // allocated ever, a look ago
-	given     uint64 // allocated ever, when memory was given back last
-	last      time.Time
-}
+type memory struct{ given uint64 } // allocated ever, when memory was given back last
 
-// look reports whether giving memory back is worth while now.
-func (m *memory) look(now time.Time) bool {
-	metrics.Read(m.allocated)
-	total := m.allocated[0].Value.Uint64()
-	second := total - m.before
-	m.before = total
-	if second >= memoryIdle || total-m.given < memoryUsed || now.Sub(m.last) < memoryPause {
+// due reports whether enough was allocated for giving memory back to be worth while.
+func (m *memory) due() bool {
+	allocated := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(allocated)
+	total := allocated[0].Value.Uint64()
+	if total-m.given < memoryUsed {
 		return false
 	}
-	m.last, m.given = now, total
+	m.given = total
 	return true
 }

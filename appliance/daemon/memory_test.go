@@ -4,14 +4,15 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"testing"
-	"time"
 )
 
 func TestMemoryOfAPeakIsGivenBackWhenItIsOver(t *testing.T) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // so that no collection comes in between
-	m := memory{allocated: []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}}
-	at := time.Now()
-	m.look(at)
+	var m memory
+	m.due()
+	if m.due() {
+		t.Fatal("memory is given back while nothing was allocated")
+	}
 	var peak [][]byte
 	for range 64 {
 		peak = append(peak, make([]byte, 1<<20))
@@ -20,14 +21,11 @@ func TestMemoryOfAPeakIsGivenBackWhenItIsOver(t *testing.T) {
 		p[0] = 1
 	}
 	peak = nil
-	if at = at.Add(memoryPause); m.look(at) {
-		t.Fatal("memory is given back while much is allocated")
-	}
-	if at = at.Add(memoryLook); !m.look(at) {
+	if !m.due() {
 		t.Fatal("the memory of a peak is kept")
 	}
 	debug.FreeOSMemory()
-	if at = at.Add(memoryPause); m.look(at) {
+	if m.due() {
 		t.Fatal("memory is given back again and again")
 	}
 	held := []metrics.Sample{{Name: "/memory/classes/heap/free:bytes"}}
