@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -10,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast/tests/stand"
 )
@@ -46,11 +50,13 @@ func disk(u *stand.Up, n int) string { return filepath.Join(u.Dir, fmt.Sprintf("
 // damage flips bits in, and zeroes, pages at random in the second half of a disk, which is data. It waits until the OSD has moved enough there.
 func damage(t *testing.T, path string, flips, zeroes int) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	// Past the page cache, as the OSD does: where the two meet in one page, Linux reports an error of the disk to both.
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	page := aligned(t, 4096)
 	written := pages(t, f)
 	for end := time.Now().Add(time.Minute); len(written) < flips+zeroes; written = pages(t, f) {
 		if time.Now().After(end) {
@@ -59,7 +65,6 @@ func damage(t *testing.T, path string, flips, zeroes int) {
 		time.Sleep(100 * time.Millisecond)
 	}
 	rng := rand.New(rand.NewPCG(1, uint64(flips)))
-	page := make([]byte, 4096)
 	for i, k := range rng.Perm(len(written))[:flips+zeroes] {
 		off := written[k]
 		if i < flips {
@@ -80,6 +85,21 @@ func damage(t *testing.T, path string, flips, zeroes int) {
 	t.Logf("%d flips and %d zeroed pages of %d in %s", flips, zeroes, len(written), filepath.Base(path))
 }
 
+// aligned is memory for what is read or written past the page cache.
+func aligned(t *testing.T, n int) []byte {
+	t.Helper()
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(b); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // pages are the offsets of every written page of the data area, which begins below 10 MiB on disks of 256 MiB (docs/formats/store.md).
 func pages(t *testing.T, f *os.File) (written []int64) {
 	t.Helper()
@@ -87,15 +107,15 @@ func pages(t *testing.T, f *os.File) (written []int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := make([]byte, 4096)
-	for off := int64(10 << 20); off < st.Size(); off += 4096 {
-		if _, err := f.ReadAt(page, off); err != nil {
+	piece := aligned(t, 1<<20)
+	for off := int64(10 << 20); off < st.Size(); off += int64(len(piece)) {
+		n, err := f.ReadAt(piece, off)
+		if err != nil && err != io.EOF {
 			t.Fatal(err)
 		}
-		for _, b := range page {
-			if b != 0 {
-				written = append(written, off)
-				break
+		for at := 0; at < n; at += 4096 {
+			if bytes.ContainsFunc(piece[at:min(at+4096, n)], func(r rune) bool { return r != 0 }) {
+				written = append(written, off+int64(at))
 			}
 		}
 	}
