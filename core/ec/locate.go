@@ -18,14 +18,15 @@ func (c *Code) FindBad(chunks [][]byte, present Set) (Set, error) {
 	}
 	limit := (present.Len() - c.k) / 2
 	var bad Set
-	// Each turn finds a chunk at least, so there are limit+1 at most. What has been looked at fits together without the bad ones, and without more of them.
+	// Each turn finds another chunk, so there are limit+1 at most. What lies before from fits together without the bad ones, and without more of them; at from it
+	// is seen next whether the suspects explain what is there.
 	for from := 0; ; {
 		at := c.mismatch(chunks, present&^bad, from, size)
 		if at < 0 {
 			return bad, nil
 		}
-		here, ok := c.badAt(chunks, present, at)
-		if bad |= here; !ok || bad.Len() > limit {
+		known := bad
+		if bad |= c.suspects(chunks, present, at); bad == known || bad.Len() > limit {
 			return 0, fmt.Errorf("find bad chunks of %v among %v: %w: more than %d at byte %d and before", c, present, ErrInconsistent, limit, at)
 		}
 		from = at
@@ -61,29 +62,13 @@ func points(k, m int) []point {
 	return all
 }
 
-// badAt tells which chunks of present are wrong at one position, if so few are that it is certain.
-func (c *Code) badAt(chunks [][]byte, present Set, at int) (bad Set, ok bool) {
-	suspects := c.suspects(chunks, present, at)
-	if suspects == 0 || c.mismatch(chunks, present&^suspects, at, at+1) >= 0 {
-		return 0, false
-	}
-	good := (present &^ suspects).Lowest(c.k)
-	rest := suspects
-	for _, want := range c.compute(chunks, good, suspects, at, at+1) {
-		if i := rest.First(); chunks[i][at] != want[0] {
-			bad |= 1 << i
-		}
-		rest &= rest - 1
-	}
-	return bad, true
-}
-
-// suspects has every chunk of present that is wrong at one position, perhaps with others, if at most t are, t being half of the chunks beyond k. It has at most
-// t chunks.
+// suspects is the set of the chunks of present that are wrong at one position, if at most t are, t being half of the chunks beyond k; otherwise it is any set of
+// at most t chunks.
 //
 // This is the decoder of Welch and Berlekamp. With q as in points and y_i a chunk's byte times its scale, look for two polynomials, not both 0: E of degree at
 // most t, and Q of degree below k+t, with Q(p_i) = y_i E(p_i) for each chunk. If at most t chunks are wrong, Q - q E is 0 at the points of all others, which are
-// more than its degree, so Q = q E; and so E is 0 at the point of each wrong chunk.
+// more than its degree, so Q = q E; and so E is 0 at the point of each wrong chunk. The product of all (z + p_i) of wrong chunks is such an E, so one of the lowest
+// degree, which kernel finds, is 0 at no other point.
 func (c *Code) suspects(chunks [][]byte, present Set, at int) (bad Set) {
 	t := (present.Len() - c.k) / 2
 	degree, columns := c.k+t, c.k+2*t+1 // Q's coefficients, then E's
@@ -116,13 +101,10 @@ func (c *Code) suspects(chunks [][]byte, present Set, at int) (bad Set) {
 			bad |= rest & -rest
 		}
 	}
-	if bad.Len() > t { // E is 0: no such thing follows from t wrong chunks
-		return 0
-	}
 	return bad
 }
 
-// kernel is a vector other than 0 that all rows are 0 with, if there is one. It changes rows.
+// kernel is a vector other than 0 that all rows are 0 with, if there is one: of these, one whose last number that is not 0 comes first. It changes rows.
 func kernel(rows [][MaxChunks + 1]byte, columns int) (solution [MaxChunks + 1]byte, ok bool) {
 	for col := range columns {
 		// Rows above col are those of the identity so far.
