@@ -79,6 +79,11 @@ const (
 	RetiredOpens       = false
 	EmptiedNeeded      = false
 	GenerationIgnored  = false
+	AtMostIgnored      = false
+	RollbackStable     = false
+	CommitEarly        = false
+	PairsKept          = false
+	ListNewestOnly     = false
 	LocalUncommitted   = false
 	ReadRightRunOut    = false
 )

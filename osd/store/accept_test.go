@@ -342,7 +342,7 @@ func TestAnyDamageCanBeTakenOut(t *testing.T) {
 				if rng.IntN(9) == 0 && st.Version != 0 {
 					op.Kind, op.Len, op.Data = OpDelete, 0, nil
 				}
-				if r.do(op); op.Err != nil && op.Err != ErrNoSpace {
+				if r.do(op); op.Err != nil && op.Err != ErrNoSpace && op.Err != ErrWaiting {
 					t.Fatalf("seed %d: %v", seed, op.Err)
 				}
 				if rng.IntN(20) == 0 && op.Unstable {

@@ -43,8 +43,9 @@ type OpKind uint8
 
 // The kinds of an Op.
 const (
-	// OpRead reads [Offset, Offset+Len) of the newest version (or of the newest at or below AtMost when that is not 0). Result: Data (nil when Len is 0), Bitmap, State.
-	// A missing object or a tombstone reads as version 0, zeroes and an empty bitmap. Data is verified against its checksums: *ChecksumError.
+	// OpRead reads [Offset, Offset+Len) of the newest version (or of the newest at or below AtMost when that is not 0, or with Bounded). Result: Data (nil when Len is 0), Bitmap, State.
+	// A missing object or a tombstone reads as version 0 (a tombstone with Exact as its own), zeroes and an empty bitmap. Data is verified against its checksums: *ChecksumError. Versions below the newest
+	// stable one are gone: ErrVersionGone. It does not wait for commits under way, so that the State of what they commit may be Unstable still.
 	OpRead OpKind = iota + 1
 	// OpReadObject reads all that recovery copies: State, Bitmap, Present (units that physically hold data), Pairs, and Data of the whole block (zeroes where not present).
 	OpReadObject
@@ -57,15 +58,16 @@ const (
 	// OpDelete makes Version out of Base as a tombstone, which stays until OpForget.
 	OpDelete
 	// OpReplace makes the object exactly what the Op says (Version, Interval, Flags, Data, Bitmap, Present, Pairs), atomically, whatever was there, provided the newest version there is (Base, BaseInterval).
-	// Version may be lower, equal or higher, or 0: then the store holds nothing afterwards. Pairs above Version are dropped. Recovery only.
+	// Version may be lower, equal or higher, or 0: then the store holds nothing afterwards. Pairs above Version are dropped. Recovery only. What waits for a commit is settled first: ErrUnsettled.
 	OpReplace
-	// OpVoid marks the newest version void, provided it is (Base, BaseInterval). Peering only.
+	// OpVoid marks the newest version void, provided it is (Base, BaseInterval) and stable (else ErrUnsettled). Peering only.
 	OpVoid
-	// OpForget removes a tombstone whose version is Base, if it is still the newest.
+	// OpForget removes a stable tombstone whose version is Base, if it is still the newest.
 	OpForget
-	// OpCommit makes every unstable version up to Version stable (SEC_STABILIZE).
+	// OpCommit makes every unstable version up to Version stable (SEC_STABILIZE). When all that the store has is older, *BaseError: what was to be committed is not there. It is done when that is durable; since
+	// nobody waits for it, it may take commitDelay, so that it shares the device write of a change that comes meanwhile.
 	OpCommit
-	// OpRollback drops unstable versions above Version (SEC_ROLLBACK); a version that was stable already is an error.
+	// OpRollback drops unstable versions above Version (SEC_ROLLBACK), and their pairs; *BaseError when a version above is stable already.
 	OpRollback
 	// OpSync makes everything acknowledged so far durable: only changes with Op.Lazy are not.
 	OpSync
@@ -81,12 +83,14 @@ type Op struct {
 
 	Offset, Len uint32 // within the block; multiples of the store's granularity
 	AtMost      layout.Version
+	Bounded     bool // OpRead: AtMost counts also when it is 0, for what has no version yet
+	Exact       bool // OpRead: a tombstone's version is told
 
 	Base         layout.Version
 	BaseInterval layout.Interval
 	Version      layout.Version // of the result; greater than Base but for OpReplace
 	Interval     layout.Interval
-	Unstable     bool     // OpWrite, OpZero, OpDelete: the new version waits for OpCommit
+	Unstable     bool     // OpWrite, OpZero, OpDelete: the new version waits for OpCommit; the version before stays beside it. Over an unstable version only an unstable one can be made
 	Lazy         Laziness // OpWrite, OpZero, OpDelete: it may be done before it is durable
 	KeepWritten  bool     // OpZero
 	Flags        StateFlags
@@ -99,7 +103,7 @@ type Op struct {
 	DataOff int
 
 	// Bitmap and Present have Config.BitmapLen bytes (LSB first, a bit per granularity). For reads they are the Op's own memory, filled by the store (allocated once, then reused). For OpReplace
-	// they are given. For OpWrite a non-empty Bitmap replaces the object's bitmap instead of setting the written bits (parity chunks).
+	// they are given. For OpWrite a non-empty Bitmap replaces the object's bitmap instead of setting the written bits (parity chunks). An OpWrite whose Len is 0 makes a version with the same data.
 	Bitmap  []byte
 	Present []byte
 	Pairs   []PairVersion // OpReadObject: result; OpReplace: given
@@ -176,7 +180,7 @@ type PGSet struct {
 	Members  []Member
 }
 
-// ListEntry is one object in a listing.
+// ListEntry is one version of an object in a listing.
 type ListEntry struct {
 	Object layout.ObjectID
 	State

@@ -21,6 +21,9 @@ func (s *Store) unstableLimit() int { return int(s.j.size / 8) }
 // chainLimit is how much those of one object may take: they must fit into one batch within the room that is kept back.
 func (s *Store) chainLimit() int { return int(s.j.size*3/32) - 2*journalAlign }
 
+// maxChain is how many versions of one object may wait: reads walk them, and one page of a listing has them all.
+const maxChain = 512
+
 // weight is what a change that waits for a commit takes in the journal.
 func (s *Store) weight(c *change) int {
 	n := objectEntry + s.sb.Config.BitmapLen() + 4*s.sb.Config.sums() + 8
@@ -34,13 +37,16 @@ func (s *Store) opJournaled(c *change) bool { return c.kind == entryWrite && c.f
 
 // roomForUnstable reports whether one more unstable change of an object can be taken.
 func (s *Store) roomForUnstable(d uint32, c *change) bool {
-	chain, n := 0, s.weight(c)
+	chain, waiting, n := 0, 0, s.weight(c)
 	if d != 0 {
 		for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
-			chain += s.weight(&s.changes[i])
+			if x := &s.changes[i]; x.flags&entryUnstable != 0 { // what is stable is flushed, and not carried
+				chain += s.weight(x)
+				waiting++
+			}
 		}
 	}
-	return chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
+	return waiting < maxChain && chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
 }
 
 // carryChains queues the chains whose oldest change is in a batch up to the given one.

@@ -191,8 +191,8 @@ func (v *view) clear() {
 	clear(v.present)
 }
 
-// resolve fills v with the slot's state and the object's visible changes up to and including the change last (0: none), leaving out versions above atMost unless that is 0.
-func (s *Store) resolve(v *view, slot, d, last uint32, atMost uint64) {
+// resolve fills v with the slot's state and the object's visible changes up to and including the change last (0: none).
+func (s *Store) resolve(v *view, slot, d, last uint32) {
 	b := slotView(s.t.slot(slot))
 	bm := s.t.bitmap
 	if b.used() {
@@ -208,11 +208,7 @@ func (s *Store) resolve(v *view, slot, d, last uint32, atMost uint64) {
 		return
 	}
 	for i := s.dirty[d].first; i != 0; i = s.changes[i].next {
-		c := &s.changes[i]
-		if atMost != 0 && c.version > atMost {
-			return
-		}
-		s.apply(v, c)
+		s.apply(v, &s.changes[i])
 		if i == last {
 			return
 		}
@@ -367,7 +363,7 @@ func (s *Store) cut(o *dirtyObject) uint32 {
 func (s *Store) fold(d, last uint32) {
 	o := &s.dirty[d]
 	v := &s.foldView
-	s.resolve(v, o.slot, d, last, 0)
+	s.resolve(v, o.slot, d, last)
 	b := slotView(s.t.slot(o.slot))
 	oid := s.t.object(o.slot)
 	old := noBlock
@@ -470,7 +466,7 @@ func (s *Store) foldNow(d uint32) {
 		return
 	}
 	v := &s.foldView
-	s.resolve(v, o.slot, d, cut, 0)
+	s.resolve(v, o.slot, d, cut)
 	for u := range v.data {
 		if v.data[u] != 0 && hasBit(v.present, uint32(u)) {
 			return
@@ -551,7 +547,7 @@ func (s *Store) rollback(d, i uint32) {
 	version := s.changes[i].version
 	for j := o.first; j != 0 && j != i; {
 		next := s.changes[j].next
-		if c := &s.changes[j]; c.flags&entryUnstable != 0 && c.version > version {
+		if c := &s.changes[j]; (c.flags&entryUnstable != 0 || planted.RollbackStable) && c.version > version {
 			if c.block != noBlock {
 				s.freeBlock(c.block)
 			}
@@ -574,7 +570,9 @@ func (s *Store) rollback(d, i uint32) {
 		o.visible = stateAfter(o.visible, &s.changes[j])
 		o.lastVisible = j
 	}
-	s.pairs.dropAbove(s, s.t.object(o.slot), version)
+	if !planted.PairsKept {
+		s.pairs.dropAbove(s, s.t.object(o.slot), version)
+	}
 }
 
 // unlink takes a durable change out of its object's chain and lets go of its batch.

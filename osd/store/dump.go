@@ -163,7 +163,7 @@ func (o *dumper) objects(s *Store) {
 				changes++
 			}
 		}
-		s.resolve(&s.view, slot, d, last, 0)
+		s.resolve(&s.view, slot, d, last)
 		v := &s.view
 		if v.state.Version == 0 {
 			continue

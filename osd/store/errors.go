@@ -13,8 +13,12 @@ var (
 	ErrReadOnly = errors.New("the store was opened read-only")
 	// ErrClosed: the store is closing or closed.
 	ErrClosed = errors.New("the store is closed")
-	// ErrVersionGone: the store no longer keeps a version as old as AtMost asks for.
+	// ErrVersionGone: what AtMost asks for is older than the newest stable version, and no longer kept.
 	ErrVersionGone = errors.New("that old a version is not kept any more")
+	// ErrUnsettled: a version of the object waits for its commit; it must be committed or rolled back before the object is replaced or voided.
+	ErrUnsettled = errors.New("a version of the object waits for its commit")
+	// ErrWaiting: so many versions wait for their commits that the store takes no more before some were committed (or rolled back). Nothing has changed.
+	ErrWaiting = errors.New("too many versions wait for their commits")
 	// ErrUnsupported: the operation is not possible in this form; nothing has changed.
 	ErrUnsupported = errors.New("not supported by the store")
 )

@@ -55,7 +55,7 @@ func TestCloseEndsAfterAFailureBetweenTwoBatches(t *testing.T) {
 	}
 }
 
-// A rollback finds nothing to do where a replacement has removed the unstable version, also when both are still on their way to the journal: the requests of the versions before stay known.
+// A rollback finds nothing to do where an earlier one and a replacement have removed the unstable version, also when all are still on their way to the journal: the requests of the versions before stay known.
 func TestRollbackOverARemovedVersionKeepsRequests(t *testing.T) {
 	r := newRig(t, 1, 8<<20, smallConfig)
 	pair := Pair{100, 1}
@@ -63,7 +63,8 @@ func TestRollbackOverARemovedVersionKeepsRequests(t *testing.T) {
 	running := 0
 	for _, op := range []*Op{
 		{Kind: OpWrite, Base: 1, Version: 2, Len: 4096, Data: r.data(fill(4096, 'b')), Unstable: true},
-		{Kind: OpReplace, Base: 2, Version: 3, Bitmap: []byte{0}, Present: []byte{0}, Pairs: []PairVersion{{pair, 1}}},
+		{Kind: OpRollback, Version: 1},
+		{Kind: OpReplace, Base: 1, Version: 3, Bitmap: []byte{0}, Present: []byte{0}, Pairs: []PairVersion{{pair, 1}}},
 		{Kind: OpDelete, Base: 3, Version: 4},
 		{Kind: OpForget, Base: 4},
 		{Kind: OpRollback, Version: 0},

@@ -114,7 +114,7 @@ func (s *Store) flushObject(d uint32) {
 		return // waits for a commit; the next visible change brings it back
 	}
 	v := &s.foldView
-	s.resolve(v, o.slot, d, cut, 0)
+	s.resolve(v, o.slot, d, cut)
 	g := s.sb.Config.Granularity
 	s.t.bump(o.slot)
 	o.flushTo = cut

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"time"
 
 	"holdfast/core/loop"
 	"holdfast/core/planted"
@@ -16,6 +17,9 @@ const (
 	batchesFlown = 2         // batches under way at once
 	// A second batch goes out beside the first only when it is worth a device write of its own.
 	secondBatch = 256 << 10
+	// commitDelay is how long a commit waits for a change to share a device write with. Nobody waits for it but peering, where it comes once; so the next write of a client that makes one at a time does not wait
+	// for the commit of the last. It covers the round trips and the read before that write.
+	commitDelay = 2 * time.Millisecond
 )
 
 // journal is a ring of batches on the device, with a copy in memory that reads and the flusher use.
@@ -40,6 +44,9 @@ type journal struct {
 
 	queue     opList // changes to be written
 	queued    int    // bytes of their data
+	pressing  int    // those that somebody waits for: all but commits
+	patience  loop.Timer
+	overdue   bool // commits have waited for company long enough
 	records   []record
 	chains    []uint32 // dirty objects whose chain is to be written again
 	flights   [batchesFlown]flight
@@ -86,6 +93,10 @@ func (j *journal) init(s *Store) {
 	j.mem = s.t.alloc(int(j.size))
 	j.batches = make([]batch, j.size/journalAlign+2)
 	j.task.Run = j.launch
+	j.patience.Fire = func() {
+		j.overdue = true
+		s.l.Defer(&j.task)
+	}
 	for i := range j.flights {
 		f := &j.flights[i]
 		f.op.Done = func(*loop.DiskOp) { j.landed(f) }
@@ -147,7 +158,22 @@ func (j *journal) push(op *Op) {
 	if !op.impl.lazy {
 		j.s.lazy.hard++
 	}
+	if op.Kind != OpCommit {
+		j.pressing++
+	}
 	j.s.l.Defer(&j.task)
+}
+
+// waits reports whether there is nothing but commits to write, and they may wait for company.
+func (j *journal) waits() bool {
+	s := j.s
+	if j.queue.head == nil || j.pressing > 0 || len(j.records)+len(j.chains) > 0 || j.overdue || s.closing || s.lazy.due() {
+		return false
+	}
+	if !j.patience.Armed() {
+		s.l.Arm(&j.patience, s.l.Now().Add(commitDelay))
+	}
+	return true
 }
 
 // append queues a record.
@@ -171,12 +197,16 @@ func (j *journal) launch() {
 	j.stalled = false
 	for j.s.failure == nil && j.flying < batchesFlown {
 		due := j.s.lazy.due()
-		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 && !due || j.flying > 0 && j.queued < j.s.o.secondBatch {
+		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 && !due || j.flying > 0 && j.queued < j.s.o.secondBatch || j.waits() {
 			break
 		}
 		if !j.send(false) {
 			break
 		}
+	}
+	if j.queue.head == nil {
+		j.overdue = false
+		j.s.l.Disarm(&j.patience)
 	}
 	j.s.maintain()
 }
@@ -306,6 +336,9 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 		}
 		if !op.impl.lazy {
 			z.hard--
+		}
+		if op.Kind != OpCommit {
+			j.pressing--
 		}
 		at, dataAt = at+n, dataAt+d
 		b.refs++

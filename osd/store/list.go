@@ -5,6 +5,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 )
 
 // Cursor is a place in a listing; the zero value is its beginning. It stays valid while objects come and go: an object that is there from the first call to the
@@ -101,15 +102,51 @@ func (s *Store) listRemove(slot uint32, oid layout.ObjectID) {
 	}
 }
 
-// slotState is the visible state of the object in a slot.
-func (s *Store) slotState(slot uint32) ListEntry {
+// listObject appends the entries of the object in a slot: the newest stable version, if there is one, and each that waits for a commit above it, oldest first.
+func (s *Store) listObject(dst []ListEntry, slot uint32) []ListEntry {
 	oid := s.t.object(slot)
-	st, _ := s.State(oid)
-	return ListEntry{oid, st}
+	_, _, d, ok := s.lookup(oid)
+	if !ok {
+		return dst
+	}
+	from := len(dst)
+	st := slotView(s.t.slot(slot)).state()
+	if d != 0 {
+		o := &s.dirty[d]
+		for i := o.first; i != 0 && o.lastVisible != 0; i = s.changes[i].next {
+			c := &s.changes[i]
+			if c.flags&entryUnstable != 0 {
+				if len(dst) == from && st.Version != 0 && !planted.ListNewestOnly {
+					dst = append(dst, ListEntry{oid, st})
+				}
+				st = stateAfter(st, c)
+				dst = append(dst, ListEntry{oid, st})
+			} else {
+				st, dst = stateAfter(st, c), dst[:from]
+			}
+			if i == o.lastVisible {
+				break
+			}
+		}
+	}
+	if len(dst) == from && st.Version != 0 {
+		dst = append(dst, ListEntry{oid, st})
+	}
+	return dst
 }
 
-// List appends up to max objects of a PG, tombstones and void ones included, in no particular order (but always the same for the same history). more says that there may be others from next on; a call looks at a bounded
-// number of slots, so that it may return none and more. An object that is removed and made again, or others beside it, may show twice. The pool must have been sharded.
+// listUpTo is listObject for a page of at most max entries that begins at from in dst. full: the object belongs to the next page. One with more entries than any page has one for itself.
+func (s *Store) listUpTo(dst []ListEntry, slot uint32, from, max int) (entries []ListEntry, full bool) {
+	was := len(dst)
+	if dst = s.listObject(dst, slot); len(dst)-from > max && was > from {
+		return dst[:was], true
+	}
+	return dst, false
+}
+
+// List appends the entries of a PG's objects, tombstones and void ones included, the objects in no particular order (but always the same for the same history), those of one object together:
+// the newest stable version, and then each that waits for a commit, oldest first. It appends up to max, or all of one object, which has at most maxChain+1. more says that there may be others from next on;
+// a call looks at a bounded number of slots, so that it may return none and more. An object that is removed and made again, or others beside it, may show twice. The pool must have been sharded.
 func (s *Store) List(dst []ListEntry, pg layout.PGID, after Cursor, max int) (entries []ListEntry, next Cursor, more bool) {
 	p := s.lists[pg.Pool]
 	if p == nil || !p.ready {
@@ -121,7 +158,7 @@ func (s *Store) List(dst []ListEntry, pg layout.PGID, after Cursor, max int) (en
 	want := tag(pg.Pool, pg.Num-1)
 	i := uint64(after)
 	end := min(i+listSlice, s.sb.Slots)
-	for n := 0; n < max; i++ {
+	for from := len(dst); len(dst)-from < max; i++ {
 		if i = nextTag(s.t.tags[:end], i, want); i == end {
 			break
 		}
@@ -129,9 +166,9 @@ func (s *Store) List(dst []ListEntry, pg layout.PGID, after Cursor, max int) (en
 		if oid.Inode.Pool() != pg.Pool || p.sh.pg(oid.Stripe) != pg.Num-1 {
 			continue
 		}
-		if e := s.slotState(uint32(i)); e.Version != 0 {
-			dst = append(dst, e)
-			n++
+		var full bool
+		if dst, full = s.listUpTo(dst, uint32(i), from, max); full {
+			break
 		}
 	}
 	return dst, Cursor(i), i < s.sb.Slots
@@ -158,11 +195,11 @@ func nextTag(tags []uint16, i uint64, want uint16) uint64 {
 	return uint64(len(tags))
 }
 
-// ListInode appends up to max objects of the inodes from first to last, as List does; one call looks at a bounded number of slots, so that it may return none and more.
+// ListInode appends up to max entries of objects of the inodes from first to last, as List does; one call looks at a bounded number of slots, so that it may return none and more.
 func (s *Store) ListInode(dst []ListEntry, first, last layout.Inode, after Cursor, max int) (entries []ListEntry, next Cursor, more bool) {
 	i := uint64(after)
 	end := min(i+4*shardSlice, s.sb.Slots)
-	for n := 0; i < end && n < max; i++ {
+	for from := len(dst); i < end && len(dst)-from < max; i++ {
 		if !s.t.slotFree.has(uint32(i)) {
 			continue
 		}
@@ -170,9 +207,9 @@ func (s *Store) ListInode(dst []ListEntry, first, last layout.Inode, after Curso
 		if oid.Inode < first || oid.Inode > last {
 			continue
 		}
-		if e := s.slotState(uint32(i)); e.Version != 0 {
-			dst = append(dst, e)
-			n++
+		var full bool
+		if dst, full = s.listUpTo(dst, uint32(i), from, max); full {
+			break
 		}
 	}
 	return dst, Cursor(i), i < s.sb.Slots

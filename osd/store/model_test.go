@@ -173,7 +173,7 @@ func (m *model) submit(o *mobject, op *Op, next snap) {
 	m.running++
 	m.r.s.Submit(op)
 	if op.Err != nil {
-		if !errors.Is(op.Err, ErrNoSpace) {
+		if !errors.Is(op.Err, ErrNoSpace) && !errors.Is(op.Err, ErrWaiting) {
 			m.r.t.Fatalf("op %d of %v, base %x, over %+v: %v", op.Kind, op.Object, op.Base, o.newest().top().State, op.Err)
 		}
 		m.refused++
@@ -275,6 +275,8 @@ func (m *model) one() {
 		next = m.nothing()
 		next.State = State{Version: m.version, Interval: iv, Flags: Tombstone}
 		m.submit(o, op, was.with(next, op.Unstable))
+	case x < 84 && !stableOnly:
+		m.refuse(o, op, ErrUnsettled)
 	case x < 76:
 		if top.Version == 0 || top.Flags&Void != 0 {
 			return
@@ -334,6 +336,18 @@ func (m *model) one() {
 		m.putPG()
 	default:
 		m.read(o)
+	}
+}
+
+// refuse tries to replace or void an object whose newest version waits for its commit.
+func (m *model) refuse(o *mobject, op *Op, want error) {
+	op.Kind, op.Object = OpVoid, o.id
+	if m.rng.IntN(2) == 0 {
+		op.Kind, op.Bitmap, op.Present = OpReplace, make([]byte, m.units/8), make([]byte, m.units/8)
+	}
+	op.Done = func(*Op) {}
+	if m.r.s.Submit(op); !errors.Is(op.Err, want) {
+		m.r.t.Fatalf("op %d of %v over %+v: %v, want %v", op.Kind, o.id, o.newest().top().State, op.Err, want)
 	}
 }
 
@@ -452,8 +466,10 @@ func (m *model) check(exact bool) {
 		if n, _ := m.r.s.Newest(o.id); n != st {
 			t.Fatalf("Newest(%v) = %+v, State %+v", o.id, n, st)
 		}
-		if there {
-			entries = append(entries, ListEntry{o.id, st})
+		for _, v := range o.hist[found].stack {
+			if v.Version != 0 {
+				entries = append(entries, ListEntry{o.id, v.State})
+			}
 		}
 		if op.Data != nil {
 			op.Data.Release()
@@ -508,17 +524,26 @@ func (m *model) pairProblem(o *mobject, op *Op, found int) string {
 
 // olderProblem compares the older versions of an unstable chain.
 func (m *model) olderProblem(o *mobject, p snap) string {
-	for _, v := range p.stack[:len(p.stack)-1] {
-		if v.Version == 0 || v.Flags&(Void|Tombstone) != 0 {
+	if stable := p.stack[0].Version; stable != 0 && p.stack[0].Flags&Void == 0 {
+		if op := m.r.do(&Op{Kind: OpRead, Object: o.id, AtMost: stable - 1, Bounded: true}); op.Err != ErrVersionGone {
+			return fmt.Sprintf("a read at most %x, below what is stable, ends with %v", stable-1, op.Err)
+		}
+	}
+	for i, v := range p.stack {
+		if v.Flags&Void != 0 {
 			continue
 		}
-		op := m.r.do(&Op{Kind: OpRead, Object: o.id, Len: m.r.s.sb.Config.BlockSize, AtMost: v.Version})
+		at := v.Version
+		if i+1 < len(p.stack) {
+			at += layout.Version(m.rng.Uint64N(uint64(p.stack[i+1].Version - at)))
+		}
+		op := m.r.do(&Op{Kind: OpRead, Object: o.id, Len: m.r.s.sb.Config.BlockSize, AtMost: at, Bounded: true, Exact: true})
 		problem := m.matches(op, v)
 		if op.Data != nil {
 			op.Data.Release()
 		}
 		if problem != "" {
-			return fmt.Sprintf("read at most %x: %s", v.Version, problem)
+			return fmt.Sprintf("read at most %x: %s", at, problem)
 		}
 	}
 	return ""
@@ -541,14 +566,25 @@ func (m *model) checkLists(want []ListEntry) {
 		byInode, at, more = m.r.s.ListInode(byInode, 0, ^layout.Inode(0), at, 2)
 	}
 	less := func(a, b ListEntry) int {
-		if a.Object.Less(b.Object) {
+		switch {
+		case a.Object.Less(b.Object):
 			return -1
+		case b.Object.Less(a.Object):
+			return 1
 		}
-		return 1
+		return 0
 	}
-	slices.SortFunc(want, less)
-	slices.SortFunc(have, less)
-	slices.SortFunc(byInode, less)
+	// The entries of an object keep their order, and lie beside one another.
+	for _, l := range [][]ListEntry{have, byInode} {
+		for i := range l {
+			if k := slices.IndexFunc(l, func(e ListEntry) bool { return e.Object == l[i].Object }); k < i && l[i-1].Object != l[i].Object {
+				t.Fatalf("the entries of %v are apart: %+v", l[i].Object, l)
+			}
+		}
+	}
+	slices.SortStableFunc(want, less)
+	slices.SortStableFunc(have, less)
+	slices.SortStableFunc(byInode, less)
 	if !slices.Equal(have, want) || !slices.Equal(byInode, want) {
 		t.Fatalf("lists %+v and %+v, want %+v", have, byInode, want)
 	}

@@ -503,7 +503,7 @@ func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) er
 	oid := s.t.object(o.slot)
 	base := slotView(s.t.slot(o.slot))
 	if cut := s.cut(o); cut != 0 {
-		s.resolve(&s.view, o.slot, d, cut, 0)
+		s.resolve(&s.view, o.slot, d, cut)
 		live := s.view.block
 		// The change that gave the object its live block; an earlier one, or the slot, may name the same block from a former life.
 		giver := uint32(0)
@@ -548,7 +548,7 @@ func (s *Store) takeDirty(d uint32, take func(uint32, layout.ObjectID) error) er
 			}
 		}
 	}
-	s.resolve(&s.view, o.slot, d, o.lastVisible, 0)
+	s.resolve(&s.view, o.slot, d, o.lastVisible)
 	o.hasBlock = s.view.block != noBlock
 	o.newest = o.visible
 	return nil

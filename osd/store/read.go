@@ -11,7 +11,7 @@ import (
 func (s *Store) read(op *Op) {
 	c := &s.sb.Config
 	if op.Kind == OpReadObject {
-		op.Offset, op.Len, op.AtMost = 0, c.BlockSize, 0
+		op.Offset, op.Len, op.AtMost, op.Bounded = 0, c.BlockSize, 0, false
 	}
 	op.Data = nil
 	if op.Offset%c.Granularity != 0 || op.Len%c.Granularity != 0 || op.Offset > c.BlockSize || op.Len > c.BlockSize-op.Offset {
@@ -21,20 +21,74 @@ func (s *Store) read(op *Op) {
 	_, _, d, _ := s.lookup(op.Object)
 	if d != 0 {
 		if o := &s.dirty[d]; o.shown != o.submitted {
-			op.impl.want = o.submitted
-			o.waiters.push(op)
-			return
+			if op.impl.want = s.awaited(o, op); op.impl.want > o.shown {
+				o.waiters.push(op)
+				return
+			}
 		}
 	}
 	s.startRead(op)
 }
 
+// awaited is how many of an object's changes must be visible before a read: up to the last that makes a difference to it.
+func (s *Store) awaited(o *dirtyObject, op *Op) uint64 {
+	if op.Kind == OpReadObject {
+		return o.submitted
+	}
+	n, want := o.shown, uint64(0)
+	for i := o.first; i != 0; i = s.changes[i].next {
+		c := &s.changes[i]
+		if c.state == changeVisible || c.state == changeSoft {
+			continue
+		}
+		n++
+		switch c.kind {
+		case entryCommit:
+		case entryWrite, entryZero, entryDelete:
+			if !op.bounded() || c.version <= uint64(op.AtMost) {
+				want = n
+			}
+		default:
+			want = n
+		}
+	}
+	return want
+}
+
+// bounded reports whether an op reads the newest version up to AtMost, and not the newest.
+func (op *Op) bounded() bool { return op.Bounded || op.AtMost != 0 }
+
 // wake starts the reads that waited for changes that are visible now.
 func (s *Store) wake(d uint32) {
-	o := &s.dirty[d]
-	for o.waiters.head != nil && o.waiters.head.impl.want <= o.shown {
-		s.startRead(o.waiters.pop())
+	q := s.dirty[d].waiters
+	s.dirty[d].waiters = opList{}
+	for op := q.pop(); op != nil; op = q.pop() {
+		if op.impl.want <= s.dirty[d].shown {
+			s.startRead(op)
+		} else {
+			s.dirty[d].waiters.push(op)
+		}
 	}
+}
+
+// upTo is the last change that belongs to the newest version at or below the given one; 0: none. Versions below the newest stable one are gone: their data may have been written over.
+func (s *Store) upTo(d uint32, version uint64) (last uint32) {
+	o := &s.dirty[d]
+	above := false
+	for i := o.first; i != 0 && o.lastVisible != 0; i = s.changes[i].next {
+		switch c := &s.changes[i]; {
+		case c.flags&entryUnstable == 0:
+			last, above = i, false
+		case c.version > version || above:
+			above = true
+		default:
+			last = i
+		}
+		if i == o.lastVisible {
+			break
+		}
+	}
+	return last
 }
 
 // look resolves an object into s.view for a read. ok is false when the op has been completed with an error.
@@ -45,19 +99,22 @@ func (s *Store) look(op *Op) (slot uint32, there, ok bool) {
 		v.clear()
 		return 0, false, true
 	}
-	last := uint32(0)
+	last, bounded := uint32(0), op.bounded() && !planted.AtMostIgnored
 	if d != 0 {
 		last = s.dirty[d].lastVisible
+		if bounded {
+			last = s.upTo(d, uint64(op.AtMost))
+		}
 	}
-	s.resolve(v, slot, d, last, uint64(op.AtMost))
-	if op.AtMost != 0 && v.state.Version > op.AtMost {
-		op.State = v.state
-		s.finishOp(op, ErrVersionGone)
-		return 0, true, false
-	}
+	s.resolve(v, slot, d, last)
 	if v.state.Flags&Void != 0 {
 		op.State = v.state
 		s.finishOp(op, ErrVoid)
+		return 0, true, false
+	}
+	if bounded && v.state.Version > op.AtMost {
+		op.State = v.state
+		s.finishOp(op, ErrVersionGone)
 		return 0, true, false
 	}
 	return slot, true, true
@@ -185,7 +242,7 @@ func (s *Store) assemble(op *Op, first, last uint32) {
 	}
 	if op.Kind == OpReadObject {
 		op.Pairs = s.pairs.of(op.Pairs[:0], op.Object)
-	} else if op.State.Flags&Tombstone != 0 {
+	} else if op.State.Flags&Tombstone != 0 && !op.Exact {
 		op.State.Version = 0
 	}
 	s.finishOp(op, nil)

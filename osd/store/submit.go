@@ -66,6 +66,9 @@ func (s *Store) change(op *Op) error {
 		if op.Base != newest.Version || op.Base != 0 && op.BaseInterval != newest.Interval {
 			return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
 		}
+		if newest.Flags&Unstable != 0 {
+			return ErrUnsettled
+		}
 		if op.Kind == OpVoid {
 			if op.Base == 0 {
 				return &BaseError{Object: op.Object, Have: newest, Want: op.Base}
@@ -89,8 +92,22 @@ func (s *Store) change(op *Op) error {
 		}
 		c.version = uint64(newest.Version)
 	case OpCommit:
+		if op.Version > newest.Version {
+			return &BaseError{Object: op.Object, Have: newest, Want: op.Version}
+		}
 		if d == 0 || !s.anyUnstable(&s.dirty[d], func(v uint64) bool { return v <= c.version }) {
 			op.State = newest
+			s.finishOp(op, nil)
+			return nil
+		}
+		if o := &s.dirty[d]; planted.CommitEarly && o.shown == o.submitted {
+			for j := o.first; j != 0; j = s.changes[j].next {
+				if s.changes[j].version <= c.version {
+					s.settleUnstable(&s.changes[j])
+				}
+			}
+			o.visible = stateAfter(o.visible, &c)
+			o.newest = o.visible
 			s.finishOp(op, nil)
 			return nil
 		}
@@ -99,10 +116,10 @@ func (s *Store) change(op *Op) error {
 		if ok {
 			stable = s.newestStable(slot, d)
 		}
-		if uint64(stable.Version) > c.version {
+		if uint64(stable.Version) > c.version && !planted.RollbackStable {
 			return &BaseError{Object: op.Object, Have: stable, Want: op.Version}
 		}
-		if d == 0 || !s.anyUnstable(&s.dirty[d], func(v uint64) bool { return v > c.version }) {
+		if d == 0 || !s.anyUnstable(&s.dirty[d], func(v uint64) bool { return v > c.version }) && !planted.RollbackStable {
 			op.State = newest
 			s.finishOp(op, nil)
 			return nil
@@ -116,11 +133,16 @@ func (s *Store) change(op *Op) error {
 		c.flags |= inJournal
 	}
 	op.impl.lazy = s.isLazy(op, direct)
-	if !ok && s.t.slotFree.free <= s.slotReserve(op) || c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
+	if !ok && s.t.slotFree.free <= s.slotReserve(op) {
+		err = ErrNoSpace
+	} else if c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
+		err = ErrWaiting
+	}
+	if err != nil {
 		if c.block != noBlock && !planted.NoSpaceHalf {
 			s.blocks.give(c.block)
 		}
-		return ErrNoSpace
+		return err
 	}
 	if s.fl.urgent = false; !s.idle.Armed() {
 		s.armIdle()
@@ -348,7 +370,7 @@ func (s *Store) doom(o *dirtyObject, i uint32) {
 // emptyWithout reports whether nothing is present in an object whose changes are all visible when a range of it is zeroed.
 func (s *Store) emptyWithout(d uint32, off, length uint32) bool {
 	o, v, g := &s.dirty[d], &s.foldView, s.sb.Config.Granularity
-	s.resolve(v, o.slot, d, o.lastVisible, 0)
+	s.resolve(v, o.slot, d, o.lastVisible)
 	clearBits(v.present, off/g, (off+length)/g)
 	return allZero(v.present)
 }
