@@ -30,7 +30,8 @@ func (s *OSD) Serve(r *peer.Request) {
 	case wire.OpSubDead:
 		s.sec.Serve(r)
 		s.borrowersDied()
-	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubSync:
+	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubSync,
+		wire.OpSubReadRange, wire.OpSubCommit, wire.OpSubRollback:
 		s.sec.Serve(r)
 	default:
 		r.Fail(wire.EINVAL)

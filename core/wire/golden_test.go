@@ -63,7 +63,7 @@ var goldens = []golden{
 var (
 	ownGrant  = Grant{layout.PGID{Pool: 1, Num: 9}, 5, 0x1122334455667788}
 	ownObject = layout.ObjectID{Inode: layout.MakeInode(1, 7), Stripe: 131072}
-	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite, 0, 0}
+	ownChange = SubChange{ownObject, 5<<16 | 8, 5<<16 | 9, 4096, 8192, 0x0102030405060708, 16, 15, ownGrant, ChangeWrite, 0, 0, false, 0}
 )
 
 func init() {
@@ -71,6 +71,12 @@ func init() {
 	hole.Kind = ChangeHole
 	lazy := ownChange
 	lazy.Kind, lazy.Lazy = ChangeDelete, 2
+	parity := ownChange
+	parity.Unstable, parity.Lazy, parity.Meta = true, 2, 4
+	parity.Object.Stripe |= 3
+	raise := parity
+	raise.Offset, raise.Len, raise.Lazy, raise.Meta = 0, 0, 0, 0
+	chunk := layout.ObjectID{Inode: ownObject.Inode, Stripe: ownObject.Stripe | 2}
 	replace := Sub{Op: OpSubReplace, Object: ownObject, Base: 5<<16 | 8, Version: 4<<16 | 3, BaseInterval: 4, Written: 3, Grant: ownGrant, Meta: 40}
 	tombstone := replace
 	tombstone.Flags, tombstone.Meta = SubTombstone, 0
@@ -96,6 +102,14 @@ func init() {
 		{"sub_dead/json", 44, &Sub{Op: OpSubDead, Meta: 2}, 2},
 		{"sub_sync/one", 47, &Sub{Op: OpSubSync, Grant: ownGrant}, 0},
 		{"sub_change/lazy", 48, &lazy, 0},
+		{"sub_change/parity", 49, &parity, 8196},
+		{"sub_change/raise", 50, &raise, 0},
+		{"sub_read_range/data", 51, &SubReadRange{chunk, 5<<16 | 8, 4096, 8192, ownGrant}, 0},
+		{"sub_read_range/state", 52, &SubReadRange{chunk, Newest, 0, 0, ownGrant}, 0},
+		{"sub_reply/read_range", 51, &SubReply{Op: OpSubReadRange, Version: 5<<16 | 8, Written: 5, Flags: SubUnstable, Meta: 4, Data: 8192}, 8196},
+		{"sub_commit/one", 53, &Sub{Op: OpSubCommit, Grant: ownGrant, Meta: VersionedSize}, VersionedSize},
+		{"sub_rollback/one", 54, &Sub{Op: OpSubRollback, Grant: ownGrant, Meta: VersionedSize}, VersionedSize},
+		{"sub_reply/commit", 53, &SubReply{Op: OpSubCommit, Retval: ERANGE}, 0},
 		{"fence/json", 45, &Sub{Op: OpFence, Meta: 2}, 2},
 	}...)
 }
@@ -108,6 +122,8 @@ func requestOf(g golden) *Header {
 		(&ReadWrite{Op: op, Len: 4096}).Encode(&h)
 	case OpSecRead:
 		(&SecReadWrite{Op: op, Len: 4096}).Encode(&h)
+	case OpSubReadRange:
+		(&SubReadRange{Len: 8192}).Encode(&h)
 	default:
 		h.begin(RequestMagic, op)
 	}
@@ -204,6 +220,12 @@ func TestGoldenPayloads(t *testing.T) {
 	}
 	if b := AppendVersioned(nil, v[0]); !bytes.Equal(b, loadGolden(t, "sec_stabilize/one")[HeaderSize:]) {
 		t.Errorf("encoded %x", b)
+	}
+	for _, name := range []string{"sub_commit/one", "sub_rollback/one"} {
+		v, err := DecodeVersioned(nil, loadGolden(t, name)[HeaderSize:])
+		if err != nil || len(v) != 1 || v[0] != (Versioned{layout.ObjectID{Inode: layout.MakeInode(1, 7), Stripe: 131074}, 5<<16 | 8}) {
+			t.Errorf("%s: versions %v, %v", name, v, err)
+		}
 	}
 	items, err := DecodeDescribeItems(nil, loadGolden(t, "describe_reply/one")[HeaderSize:])
 	want := DescribeItem{layout.ObjectID{Inode: layout.MakeInode(1, 1), Stripe: 131072}, 2, LocOutdated | LocCorrupted, 11}

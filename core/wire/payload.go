@@ -70,7 +70,13 @@ func ReplyPayloadLen(request, reply *Header) (meta, data int, err error) {
 		return 0, 0, &PacketError{Op: op, Field: "magic or opcode of the reply", Value: uint64(reply.Op())}
 	}
 	if op.IsOwn() {
-		return bound(op, uint64(le.Uint32(reply[ownReplyMeta:])), uint64(le.Uint32(reply[ownReplyData:])))
+		m, d := uint64(le.Uint32(reply[ownReplyMeta:])), uint64(le.Uint32(reply[ownReplyData:]))
+		if op == OpSubReadRange && reply.Retval() >= 0 {
+			if err := exact(op, d, le.Uint32(request[60:])); err != nil {
+				return 0, 0, err
+			}
+		}
+		return bound(op, m, d)
 	}
 	retval := reply.Retval()
 	if retval < 0 {

@@ -22,6 +22,11 @@ const (
 	OpSubDead     Opcode = 43 // parent of an OSD -> OSD: that instance is dead
 	OpFence       Opcode = 44 // client -> OSD: refuse a session from now on, as its key in etcd says
 	OpSubSync     Opcode = 45 // primary -> member: make durable what was acknowledged lazily
+
+	// Of erasure-coded pools:
+	OpSubReadRange Opcode = 46 // primary -> member: a part of a chunk, at a version or below
+	OpSubCommit    Opcode = 47 // primary -> member: these versions, and unstable ones below them, are stable
+	OpSubRollback  Opcode = 48 // primary -> member: drop the unstable versions above these
 )
 
 func init() {
@@ -39,6 +44,9 @@ func init() {
 	registerOp(OpSubDead, "sub_dead", OwnClient)
 	registerOp(OpFence, "fence", OwnClient)
 	registerOp(OpSubSync, "sub_sync", OSDOnly)
+	registerOp(OpSubReadRange, "sub_read_range", OSDOnly)
+	registerOp(OpSubCommit, "sub_commit", OSDOnly)
+	registerOp(OpSubRollback, "sub_rollback", OSDOnly)
 }
 
 // ZeroKeepWritten in Zero.Flags makes the range explicit zeroes, which hide a layer's parent; without it the range becomes a hole.
@@ -160,7 +168,8 @@ func SplitOrder(order uint64) (n, mark uint64) {
 	return n, n - min(n, order&(1<<orderBits-1))
 }
 
-// SubChange is the request SUB_CHANGE. A ChangeWrite is followed by Len bytes of data.
+// SubChange is the request SUB_CHANGE. A ChangeWrite is followed by Meta bytes of bitmap, which replaces the object's, and Len bytes of data. In erasure-coded pools Len may be 0: then the version is raised, and
+// the data stays.
 type SubChange struct {
 	Object   layout.ObjectID // @24
 	Base     layout.Version  // @40
@@ -174,7 +183,12 @@ type SubChange struct {
 	Kind     ChangeKind      // @110
 	Lazy     uint8           // @111: when the member may acknowledge it: 0 when it is durable, 1 as soon as the device has it if it goes straight to a block, 2 as soon as the device has it
 	Order    uint64          // @120: see Order; 0: the primary lends no reads
+	Unstable bool            // @111, bit 7: the version waits for a SUB_COMMIT
+	Meta     int             // length @112 of the bitmap; 0: the units that are written count as written. Only of a ChangeWrite
 }
+
+// changeUnstable is the bit of SubChange.Unstable beside Lazy.
+const changeUnstable = 0x80
 
 // Encode writes the packet, all but its id.
 func (m *SubChange) Encode(h *Header) {
@@ -190,6 +204,10 @@ func (m *SubChange) Encode(h *Header) {
 	le.PutUint64(h[80:], m.Low)
 	m.Grant.encode(h)
 	h[110], h[111] = byte(m.Kind), m.Lazy
+	if m.Unstable {
+		h[111] |= changeUnstable
+	}
+	le.PutUint32(h[112:], uint32(m.Meta))
 	le.PutUint64(h[120:], m.Order)
 	if m.Kind == ChangeWrite {
 		le.PutUint32(h[116:], m.Len)
@@ -210,7 +228,8 @@ func (m *SubChange) Decode(h *Header) error {
 	m.Sequence = le.Uint64(h[72:])
 	m.Low = le.Uint64(h[80:])
 	m.Grant.decode(h)
-	m.Kind, m.Lazy, m.Order = ChangeKind(h[110]), h[111], le.Uint64(h[120:])
+	m.Kind, m.Lazy, m.Order = ChangeKind(h[110]), h[111]&^changeUnstable, le.Uint64(h[120:])
+	m.Unstable, m.Meta = h[111]&changeUnstable != 0, int(le.Uint32(h[112:]))
 	if m.Lazy > 2 {
 		return &PacketError{Op: OpSubChange, Field: "lazy", Value: uint64(m.Lazy)}
 	}
@@ -220,10 +239,55 @@ func (m *SubChange) Decode(h *Header) error {
 	if data := le.Uint32(h[116:]); m.Kind == ChangeWrite && data != m.Len || m.Kind != ChangeWrite && data != 0 {
 		return &PacketError{Op: OpSubChange, Field: "data length", Value: uint64(data)}
 	}
+	if m.Kind != ChangeWrite && m.Meta != 0 {
+		return &PacketError{Op: OpSubChange, Field: "bitmap length", Value: uint64(m.Meta)}
+	}
 	return nil
 }
 
-// Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST, SUB_SYNC and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
+// Newest in SubReadRange.AtMost asks for the newest version that there is, stable or not.
+const Newest = ^layout.Version(0)
+
+// SubReadRange is the request SUB_READ_RANGE. A SubReply answers it.
+type SubReadRange struct {
+	Object layout.ObjectID // @24, with its role
+	AtMost layout.Version  // @48: the newest version that is not above; 0: the object has none yet that counts
+	Offset uint32          // @56, within the block
+	Len    uint32          // @60; 0: state and bitmap only
+	Grant                  // @88..109
+}
+
+// Encode writes the packet, all but its id.
+func (m *SubReadRange) Encode(h *Header) {
+	h.begin(RequestMagic, OpSubReadRange)
+	le.PutUint64(h[24:], uint64(m.Object.Inode))
+	le.PutUint64(h[32:], m.Object.Stripe)
+	le.PutUint64(h[48:], uint64(m.AtMost))
+	le.PutUint32(h[56:], m.Offset)
+	le.PutUint32(h[60:], m.Len)
+	m.Grant.encode(h)
+}
+
+// Decode reads the packet.
+func (m *SubReadRange) Decode(h *Header) error {
+	if err := h.expect(RequestMagic, set(OpSubReadRange)); err != nil {
+		return err
+	}
+	m.Object = layout.ObjectID{Inode: layout.Inode(le.Uint64(h[24:])), Stripe: le.Uint64(h[32:])}
+	m.AtMost = layout.Version(le.Uint64(h[48:]))
+	m.Offset = le.Uint32(h[56:])
+	m.Len = le.Uint32(h[60:])
+	m.Grant.decode(h)
+	switch lens := le.Uint64(h[112:]); {
+	case m.Len > MaxData:
+		return &PacketError{OpSubReadRange, "length", uint64(m.Len), MaxData}
+	case lens != 0:
+		return &PacketError{Op: OpSubReadRange, Field: "payload lengths", Value: lens}
+	}
+	return nil
+}
+
+// Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST, SUB_SYNC, SUB_COMMIT and SUB_ROLLBACK (with a list of Versioned as payload) and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
 type Sub struct {
 	Op           Opcode
 	Object       layout.ObjectID // @24: of SUB_READ and SUB_REPLACE; of SUB_LIST the stripe is the cursor that the last answer gave
@@ -241,9 +305,12 @@ type Sub struct {
 const (
 	SubTombstone uint32 = 1 // SUB_REPLACE: the truth is a deletion
 	SubResume    uint32 = 2 // SUB_LIST's reply: there is more
+	SubUnstable  uint32 = 4 // reply to SUB_READ and SUB_READ_RANGE: the version waits for its commit
 )
 
-var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence, OpSubSync)
+var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence, OpSubSync, OpSubCommit, OpSubRollback)
+
+var subReplyOps = subOps | set(OpSubReadRange)
 
 // Encode writes the packet, all but its id.
 func (m *Sub) Encode(h *Header) {
@@ -279,7 +346,7 @@ func (m *Sub) Decode(h *Header) error {
 	return nil
 }
 
-// SubReply answers a Sub. For SUB_READ Version and Written are the object's, Flags its state; for SUB_LIST Flags has SubResume when there is more, from the cursor in Object's stripe.
+// SubReply answers a Sub or a SubReadRange. For SUB_READ and SUB_READ_RANGE Version and Written are the object's, Flags its state (SubTombstone, SubUnstable); for SUB_LIST Flags has SubResume when there is more, from the cursor in Object's stripe.
 type SubReply struct {
 	Op         Opcode
 	Retval     int64
@@ -306,7 +373,7 @@ func (m *SubReply) Encode(h *Header) {
 
 // Decode reads the packet.
 func (m *SubReply) Decode(h *Header) error {
-	if err := h.expect(ReplyMagic, subOps); err != nil {
+	if err := h.expect(ReplyMagic, subReplyOps); err != nil {
 		return err
 	}
 	m.Op, m.Retval = h.Op(), h.Retval()

@@ -79,9 +79,18 @@ func TestOurOwnPacketsSurviveTheWire(t *testing.T) {
 			check(&VersionReply{op, int64(rng.Uint64()), rng.Uint64(), rng.Uint64()}, new(VersionReply))
 		}
 		for k := ChangeWrite; k <= ChangeDelete; k++ {
-			check(&SubChange{object(), version(), version(), rng.Uint32(), rng.Uint32(), rng.Uint64(), rng.Uint64(), rng.Uint64(), grant(), k, uint8(rng.IntN(3)), rng.Uint64()}, new(SubChange))
+			meta := 0
+			if k == ChangeWrite {
+				meta = size()
+			}
+			check(&SubChange{object(), version(), version(), rng.Uint32(), rng.Uint32(), rng.Uint64(), rng.Uint64(), rng.Uint64(), grant(), k, uint8(rng.IntN(3)), rng.Uint64(), rng.IntN(2) == 0, meta}, new(SubChange))
 		}
-		for op := OpSubRead; op <= OpSubSync; op++ {
+		check(&SubReadRange{object(), version(), rng.Uint32(), rng.Uint32N(MaxData + 1), grant()}, new(SubReadRange))
+		check(&SubReply{OpSubReadRange, int64(rng.Uint64()), rng.Uint64(), version(), layout.Interval(rng.Uint64()), object(), rng.Uint32(), size(), size()}, new(SubReply))
+		for op := OpSubRead; op <= OpSubRollback; op++ {
+			if op == OpSubReadRange {
+				continue
+			}
 			check(&Sub{op, object(), version(), version(), layout.Interval(rng.Uint64()), layout.Interval(rng.Uint64()), rng.Uint32(), rng.Uint32(), grant(), size(), size()}, new(Sub))
 			check(&SubReply{op, int64(rng.Uint64()), rng.Uint64(), version(), layout.Interval(rng.Uint64()), object(), rng.Uint32(), size(), size()}, new(SubReply))
 		}
@@ -94,6 +103,11 @@ func TestChangesThatAreNoneAreRefused(t *testing.T) {
 		"kind 5":               func(h *Header) { h[110] = 5 },
 		"less data than said":  func(h *Header) { le.PutUint32(h[116:], 4096) },
 		"a hole that has data": func(h *Header) { h[110] = byte(ChangeHole) },
+		"a hole that has a bitmap": func(h *Header) {
+			h[110] = byte(ChangeHole)
+			h.SetRequestLens(4, 0)
+		},
+		"laziness 3": func(h *Header) { h[111] = 3 | changeUnstable },
 	} {
 		var h Header
 		m := ownChange
@@ -101,6 +115,31 @@ func TestChangesThatAreNoneAreRefused(t *testing.T) {
 		spoil(&h)
 		if err := new(SubChange).Decode(&h); err == nil {
 			t.Errorf("%s is decoded", name)
+		}
+	}
+}
+
+func TestReadsOfRangesAreBounded(t *testing.T) {
+	var h, a Header
+	m := SubReadRange{Len: MaxData + 1}
+	m.Encode(&h)
+	if err := new(SubReadRange).Decode(&h); err == nil {
+		t.Error("more than a packet holds can be read")
+	}
+	m.Len = 8192
+	m.Encode(&h)
+	h.SetRequestLens(0, 1)
+	if err := new(SubReadRange).Decode(&h); err == nil {
+		t.Error("a request to read has data")
+	}
+	for _, c := range []struct {
+		retval int64
+		data   int
+		ok     bool
+	}{{0, 8192, true}, {0, 4096, false}, {0, 0, false}, {0, 12288, false}, {EAGAIN, 0, true}} {
+		(&SubReply{Op: OpSubReadRange, Retval: c.retval, Data: c.data}).Encode(&a)
+		if _, _, err := ReplyPayloadLen(&h, &a); (err == nil) != c.ok {
+			t.Errorf("a reply with retval %d and %d bytes to a read of 8192: %v", c.retval, c.data, err)
 		}
 	}
 }

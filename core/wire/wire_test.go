@@ -18,6 +18,7 @@ var decoders = []func() packet{
 	func() packet { return new(SecReadWriteReply) }, func() packet { return new(SecDelete) }, func() packet { return new(SecDeleteReply) },
 	func() packet { return new(SecSync) }, func() packet { return new(SecVersions) }, func() packet { return new(SecLock) }, func() packet { return new(SecLockReply) },
 	func() packet { return new(Zero) }, func() packet { return new(VersionReply) }, func() packet { return new(SubChange) }, func() packet { return new(Sub) }, func() packet { return new(SubReply) },
+	func() packet { return new(SubReadRange) },
 }
 
 // checkHeader holds every decoder to the codec laws on one header: no panic, and what was decoded survives encoding.

@@ -28,6 +28,11 @@ type Server struct {
 	free *job // pool
 	list []store.ListEntry
 	meta []byte
+
+	freeSettling *settling // pools
+	freeSettle   *settleOp
+	versions     []wire.Versioned
+	piece        [1]peer.Piece
 }
 
 // New makes the server of a store.
@@ -80,6 +85,10 @@ func Retval(err error) int64 {
 		return wire.ENOSPC
 	case errors.Is(err, store.ErrNotAligned):
 		return wire.EINVAL
+	case errors.Is(err, store.ErrVersionGone), errors.Is(err, store.ErrWaiting):
+		return wire.EAGAIN
+	case errors.Is(err, store.ErrUnsettled):
+		return wire.EBUSY
 	case errors.As(err, &base):
 		return wire.ERANGE
 	case errors.As(err, &sum), errors.Is(err, store.ErrVoid):
@@ -108,8 +117,12 @@ func (s *Server) Serve(r *peer.Request) {
 		r.Fail(wire.EPERM)
 		return
 	}
-	if r.Header.Op() == wire.OpSubChange {
+	switch r.Header.Op() {
+	case wire.OpSubChange:
 		s.change(r)
+		return
+	case wire.OpSubReadRange:
+		s.readRange(r)
 		return
 	}
 	var m wire.Sub
@@ -187,6 +200,8 @@ func (s *Server) Serve(r *peer.Request) {
 		s.st.Submit(&j.op)
 	case wire.OpSubReplace:
 		s.serveReplace(r, &m)
+	case wire.OpSubCommit, wire.OpSubRollback:
+		s.serveSettle(r, &m)
 	case wire.OpSubVoid, wire.OpSubForget:
 		var entries []wire.SubEntry
 		if err := wire.SubEntries(r.Meta, func(e wire.SubEntry) { entries = append(entries, e) }); err != nil {
@@ -233,7 +248,7 @@ func fillChange(op *store.Op, m *wire.SubChange) {
 	op.Base, op.Version, op.Interval = m.Base, m.Version, m.Interval
 	op.Pair = store.Pair{Session: m.Session, Sequence: m.Sequence}
 	op.Low = m.Low
-	op.Lazy = store.Laziness(m.Lazy)
+	op.Lazy, op.Unstable = store.Laziness(m.Lazy), m.Unstable
 }
 
 func (s *Server) change(r *peer.Request) {
@@ -246,16 +261,20 @@ func (s *Server) change(r *peer.Request) {
 		r.Fail(wire.ESTALE)
 		return
 	}
+	if n := len(r.Meta); n != 0 && n != s.st.Superblock().Config.BitmapLen() {
+		r.Fail(wire.EINVAL)
+		return
+	}
 	s.Locks.ordered(&m)
 	j := s.job(r)
 	j.pg = m.PG
 	fillChange(&j.op, &m)
-	j.op.Data = r.Data
+	j.op.Data, j.op.Bitmap = r.Data, append(j.op.Bitmap, r.Meta...)
 	s.Locks.begin(m.PG)
 	s.st.Submit(&j.op)
 }
 
-// Change carries out a change for the primary on this OSD: m's fields go to op, whose Data, DataOff and Done the caller has set. The caller calls Changed afterwards.
+// Change carries out a change for the primary on this OSD: m's fields go to op, whose Data, DataOff, Bitmap and Done the caller has set. The caller calls Changed afterwards.
 func (s *Server) Change(op *store.Op, m *wire.SubChange) {
 	fillChange(op, m)
 	s.Locks.begin(m.PG)
@@ -267,13 +286,19 @@ func (s *Server) Changed(pg layout.PGID) { s.Locks.end(pg) }
 
 func (j *job) done() {
 	s, r := j.s, j.r
-	if err := j.op.Err; err != nil && Retval(err) != wire.ENOSPC {
+	if err := j.op.Err; err != nil && Retval(err) != wire.ENOSPC && Retval(err) != wire.EAGAIN {
 		s.l.Log().Warn("the store refused a request of a primary", "peer", uint64(r.From.OSD), "pg", j.pg.String(), "object", j.op.Object.String(), "err", err)
 	}
 	var h wire.Header
 	switch j.op.Kind {
 	case store.OpSync:
 		s.reply(r, wire.OpSubSync, Retval(j.op.Err))
+	case store.OpRead:
+		if j.op.Err != nil {
+			r.Fail(Retval(j.op.Err))
+			break
+		}
+		j.answerRange()
 	case store.OpReadObject:
 		a := wire.SubReply{Op: wire.OpSubRead, Retval: Retval(j.op.Err)}
 		if j.op.Err != nil {
@@ -281,10 +306,7 @@ func (j *job) done() {
 			r.Reply(&h, nil, nil)
 			break
 		}
-		a.Version, a.Written = j.op.State.Version, j.op.State.Interval
-		if j.op.State.Flags&store.Tombstone != 0 {
-			a.Flags |= wire.SubTombstone
-		}
+		a.Version, a.Written, a.Flags = j.op.State.Version, j.op.State.Interval, stateFlags(j.op.State.Flags)
 		s.meta = wire.AppendObjectMeta(s.meta[:0], j.op.Bitmap, j.op.Present, len(j.op.Pairs), func(i int) wire.SubPair {
 			p := j.op.Pairs[i]
 			return wire.SubPair{Session: p.Session, Sequence: p.Sequence, Version: p.Version}
