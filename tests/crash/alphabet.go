@@ -161,7 +161,7 @@ func letterOf(id byte) *letter {
 			return &alphabet[i]
 		}
 	}
-	return nil
+	return chunkLetterOf(id)
 }
 
 // run does a sequence. Mode s waits for each operation, c for none, g for a drawn moment. In the end the store comes to rest.

@@ -33,7 +33,7 @@ func (j *judge) judgeAll() (*history, error) {
 		if err != nil {
 			return nil, err
 		}
-		f := &object{o.id, []step{{o.hist[fits[0]].snap, -1, -1, -1}}}
+		f := &object{o.id, []step{{o.hist[fits[0]].snap, 0, -1, -1, -1}}}
 		for _, i := range fits[1:] {
 			others = append(others, other{f, o.hist[i].snap})
 		}
@@ -147,19 +147,42 @@ func (j *judge) same(o *object, op *store.Op, state store.State, want snap) erro
 	if err := j.samePairs(o, op, want); err != nil {
 		return err
 	}
-	for _, v := range want.stack[:len(want.stack)-1] {
-		if v.Version == 0 || v.Flags&(store.Void|store.Tombstone) != 0 {
-			continue
+	if len(want.stack) == 1 {
+		return nil
+	}
+	for i := range want.stack {
+		at := want.stack[i].Version
+		if i == 0 && at > 0 {
+			at-- // that is gone
+			if err := j.readsUpTo(o, want, at); err != nil {
+				return err
+			}
+			at++
 		}
-		old := &store.Op{Kind: store.OpRead, Object: o.id, Len: j.c.config.BlockSize, AtMost: v.Version}
-		if err := j.do(old); err != nil {
+		if err := j.readsUpTo(o, want, at); err != nil {
 			return err
 		}
-		err := j.sameVersion(old, v)
-		release(old)
-		if err != nil {
-			return fmt.Errorf("read at most %x: %w", v.Version, err)
-		}
+	}
+	return nil
+}
+
+// readsUpTo reads an object up to a version and compares it.
+func (j *judge) readsUpTo(o *object, want snap, at layout.Version) error {
+	op := upTo(o, at, j.c)
+	if err := j.do(op); err != nil {
+		return err
+	}
+	defer release(op)
+	if err := j.sameUpTo(op, want, at); err != nil {
+		return fmt.Errorf("read up to %x: %w", at, err)
+	}
+	return nil
+}
+
+// ended compares how a read ended.
+func (j *judge) ended(op *store.Op, want error) error {
+	if op.Err != want {
+		return fmt.Errorf("a read ends with %v, not %v", op.Err, want)
 	}
 	return nil
 }
@@ -250,12 +273,14 @@ func (j *judge) judgePG(p *pgHistory, lo, hi int) (int, error) {
 	return 0, fmt.Errorf("the record of PG %v (%v, %+v) is none of those from number %d to number %d", p.id, there, have, lo, hi)
 }
 
-// judgeLists compares the listing with what was found: every object once, nothing else.
+// judgeLists compares the listing with what was found: every object once, with all of its versions in order, nothing else.
 func (j *judge) judgeLists(found *history) error {
 	var have, want []store.ListEntry
 	for _, o := range found.objects {
-		if st := o.newest().top().State; st.Version != 0 {
-			want = append(want, store.ListEntry{Object: o.id, State: st})
+		for _, v := range o.newest().stack {
+			if v.Version != 0 {
+				want = append(want, store.ListEntry{Object: o.id, State: v.State})
+			}
 		}
 	}
 	more := true
@@ -263,13 +288,16 @@ func (j *judge) judgeLists(found *history) error {
 		have, at, more = j.s.ListInode(have, 0, ^layout.Inode(0), at, 3)
 	}
 	order := func(a, b store.ListEntry) int {
-		if a.Object.Less(b.Object) {
+		switch {
+		case a.Object.Less(b.Object):
 			return -1
+		case b.Object.Less(a.Object):
+			return 1
 		}
-		return 1
+		return 0
 	}
-	slices.SortFunc(have, order)
-	slices.SortFunc(want, order)
+	slices.SortStableFunc(have, order)
+	slices.SortStableFunc(want, order)
 	if !slices.Equal(have, want) {
 		return fmt.Errorf("the store lists %+v, not %+v", have, want)
 	}

@@ -59,6 +59,17 @@ func TestLongSequencesThatGoRoundTheJournal(t *testing.T) {
 	run(t, First(n, Drawn(60, 200, seed)), Options{Variants: 1, Moments: 20})
 }
 
+// TestChunks is every pair of operations with one of erasure-coded pools, and long sequences of them, each at some moments.
+func TestChunks(t *testing.T) {
+	once(t)
+	n, moments, seed := 6, 8, uint64(1)
+	if long() {
+		n, moments, seed = 2000, 0, 2
+	}
+	run(t, Chunks(seed), Options{Variants: 1, Moments: moments})
+	run(t, First(n, DrawnChunks(60, 200, seed)), Options{Variants: 1, Moments: 20})
+}
+
 func long() bool { return os.Getenv("HOLDFAST_TEST_CRASH_LONG") != "" }
 
 // TestStates is `make crash`: as many states as asked for of short and long sequences, or one by its name.
@@ -84,7 +95,8 @@ func TestStates(t *testing.T) {
 	}
 	seed := uint64(number(t, "HOLDFAST_TEST_CRASH_SEED", 1))
 	fmt.Printf("crash: seed %d\n", seed)
-	run(t, Mixed(Drawn(1, 3, seed), Drawn(60, 200, seed)), Options{Variants: 2, Moments: 60, States: states, Enough: number(t, "HOLDFAST_TEST_CRASH_ENOUGH", 0)})
+	short, long := Every(4, Drawn(1, 3, seed), DrawnChunks(1, 4, seed)), Every(4, Drawn(60, 200, seed), DrawnChunks(60, 200, seed))
+	run(t, Mixed(short, long), Options{Variants: 2, Moments: 60, States: states, Enough: number(t, "HOLDFAST_TEST_CRASH_ENOUGH", 0)})
 }
 
 // TestEverySequenceOfThreeOperations is for make test-long.

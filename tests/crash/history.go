@@ -20,6 +20,7 @@ type object struct {
 
 type step struct {
 	snap
+	kind             store.OpKind
 	submitted, acked int
 	sure             int // when it must be durable: acked, but for lazy changes
 }
@@ -121,9 +122,9 @@ func (h *history) object(n uint64) *object {
 	return nil
 }
 
-// objectID gives every object an inode of its own, so that the space of each can be asked for.
+// objectID gives every object an inode of its own, so that the space of each can be asked for, and some a role.
 func objectID(n uint64) layout.ObjectID {
-	return layout.ObjectID{Inode: layout.MakeInode(1, n), Stripe: n % 5 << 20}
+	return layout.ObjectID{Inode: layout.MakeInode(1, n), Stripe: n%5<<20 | n%7}
 }
 
 func (h *history) add(n uint64, units int) *object {

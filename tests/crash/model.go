@@ -38,6 +38,7 @@ var (
 	errBase        = errors.New("made for another version")
 	errVoid        = errors.New("the copy is void")
 	errUnsupported = errors.New("not possible")
+	errUnsettled   = errors.New("a version waits")
 	errNoChange    = errors.New("nothing to do")
 )
 
@@ -60,11 +61,14 @@ func (p snap) after(op *store.Op, values []uint64, granularity uint32) (snap, er
 		if op.Base != top.Version || op.Base != 0 && op.BaseInterval != top.Interval || op.Kind == store.OpVoid && op.Base == 0 {
 			return p, errBase
 		}
+		if waits {
+			return p, errUnsettled
+		}
 		if op.Kind == store.OpReplace {
 			return p.replaced(op, values), nil
 		}
 		v := top.clone()
-		v.Flags = v.Flags&^store.Unstable | store.Void
+		v.Flags |= store.Void
 		return snap{stack: []version{v}, pairs: p.pairs, loose: p.loose}, nil
 	case store.OpForget:
 		if op.Base != top.Version || top.Flags&store.Tombstone == 0 || waits {
@@ -72,6 +76,9 @@ func (p snap) after(op *store.Op, values []uint64, granularity uint32) (snap, er
 		}
 		return snap{stack: []version{nothing(len(top.data))}, pairs: p.pairs}, nil
 	case store.OpCommit:
+		if op.Version > top.Version {
+			return p, errBase
+		}
 		return p.committed(op.Version)
 	case store.OpRollback:
 		return p.rolledBack(op.Version)

@@ -141,13 +141,15 @@ func (r *runner) submit(o *object, op *store.Op, values []uint64) {
 	switch err := op.Err; {
 	case r.lenient && errors.Is(err, store.ErrFailed) && r.s.Failure() != nil:
 		return
+	case errors.Is(err, store.ErrWaiting) && want == nil && op.Unstable:
+		r.refused++
 	case errors.Is(err, store.ErrNoSpace) && want == nil:
 		r.refused++
 		r.maySayFull(op)
 	case err == nil && want == errNoChange:
 	case err == nil && want == nil:
 		index = len(o.hist)
-		o.hist = append(o.hist, step{next, moment, never, never})
+		o.hist = append(o.hist, step{next, op.Kind, moment, never, never})
 	case !sameRefusal(err, want):
 		r.wrong("operation %d of object %v (base %x, version %x) over %+v: the store says %v, the model %v", op.Kind, o.id, op.Base, op.Version, before.top().State, err, want)
 	}
@@ -160,6 +162,8 @@ func sameRefusal(err, want error) bool {
 		return is
 	case errVoid:
 		return errors.Is(err, store.ErrVoid)
+	case errUnsettled:
+		return errors.Is(err, store.ErrUnsettled)
 	case errUnsupported:
 		return errors.Is(err, store.ErrUnsupported)
 	}
@@ -214,8 +218,8 @@ func (r *runner) sync() {
 
 // maySayFull complains when the store refuses although it has room.
 func (r *runner) maySayFull(op *store.Op) {
-	if op.Kind == store.OpReplace || op.Unstable {
-		return // pairs and unstable changes have limits of their own
+	if op.Kind == store.OpReplace {
+		return // pairs have limits of their own
 	}
 	st := r.s.Stats()
 	if op.Pair.Session != 0 && st.Pairs >= st.MaxPairs/4*3 {
