@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -204,7 +205,7 @@ func (j *judge) sameVersion(op *store.Op, want version) error {
 	for u, v := range want.data {
 		unit := op.Data.Bytes()[u*g : (u+1)*g]
 		first := binary.LittleEndian.Uint64(unit)
-		for i := 8; i < g; i += 8 {
+		for i := 8; i < g && !bytes.Equal(unit[8:], unit[:g-8]); i += 8 {
 			if binary.LittleEndian.Uint64(unit[i:]) != first {
 				return fmt.Errorf("unit %d is torn: %d at its beginning, %d at byte %d", u, first, binary.LittleEndian.Uint64(unit[i:]), i)
 			}

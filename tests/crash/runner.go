@@ -1,6 +1,7 @@
 package crash
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -67,9 +68,7 @@ func (r *runner) lend(op *store.Op, values []uint64) {
 func fill(b []byte, values []uint64, g int) {
 	for u, v := range values {
 		unit := b[u*g : (u+1)*g]
-		for i := range 8 {
-			unit[i] = byte(v >> (8 * i))
-		}
+		binary.LittleEndian.PutUint64(unit, v)
 		for n := 8; n < g; n *= 2 {
 			copy(unit[n:], unit[:n])
 		}
