@@ -105,6 +105,13 @@ func (c *checker) read(op *Op) {
 		op.Data.Release()
 		op.Data = nil
 	}
+	if op.State.Flags&Unstable != 0 {
+		// The versions below are kept, too: down to the newest stable one.
+		op.Kind, op.Offset, op.Len, op.AtMost, op.Bounded, op.Exact = OpRead, 0, c.s.sb.Config.BlockSize, op.State.Version-1, true, true
+		c.s.Submit(op)
+		return
+	}
+	op.Kind, op.AtMost, op.Bounded = OpReadObject, 0, false
 	if c.checked++; c.progress != nil && (c.checked%1024 == 0 || c.checked == c.total) {
 		c.progress(c.checked, c.total)
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -546,6 +547,33 @@ func TestOldVersionsWhileTheJournalGoesRound(t *testing.T) {
 		r.until("the reads", func() bool { return running == 0 })
 		if read < 500 {
 			t.Errorf("seed %d: %d reads, %d gone", seed, read, gone)
+		}
+	}
+}
+
+// A check reads what lies below a version that waits, too.
+func TestCheckReadsVersionsBelow(t *testing.T) {
+	for _, below := range []bool{false, true} {
+		r := newRig(t, 2, 8<<20, smallConfig)
+		o := chunk(1, 1)
+		r.change(OpWrite, o, 2, false, 0, fill(32<<10, 'a'))
+		r.w.Run(5 * time.Second)
+		_, slot, _, _ := r.s.lookup(o)
+		at := r.s.sb.blockOff(slotView(r.s.t.slot(slot)).block())
+		r.change(OpWrite, o, 5, true, 0, fill(32<<10, 'b'))
+		r.change(OpDelete, o, 6, true, 0, nil)
+		r.close()
+		want := 0
+		if below {
+			want = 1
+			r.dev.Flip(at+5000, 4)
+		}
+		var out strings.Builder
+		problems := -1
+		Check(r.l, r.disk, &out, nil, func(n int, err error) { problems = n })
+		r.until("check", func() bool { return problems >= 0 })
+		if problems != want {
+			t.Errorf("damaged %v: %d problems: %s", below, problems, out.String())
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"holdfast/core/sim"
 )
 
-// TestSteadyStateAllocatesNothing runs 4 KiB writes and reads on a real loop, flusher and page writes included.
+// TestSteadyStateAllocatesNothing runs 4 KiB writes, such as wait for a commit too, and reads on a real loop, flusher and page writes included.
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(path, make([]byte, 64<<20), 0o600); err != nil {
@@ -53,6 +53,7 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	}
 	const objects = 128
 	w := &load{s: s, kind: OpWrite, objects: objects, versions: make([]layout.Version, objects), busy: make([]bool, objects), rnd: 1}
+	u := &load{s: s, kind: OpWrite, objects: objects, versions: w.versions, busy: make([]bool, objects), rnd: 3, waiting: true}
 	rd := &load{s: s, kind: OpRead, objects: objects, busy: make([]bool, objects), rnd: 2}
 	run := func(l *load, n int) {
 		on(func(done func()) {
@@ -61,11 +62,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 		})
 	}
 	run(w, 8000)
+	run(u, 8000)
 	run(rd, 500)
 	for _, c := range []struct {
 		name string
 		l    *load
-	}{{"write", w}, {"read", rd}} {
+	}{{"write", w}, {"unstable write", u}, {"read", rd}} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		const n = 5000
