@@ -332,11 +332,10 @@ func TestChunksAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(r, st, NewLocks(r, st, osdA, ttl, nil))
-	p := &steady{s: s, bitmap: []byte{1, 2, 3, 4}}
+	p := &steady{bitmap: []byte{1, 2, 3, 4}}
 	p.write.Done, p.read.Done, p.committed = p.written, p.hasRead, func(err error) { p.note(err) }
 	on(func(done func()) {
-		p.data = r.Alloc(4096)
+		p.s, p.data = New(r, st, NewLocks(r, st, osdA, ttl, nil)), r.Alloc(4096)
 		p.left, p.done = 3000, done
 		p.next()
 	})

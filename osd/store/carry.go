@@ -35,7 +35,7 @@ func (s *Store) weight(c *change) int {
 
 func (s *Store) opJournaled(c *change) bool { return c.kind == entryWrite && c.flags&inJournal != 0 }
 
-// roomForUnstable reports whether one more unstable change of an object can be taken.
+// roomForUnstable reports whether one more unstable change of an object can be taken. One alone always can: the room that is kept back for carrying it grows with it.
 func (s *Store) roomForUnstable(d uint32, c *change) bool {
 	chain, waiting, n := 0, 0, s.weight(c)
 	if d != 0 {
@@ -46,7 +46,7 @@ func (s *Store) roomForUnstable(d uint32, c *change) bool {
 			}
 		}
 	}
-	return waiting < maxChain && chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
+	return s.unstable == 0 || waiting < maxChain && chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
 }
 
 // carryChains queues the chains whose oldest change is in a batch up to the given one.

@@ -575,5 +575,36 @@ func TestCheckReadsVersionsBelow(t *testing.T) {
 		if problems != want {
 			t.Errorf("damaged %v: %d problems: %s", below, problems, out.String())
 		}
+		r.mustOpen()
+		op := r.do(&Op{Kind: OpRead, Object: o, AtMost: 4, Len: 32 << 10})
+		if _, is := errors.AsType[*ChecksumError](op.Err); is != below {
+			t.Errorf("damaged %v: a read of the version below ends with %v", below, op.Err)
+		}
+		r.expectAt(o, 5, "5 unstable bbbbbbbb")
 	}
+}
+
+// However large the blocks and small the journal, one change can wait, and is carried along as the journal goes round.
+func TestOneLargeChangeCanAlwaysWait(t *testing.T) {
+	c := Config{BlockSize: 1 << 20, Granularity: 4096, JournalSize: minJournal(1 << 20)}
+	r := newRig(t, 2, 32<<20, c)
+	o, other := chunk(1, 1), chunk(2, 1)
+	large := 1<<20 - 4096
+	r.change(OpWrite, o, 2, false, 0, fill(1<<20, 'a'))
+	r.change(OpWrite, other, 2, false, 0, fill(1<<20, 'x'))
+	r.change(OpWrite, o, 3, true, 4096, fill(large, 'b'))
+	if op := r.do(&Op{Kind: OpWrite, Object: o, Base: 3, Version: 4, Unstable: true, Len: uint32(large), Data: r.data(fill(large, 'c'))}); !errors.Is(op.Err, ErrWaiting) {
+		t.Errorf("a second one: %v", op.Err)
+	}
+	for v := range layout.Version(40) {
+		r.change(OpWrite, other, v+3, false, 0, fill(512<<10, 'y'))
+	}
+	r.crash(sim.CrashDrop)
+	r.mustOpen()
+	r.expectAt(o, 2, "2  "+strings.Repeat("a", 256))
+	r.expectAt(o, 3, "3 unstable a"+strings.Repeat("b", 255))
+	r.must(&Op{Kind: OpCommit, Object: o, Version: 3})
+	r.close()
+	r.mustOpen()
+	r.expectAt(o, 3, "3  a"+strings.Repeat("b", 255))
 }

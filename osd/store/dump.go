@@ -156,11 +156,14 @@ func (o *dumper) objects(s *Store) {
 		if !ok || slot != i {
 			continue
 		}
-		last, changes := uint32(0), 0
+		last, changes, waiting := uint32(0), 0, 0
 		if d != 0 {
 			last = s.dirty[d].lastVisible
 			for k := s.dirty[d].first; k != 0; k = s.changes[k].next {
 				changes++
+				if s.changes[k].flags&entryUnstable != 0 {
+					waiting++
+				}
 			}
 		}
 		s.resolve(&s.view, slot, d, last)
@@ -170,6 +173,9 @@ func (o *dumper) objects(s *Store) {
 		}
 		f := []field{{"object", oid.String()}, {"version", uint64(v.state.Version)}, {"interval", uint64(v.state.Interval)}, {"flags", flagNames(v.state.Flags)}, {"slot", i},
 			{"written", hex.EncodeToString(v.written)}, {"present", hex.EncodeToString(v.present)}, {"journaled", changes}}
+		if waiting > 0 {
+			f = append(f, field{"waiting", waiting})
+		}
 		if v.block != noBlock {
 			f = append(f, field{"block", v.block}, field{"offset", s.sb.blockOff(v.block)})
 		}
