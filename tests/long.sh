@@ -55,7 +55,7 @@ model() {
 }
 
 crash() {
-	HOLDFAST_TEST_CRASH_LONG=1 go test -count=1 -timeout 60m -v -run 'Three|Long' ./tests/crash
+	HOLDFAST_TEST_CRASH_LONG=1 go test -count=1 -timeout 60m -v -run 'Three|Long|Chunks' ./tests/crash
 }
 
 planted() {
