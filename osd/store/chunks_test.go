@@ -597,7 +597,19 @@ func TestOneLargeChangeCanAlwaysWait(t *testing.T) {
 		t.Errorf("a second one: %v", op.Err)
 	}
 	for v := range layout.Version(40) {
-		r.change(OpWrite, other, v+3, false, 0, fill(512<<10, 'y'))
+		running := true
+		r.s.Submit(&Op{Kind: OpWrite, Object: other, Base: v + 2, Version: v + 3, Len: 512 << 10, Data: r.data(fill(512<<10, 'y')), Done: func(op *Op) {
+			running = false
+			if op.Data.Release(); op.Err != nil {
+				t.Error(op.Err)
+			}
+		}})
+		r.expectAt(o, 2, "2  "+strings.Repeat("a", 256))
+		r.expectAt(o, 4, "3 unstable a"+strings.Repeat("b", 255))
+		r.until("a write", func() bool { return !running })
+	}
+	if n := r.s.j.head / r.s.j.size; n < 3 {
+		t.Errorf("the journal has gone round %d times", n)
 	}
 	r.crash(sim.CrashDrop)
 	r.mustOpen()
