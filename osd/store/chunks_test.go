@@ -23,7 +23,7 @@ func chunk(n uint64, role uint64) layout.ObjectID {
 func (r *rig) change(kind OpKind, oid layout.ObjectID, version layout.Version, unstable bool, off uint32, p []byte) *Op {
 	r.t.Helper()
 	st, _ := r.s.Newest(oid)
-	op := &Op{Kind: kind, Object: oid, Base: st.Version, Version: version, Interval: 7, Unstable: unstable, Offset: off, Len: uint32(len(p)), Pair: Pair{9, uint64(version)}}
+	op := &Op{Kind: kind, Object: oid, Base: st.Version, Version: version, Interval: 7, Unstable: unstable, Offset: off, Len: uint32(len(p)), Pair: Pair{max(9, r.session), uint64(version)}}
 	if kind == OpWrite && len(p) > 0 {
 		op.Data = r.data(p)
 		defer op.Data.Release()
@@ -92,7 +92,9 @@ func everyWay(t *testing.T, f func(t *testing.T, r *rig, again func())) {
 		"crashed":  func(r *rig) { r.crash(sim.CrashDrop); r.mustOpen() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, 1, 8<<20, smallConfig)
+			c := smallConfig
+			c.JournalSize = 4 << 20
+			r := newRig(t, 1, 16<<20, c)
 			f(t, r, func() { again(r) })
 		})
 	}
@@ -207,60 +209,80 @@ func TestGivenBitmapReplacesTheObjects(t *testing.T) {
 
 // Each unstable change keeps the version before beside it, whatever they are; a rollback gives it back, and what the changes were asked for by is forgotten with them.
 func TestRollbackGivesBackWhatWasThere(t *testing.T) {
-	for _, first := range []string{"nothing", "an object", "a tombstone", "no bytes"} {
-		for _, second := range []OpKind{OpWrite, OpZero, OpDelete} {
-			for _, third := range []OpKind{OpWrite, OpZero, OpDelete} {
-				t.Run(fmt.Sprintf("%s, %d, %d", first, second, third), func(t *testing.T) {
-					everyWay(t, func(t *testing.T, r *rig, again func()) {
-						o := chunk(1, 1)
-						was := "0  ........"
-						switch first {
-						case "an object":
-							r.change(OpWrite, o, 2, false, 0, fill(32<<10, 'a'))
-							was = "2  aaaaaaaa"
-						case "a tombstone":
-							r.change(OpWrite, o, 1, false, 0, fill(32<<10, 'a'))
-							r.change(OpDelete, o, 2, false, 0, nil)
-							was = "2 tombstone ........"
-						case "no bytes":
-							r.change(OpWrite, o, 2, false, 0, nil)
-							was = "2  ........"
-						}
-						free := r.s.Stats().FreeBlocks
-						r.change(second, o, 5, true, 0, fill(32<<10, 'b'))
-						five := r.at(o, 5)
-						r.change(third, o, 7, true, 4096, fill(8192, 'c'))
-						seven := r.at(o, 8)
-						again()
-						r.expectAt(o, 4, was)
-						r.expectAt(o, 5, five)
-						r.expectAt(o, 6, five)
-						r.expectAt(o, 8, seven)
-						r.must(&Op{Kind: OpRollback, Object: o, Version: 6})
-						r.expectAt(o, 8, five)
-						again()
-						r.expectAt(o, 8, five)
-						_, _, kept := r.s.FindPair(Pair{9, 5})
-						if _, _, ok := r.s.FindPair(Pair{9, 7}); ok || !kept {
-							t.Errorf("the request of version 5 is known: %v, of 7, which was rolled back: %v", kept, ok)
-						}
-						r.must(&Op{Kind: OpRollback, Object: o, Version: 2})
-						again()
-						r.expectAt(o, 8, was)
-						if _, _, ok := r.s.FindPair(Pair{9, 5}); ok {
-							t.Error("the request of version 5, which was rolled back, is known")
-						}
-						if n := r.s.Stats().FreeBlocks; n != free {
-							t.Errorf("%d blocks are free, %d before", n, free)
-						}
-						if base, is := errors.AsType[*BaseError](r.do(&Op{Kind: OpRollback, Object: o, Version: 1}).Err); is != (was != "0  ........") {
-							t.Errorf("a rollback of what is stable: %v", base)
-						}
-					})
-				})
+	type try struct {
+		first          string
+		second, third  OpKind
+		o              layout.ObjectID
+		session        uint64
+		was, five, top string
+	}
+	everyWay(t, func(t *testing.T, r *rig, again func()) {
+		var all []*try
+		for _, first := range []string{"nothing", "an object", "a tombstone", "no bytes"} {
+			for _, second := range []OpKind{OpWrite, OpZero, OpDelete} {
+				for _, third := range []OpKind{OpWrite, OpZero, OpDelete} {
+					all = append(all, &try{first: first, second: second, third: third, o: chunk(uint64(len(all)), 1), session: uint64(100 + len(all)), was: "0  ........"})
+				}
 			}
 		}
-	}
+		// Version 1 or 2 is stable, 5 and 7 wait for commits.
+		for _, x := range all {
+			r.session = x.session
+			switch x.first {
+			case "an object":
+				r.change(OpWrite, x.o, 2, false, 0, fill(32<<10, 'a'))
+				x.was = "2  aaaaaaaa"
+			case "a tombstone":
+				r.change(OpWrite, x.o, 1, false, 0, fill(32<<10, 'a'))
+				r.change(OpDelete, x.o, 2, false, 0, nil)
+				x.was = "2 tombstone ........"
+			case "no bytes":
+				r.change(OpWrite, x.o, 2, false, 0, nil)
+				x.was = "2  ........"
+			}
+		}
+		again()
+		free := r.s.Stats().FreeBlocks
+		for _, x := range all {
+			r.session = x.session
+			r.change(x.second, x.o, 5, true, 0, fill(32<<10, 'b'))
+			x.five = r.at(x.o, 5)
+			r.change(x.third, x.o, 7, true, 4096, fill(8192, 'c'))
+			x.top = r.at(x.o, 8)
+		}
+		again()
+		for _, x := range all {
+			r.expectAt(x.o, 4, x.was)
+			r.expectAt(x.o, 5, x.five)
+			r.expectAt(x.o, 6, x.five)
+			r.expectAt(x.o, 8, x.top)
+			r.must(&Op{Kind: OpRollback, Object: x.o, Version: 6})
+			r.expectAt(x.o, 8, x.five)
+		}
+		again()
+		for _, x := range all {
+			r.expectAt(x.o, 8, x.five)
+			_, _, kept := r.s.FindPair(Pair{x.session, 5})
+			if _, _, ok := r.s.FindPair(Pair{x.session, 7}); ok || !kept {
+				t.Errorf("%+v: the request of version 5 is known: %v, of 7, which was rolled back: %v", x, kept, ok)
+			}
+			r.must(&Op{Kind: OpRollback, Object: x.o, Version: 2})
+		}
+		again()
+		for _, x := range all {
+			r.expectAt(x.o, 8, x.was)
+			if _, _, ok := r.s.FindPair(Pair{x.session, 5}); ok {
+				t.Errorf("%+v: the request of version 5, which was rolled back, is known", x)
+			}
+			base, is := errors.AsType[*BaseError](r.do(&Op{Kind: OpRollback, Object: x.o, Version: 1}).Err)
+			if is != (x.first != "nothing") {
+				t.Errorf("%+v: a rollback of what is stable: %v", x, base)
+			}
+		}
+		if n := r.s.Stats().FreeBlocks; n != free {
+			t.Errorf("%d blocks are free, %d before", n, free)
+		}
+	})
 }
 
 // What waits for a commit is settled before anything else is done to the object.

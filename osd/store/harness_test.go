@@ -25,6 +25,8 @@ type rig struct {
 	o     Options
 	n     int
 	round int
+
+	session uint64 // of the requests that change makes; 0: 9
 }
 
 var smallConfig = Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 1 << 20}
