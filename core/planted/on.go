@@ -87,7 +87,7 @@ var (
 	GenerationIgnored  = is("generation-ignored")
 	AtMostIgnored      = is("at-most-ignored")
 	RollbackStable     = is("rollback-stable")
-	CommitEarly        = is("commit-early")
+	CommitUndurable        = is("commit-early")
 	PairsKept          = is("pairs-kept")
 	ListNewestOnly     = is("list-newest-only")
 	LocalUncommitted   = is("local-uncommitted")

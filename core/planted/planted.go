@@ -26,7 +26,7 @@ var Bugs = []Bug{
 	{"hole-told", "who asks what was written is told of a hole where data is in the journal alone"},
 	{"at-most-ignored", "a read of versions up to one that was committed shows what is not committed yet"},
 	{"rollback-stable", "a rollback drops versions that are stable"},
-	{"commit-early", "a commit is acknowledged before it is durable"},
+	{"commit-undurable", "a commit is acknowledged before it is durable"},
 	{"pairs-kept", "a rollback leaves the record of the requests that made what it drops"},
 	{"list-newest-only", "a listing leaves out the stable version that lies below one that waits for its commit"},
 	{"no-space-half", "a change that is refused for want of space keeps the block that was taken for it"},

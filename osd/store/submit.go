@@ -100,7 +100,7 @@ func (s *Store) change(op *Op) error {
 			s.finishOp(op, nil)
 			return nil
 		}
-		if o := &s.dirty[d]; planted.CommitEarly && o.shown == o.submitted {
+		if o := &s.dirty[d]; planted.CommitUndurable && o.shown == o.submitted {
 			for j := o.first; j != 0; j = s.changes[j].next {
 				if s.changes[j].version <= c.version {
 					s.settleUnstable(&s.changes[j])

@@ -46,7 +46,7 @@ var hunts = []hunt{
 	{Bug: "hole-told", By: sim},
 	{Bug: "at-most-ignored", By: crash},
 	{Bug: "rollback-stable", By: crash},
-	{Bug: "commit-early", By: crash},
+	{Bug: "commit-undurable", By: crash},
 	{Bug: "pairs-kept", By: crash},
 	{Bug: "list-newest-only", By: crash},
 	{Bug: "no-space-half", By: crash},
