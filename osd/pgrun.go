@@ -144,6 +144,9 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 					cfg.Target = append(cfg.Target, osd)
 				}
 			}
+			if cfg.K = pool.DataChunks(); cfg.K > 1 {
+				cfg.Slots = t.OSDSet
+			}
 			r.exec(r.m.Want(cfg))
 			if r.served != nil && r.mayLend() && !r.served.MayLend() && s.unreported() == "" {
 				r.exec(r.m.Restart()) // the record must say so first
@@ -600,7 +603,7 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 	s := r.s
 	take := func(e wire.SubEntry) {
 		f := store.StateFlags(e.Flags)
-		sofar = append(sofar, peering.Entry{Object: e.Object, Version: e.Version, Interval: e.Interval, Tombstone: f&store.Tombstone != 0, Void: f&store.Void != 0})
+		sofar = append(sofar, peering.Entry{Object: e.Object, Version: e.Version, Interval: e.Interval, Tombstone: f&store.Tombstone != 0, Void: f&store.Void != 0, Unstable: f&store.Unstable != 0})
 	}
 	if osd == s.o.Num && after == 0 && len(sofar) == 0 && s.o.Store.Unsynced() > 0 {
 		s.sec.Sync(func(err error) { // as a member does before it answers

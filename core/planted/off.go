@@ -86,4 +86,10 @@ const (
 	ListNewestOnly     = false
 	LocalUncommitted   = false
 	ReadRightRunOut    = false
+	UnstableBelieved   = false
+	UnstableDropped    = false
+	CarriedDoubted     = false
+	RollbackSkipped    = false
+	CommitEarly        = false
+	OlderSetTooFew     = false
 )

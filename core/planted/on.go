@@ -87,11 +87,17 @@ var (
 	GenerationIgnored  = is("generation-ignored")
 	AtMostIgnored      = is("at-most-ignored")
 	RollbackStable     = is("rollback-stable")
-	CommitUndurable        = is("commit-early")
+	CommitUndurable        = is("commit-undurable")
 	PairsKept          = is("pairs-kept")
 	ListNewestOnly     = is("list-newest-only")
 	LocalUncommitted   = is("local-uncommitted")
 	ReadRightRunOut    = is("read-right-run-out")
+	UnstableBelieved   = is("unstable-believed")
+	UnstableDropped    = is("unstable-dropped")
+	CarriedDoubted     = is("carried-doubted")
+	RollbackSkipped    = is("rollback-skipped")
+	CommitEarly        = is("commit-undurable")
+	OlderSetTooFew     = is("older-set-too-few")
 )
 
 // is reports whether a bug is the one to be planted.

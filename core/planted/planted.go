@@ -88,4 +88,10 @@ var Bugs = []Bug{
 	{"retired-opens", "a disk whose store was given up is let in again"},
 	{"emptied-needed", "an untrusted store is emptied although PGs need it"},
 	{"generation-ignored", "a pool made anew under the number of an earlier one inherits its PGs"},
+	{"unstable-believed", "an unstable version is taken for the truth although a member of the last set that is heard lacks it"},
+	{"unstable-dropped", "unstable versions are rolled back although every member has them: what was acknowledged before it was committed is gone"},
+	{"carried-doubted", "what an interval was activated with is doubted in the next one, because it is not committed yet and one who has joined lacks it"},
+	{"rollback-skipped", "a PG activates without having had false unstable versions rolled back"},
+	{"commit-early", "unstable versions are committed before the PG is activated, when it may still turn out that nobody was told of them: the version before is gone too early"},
+	{"older-set-too-few", "of an older set of an erasure-coded PG one store is enough"},
 }

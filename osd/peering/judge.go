@@ -2,7 +2,7 @@
 //
 // It is pure: values in, values out. osd drives it. The rules are those of docs/architecture.md, "Life of a PG":
 //   - Only activated intervals bind and judge. The record of a PG names, for each set that may still hold the only copy of something, the OSDs and their stores.
-//   - A PG activates only when from each recorded set a store is heard that took part in the last activated interval.
+//   - A PG activates only when from each recorded set a store is heard that took part in the last activated interval; k of them in erasure-coded pools (JudgeChunks).
 //   - The truth about an object is the newest version among the participants of that interval. What others hold is a copy of the truth, outdated, or false; false copies are
 //     voided durably before the PG activates. Afterwards their stores are participants too and their word counts,
 //     but not for the sets of before (see WithSet).
@@ -160,28 +160,35 @@ func (r Record) IsClean() bool {
 	return len(r.Sets) == 1 && len(r.Participants) == len(r.Sets[0].Members)
 }
 
-// Unheard lists the recorded sets none of whose stores among heard took part in the last activated interval. The PG may activate only when there are none.
-func (r Record) Unheard(heard []Member) []Set {
+// Unheard lists the recorded sets of which fewer than k stores that took part in the last activated interval are among heard. The PG may activate only when there are none.
+// k is how many stores it takes to read what was written: 1 in replicated pools.
+func (r Record) Unheard(heard []Member, k int) []Set {
 	var missing []Set
-	for _, s := range r.Sets {
-		ok := false
-		for _, m := range s.Members {
-			ok = ok || contains(heard, m) && (contains(r.Participants, m) || planted.StrangerStands)
+	for i, s := range r.Sets {
+		n := max(1, k)
+		if planted.OlderSetTooFew && i < len(r.Sets)-1 {
+			n = 1
 		}
-		if !ok {
+		for _, m := range s.Members {
+			if contains(heard, m) && (contains(r.Participants, m) || planted.StrangerStands) {
+				n--
+			}
+		}
+		if n > 0 {
 			missing = append(missing, s)
 		}
 	}
 	return missing
 }
 
-// Entry is one object as a store lists it.
+// Entry is one object as a store lists it; in erasure-coded pools one chunk: its newest stable version, and each unstable one above that.
 type Entry struct {
 	Object    layout.ObjectID
 	Version   layout.Version
 	Interval  layout.Interval
 	Tombstone bool
 	Void      bool
+	Unstable  bool
 }
 
 func (e Entry) same(f Entry) bool { return e.Version == f.Version && e.Interval == f.Interval }
@@ -206,7 +213,7 @@ type Listing struct {
 	Entries []Entry
 }
 
-// Lack is what a member of the set holds instead of the truth; Version 0 when it holds nothing.
+// Lack is what a member of the set holds instead of the truth; Version 0 when it holds nothing. In erasure-coded pools Have.Object names the chunk, with its role.
 type Lack struct {
 	OSD  layout.OSDNum
 	Have Entry
@@ -220,15 +227,22 @@ type Unclean struct {
 	Lacks   []Lack          // members of the set that must be given the truth
 	Back    *Unclean        // what to fall back to should no holder's copy be readable; nil if the truth may have been acknowledged
 	Newer   []Lack          // of what is fallen back to: newer copies on heard OSDs that are no members, to be voided once every member has the truth, and before it is served
+
+	// In erasure-coded pools:
+	Chunks []Chunk // of the truth, on heard OSDs; of fewer than k roles (see Roles) it waits. Nothing earlier takes its place
+	Strays []Lack  // chunks of other roles than theirs on members, to be removed once every member has its own
 }
 
 // Verdict is the outcome of a judgement.
 type Verdict struct {
+	Rollbacks  map[layout.OSDNum][]Entry // chunks: what is unstable above this version is false, to be dropped durably before voids and before the PG activates; sorted by object
 	Voids      map[layout.OSDNum][]Entry // false copies, to be voided durably before the PG activates; sorted by object
+	Commits    map[layout.OSDNum][]Entry // chunks: unstable up to this version is true, to be committed when the PG has been activated, before it serves; sorted by object
 	Unclean    []Unclean                 // sorted by object
 	Floor      layout.Version            // no smaller than any version listed
 	Objects    int                       // live objects
 	Degraded   int                       // objects that a member lacks altogether or holds in an older version
+	Incomplete int                       // live objects of whose truth chunks of fewer than k roles are heard
 	Tombstones []Entry                   // deleted objects; to be forgotten once the PG is clean
 }
 

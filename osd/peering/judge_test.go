@@ -92,7 +92,7 @@ func TestUnheardAndClean(t *testing.T) {
 		{"12@3 34@5;34", "1234", "12@3"},
 		{"12@3 34@5;1234", "", "12@3 34@5"},
 	} {
-		have := strings.TrimSuffix(Record{Sets: record(c.record).Unheard(members(c.heard))}.text(), ";")
+		have := strings.TrimSuffix(Record{Sets: record(c.record).Unheard(members(c.heard), 1)}.text(), ";")
 		if have != c.missing {
 			t.Errorf("%s, heard %q: unheard %q, want %q", c.record, c.heard, have, c.missing)
 		}
@@ -107,7 +107,7 @@ func TestUnheardAndClean(t *testing.T) {
 	}
 	// Another store under a number is another member.
 	other := []Member{{OSD: 3, Store: layout.StoreID{99}}}
-	if len(record("3@5;3").Unheard(other)) != 1 {
+	if len(record("3@5;3").Unheard(other, 1)) != 1 {
 		t.Error("an empty disk under the number stands for the recorded store")
 	}
 }

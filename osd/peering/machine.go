@@ -23,30 +23,52 @@ const (
 	Voiding                 // false copies are being voided
 	Activating              // the transaction that records the set is under way
 	Announcing              // the members write down that they take part
+	Committing              // what is true and still unstable on chunks' stores is being committed
 	Active                  // serving
 	Waiting                 // somebody must come back first: see Reason
 )
 
 func (p Phase) String() string {
-	return [...]string{"offline", "draining", "taking", "locking", "listing", "voiding", "activating", "announcing", "active", "waiting"}[p]
+	return [...]string{"offline", "draining", "taking", "locking", "listing", "voiding", "activating", "announcing", "committing", "active", "waiting"}[p]
 }
 
 // Config is what the PG map and the OSD states say.
 type Config struct {
 	Target  []layout.OSDNum                  // the PG's OSD set, without empty slots
 	MinSize int                              // fewest members that may serve
+	K       int                              // data chunks of an erasure-coded pool, 2 or more; 0 or 1 in replicated ones
+	Slots   []layout.OSDNum                  // erasure-coded: the OSD of each role, 0 where there is none. Target has the same OSDs
 	Up      map[layout.OSDNum]layout.StoreID // OSDs that are up, with their stores
+}
+
+// need is how few members may serve.
+func (c *Config) need() int { return max(1, c.K, c.MinSize) }
+
+// roles has the OSD of each role, 0 for those that are not among members; nil in replicated pools.
+func (c *Config) roles(members []Member) []layout.OSDNum {
+	if c.K < 2 {
+		return nil
+	}
+	list := slices.Clone(c.Slots)
+	for i, osd := range list {
+		if !slices.ContainsFunc(members, func(a Member) bool { return a.OSD == osd }) {
+			list[i] = 0
+		}
+	}
+	return list
 }
 
 // Effect is something the driver must do. Answers come back as calls of the Machine's methods that name the same round.
 type Effect struct {
 	Do       Action
-	OSD      layout.OSDNum // Lock, List, Void, Announce, Unlock
-	Entries  []Entry       // Void
+	OSD      layout.OSDNum // Lock, List, Void, Announce, Commit
+	Entries  []Entry       // Void, Commit
+	Rollback []Entry       // Void
 	Record   Record        // Activate
 	Above    layout.Interval
-	Verdict  *Verdict // Serve
-	Members  []Member // Serve, Activate: the acting set
+	Verdict  *Verdict        // Serve
+	Members  []Member        // Serve, Activate: the acting set
+	Roles    []layout.OSDNum // Serve: see Machine.Roles
 	After    time.Duration
 	Interval layout.Interval
 }
@@ -60,9 +82,10 @@ const (
 	Take                       // create the state key, raise the interval above Above; then Taken
 	Lock                       // ask OSD for its lock in this interval; then Granted or Refused
 	List                       // ask OSD for its objects; then Listed
-	Void                       // have OSD void Entries; then Voided
+	Void                       // have OSD drop what each chunk in Rollback has unstable above the version named, then void Entries; then Voided
 	Activate                   // write Record if the take's revision still stands; then Activated
 	Announce                   // have OSD write down that it takes part in this interval; then Announced
+	Commit                     // have OSD commit what each chunk in Entries has unstable up to the version named; then Committed
 	Serve                      // serve with Members and Verdict
 	Retry                      // call Retry after After
 	Release                    // unlock the members and delete the state key; then Drained was the last word
@@ -77,6 +100,7 @@ type heard struct {
 	entries []Entry
 	voided  bool
 	told    bool
+	commits bool            // are under way
 	part    layout.Interval // the last activated interval that the store knows; for Reason
 }
 
@@ -98,6 +122,7 @@ type Machine struct {
 	exclude map[layout.OSDNum]bool
 	above   layout.Interval
 	grace   int
+	roles   []layout.OSDNum // of Acting
 	verdict Verdict
 	backs   []layout.OSDNum // that have what an object may have to go back to
 	unfound bool
@@ -131,19 +156,20 @@ func (m *Machine) Want(cfg Config) []Effect {
 		}
 		return m.restart(nil)
 	case m.Phase == Active:
-		if slices.Equal(before, m.candidates()) {
+		if now := m.candidates(); slices.Equal(before, now) && slices.Equal(old.roles(now), cfg.roles(now)) {
 			return nil // who is left out although it is up is tried again by Readmit, with pauses
 		}
 		return m.Readmit()
-	case !slices.Equal(old.Target, cfg.Target):
+	case !slices.Equal(old.Target, cfg.Target) || !slices.Equal(old.Slots, cfg.Slots):
 		return m.restart(nil)
 	}
 	return nil // what is under way reads the new configuration when it gets there
 }
 
-// Readmit starts a new interval if the acting set is not what it could be: a member has come back, or the PG map has changed; or if a store that objects are copied from was lost.
+// Readmit starts a new interval if the acting set, or a member's role, is not what it could be: a member has come back, or the PG map has changed; or if a store that objects are copied
+// from was lost.
 func (m *Machine) Readmit() []Effect {
-	if m.Phase != Active || slices.Equal(m.candidates(), m.Acting) && len(m.lostSources()) == 0 {
+	if m.Phase != Active || slices.Equal(m.candidates(), m.Acting) && slices.Equal(m.cfg.roles(m.Acting), m.roles) && len(m.lostSources()) == 0 {
 		return nil
 	}
 	return m.restart(nil)
@@ -152,7 +178,7 @@ func (m *Machine) Readmit() []Effect {
 // candidates are the members of the target set that are up, in the target's order, without those that are full as long as enough are left: a PG that can take no more writes must
 // still be read.
 func (m *Machine) candidates() []Member {
-	if list := m.upMembers(true); len(list) >= max(1, m.cfg.MinSize) {
+	if list := m.upMembers(true); len(list) >= m.cfg.need() {
 		return list
 	}
 	return m.upMembers(false)
@@ -252,7 +278,7 @@ func (m *Machine) Drained() []Effect {
 	if m.Phase != Draining {
 		return nil
 	}
-	m.Acting = nil
+	m.Acting, m.roles = nil, nil
 	if !m.wanted {
 		m.Phase = Offline
 		return []Effect{{Do: Release}, {Do: Report}}
@@ -420,17 +446,17 @@ func (m *Machine) locked() []Effect {
 	if !contains(granted, m.Self) {
 		return m.wait(fmt.Sprintf("the store of OSD %d is still bound to another primary or to changes of before; that ends by itself within seconds", m.Self.OSD))
 	}
-	if missing := m.Record.Unheard(granted); len(missing) > 0 {
+	if missing := m.Record.Unheard(granted, m.cfg.K); len(missing) > 0 {
 		return m.wait(m.whyUnheard(missing))
 	}
-	if len(acting) < max(1, m.cfg.MinSize) {
+	if len(acting) < m.cfg.need() {
 		return m.wait(m.whyTooFew(acting))
 	}
 	if failedMember && m.grace < graceRounds {
 		m.grace++
 		return []Effect{{Do: Retry, After: RetryInterval / 2}}
 	}
-	m.Acting = acting
+	m.Acting, m.roles = acting, m.cfg.roles(acting)
 	m.Reason = ""
 	m.Phase = Listing_
 	var effects []Effect
@@ -457,11 +483,15 @@ func (m *Machine) Listed(round uint64, osd layout.OSDNum, entries []Entry) []Eff
 		}
 		lists = append(lists, Listing{Member: Member{OSD: osd, Store: h.store}, Entries: h.entries})
 	}
-	var set []layout.OSDNum
-	for _, a := range m.Acting {
-		set = append(set, a.OSD)
+	if m.roles != nil {
+		m.verdict = JudgeChunks(m.Record, m.cfg.K, m.roles, lists)
+	} else {
+		var set []layout.OSDNum
+		for _, a := range m.Acting {
+			set = append(set, a.OSD)
+		}
+		m.verdict = Judge(m.Record, set, lists)
 	}
-	m.verdict = Judge(m.Record, set, lists)
 	for _, h := range m.peers { // order: each by itself
 		h.entries = nil
 	}
@@ -469,15 +499,32 @@ func (m *Machine) Listed(round uint64, osd layout.OSDNum, entries []Entry) []Eff
 	var effects []Effect
 	for _, l := range lists {
 		h := m.peers[l.Member.OSD]
-		false_ := m.verdict.Voids[l.Member.OSD]
-		if h.voided = len(false_) == 0; !h.voided {
-			effects = append(effects, Effect{Do: Void, OSD: l.Member.OSD, Entries: false_, Interval: m.Interval})
+		false_, unstable := m.verdict.Voids[l.Member.OSD], m.verdict.Rollbacks[l.Member.OSD]
+		if h.voided = len(false_)+len(unstable) == 0; !h.voided {
+			effects = append(effects, Effect{Do: Void, OSD: l.Member.OSD, Entries: false_, Rollback: unstable, Interval: m.Interval})
 		}
+	}
+	if planted.CommitEarly {
+		effects = append(effects, m.commits()...)
 	}
 	return append(effects, m.voided()...)
 }
 
-// Voided says that osd has durably voided what it was told.
+// commits asks for what is true and unstable to be committed.
+func (m *Machine) commits() (effects []Effect) {
+	for _, osd := range m.asked {
+		if list := m.verdict.Commits[osd]; len(list) > 0 {
+			m.peers[osd].commits = true
+			effects = append(effects, Effect{Do: Commit, OSD: osd, Entries: list, Interval: m.Interval})
+		}
+	}
+	return effects
+}
+
+// Roles has the acting OSD of each role, 0 where there is none; nil in replicated pools, and before the acting set is known.
+func (m *Machine) Roles() []layout.OSDNum { return m.roles }
+
+// Voided says that osd has durably rolled back and voided what it was told.
 func (m *Machine) Voided(round uint64, osd layout.OSDNum) []Effect {
 	if round != m.Round || m.Phase != Voiding || m.peers[osd] == nil {
 		return nil
@@ -500,7 +547,7 @@ func (m *Machine) Heard() []Member {
 func (m *Machine) voided() []Effect {
 	heard := m.Heard()
 	for _, a := range heard {
-		if !m.peers[a.OSD].voided && !planted.VoidUnawaited {
+		if h := m.peers[a.OSD]; (!h.voided || h.commits) && !planted.VoidUnawaited {
 			return nil
 		}
 	}
@@ -544,11 +591,36 @@ func (m *Machine) Announced(round uint64, osd layout.OSDNum) []Effect {
 			return nil
 		}
 	}
+	if effects := m.commits(); len(effects) > 0 && !planted.CommitEarly {
+		m.Phase = Committing
+		return effects
+	}
+	return m.serve()
+}
+
+// Committed says that osd has durably committed what it was told.
+func (m *Machine) Committed(round uint64, osd layout.OSDNum) []Effect {
+	if round != m.Round || m.Phase != Committing && !planted.CommitEarly || m.peers[osd] == nil {
+		return nil
+	}
+	m.peers[osd].commits = false
+	if m.Phase == Voiding {
+		return m.voided()
+	}
+	for _, a := range m.Heard() {
+		if m.peers[a.OSD].commits {
+			return nil
+		}
+	}
+	return m.serve()
+}
+
+func (m *Machine) serve() []Effect {
 	m.Phase = Active
 	m.Reason = ""
 	v := m.verdict
 	m.verdict, m.backs, m.unfound = Verdict{}, v.backs(), false
-	return []Effect{{Do: Serve, Members: m.Acting, Verdict: &v, Interval: m.Interval}, {Do: Report}}
+	return []Effect{{Do: Serve, Members: m.Acting, Roles: m.roles, Verdict: &v, Interval: m.Interval}, {Do: Report}}
 }
 
 // Cleaned replaces the record after the driver has written it with Record.Clean.

@@ -25,6 +25,8 @@ type modelCopy struct {
 type modelStore struct {
 	id       layout.StoreID
 	objects  map[layout.ObjectID]modelCopy
+	unstable map[layout.ObjectID][]modelCopy // erasure-coded: above the one in objects, which is stable
+	synced   map[layout.ObjectID]int         // how many of those would survive a crash
 	seen     layout.Interval
 	seenBy   layout.OSDNum // the primary that it was locked for
 	tookPart layout.Interval
@@ -91,6 +93,7 @@ type model struct {
 	beside  int                         // and those whose newest version a store beside the set has
 	waits   int                         // one if an object waits in the end, because what cannot be read may have been acknowledged
 	log     []string
+	ec      modelEC
 }
 
 func newModel(seed uint64) *model {
@@ -112,7 +115,7 @@ func (w *model) say(format string, args ...any) { w.log = append(w.log, fmt.Spri
 
 func (w *model) format(o *modelOSD) {
 	w.stores++
-	o.store = &modelStore{id: layout.StoreID{w.stores}, objects: map[layout.ObjectID]modelCopy{}, reported: true}
+	o.store = &modelStore{id: layout.StoreID{w.stores}, objects: map[layout.ObjectID]modelCopy{}, unstable: map[layout.ObjectID][]modelCopy{}, synced: map[layout.ObjectID]int{}, reported: true}
 }
 
 func (w *model) osd(n layout.OSDNum) *modelOSD { return w.osds[n-1] }
@@ -120,7 +123,7 @@ func (w *model) osd(n layout.OSDNum) *modelOSD { return w.osds[n-1] }
 func (w *model) fails(oneIn int) bool { return !w.calm && w.rng.IntN(oneIn) == 0 }
 
 func (w *model) config() Config {
-	c := Config{Target: w.target, MinSize: w.min, Up: map[layout.OSDNum]layout.StoreID{}}
+	c := Config{Target: w.target, MinSize: w.min, K: w.ec.k, Slots: w.ec.slots, Up: map[layout.OSDNum]layout.StoreID{}}
 	for _, o := range w.osds {
 		if o.up {
 			c.Up[o.num] = o.store.id
@@ -131,6 +134,10 @@ func (w *model) config() Config {
 
 // move chooses a target set and a primary.
 func (w *model) move() {
+	if w.ec.k > 0 {
+		w.moveSlots()
+		return
+	}
 	n := 1 + w.rng.IntN(3)
 	w.target = nil
 	for _, i := range w.rng.Perm(len(w.osds))[:n] {
@@ -200,6 +207,7 @@ func (w *model) crash(o *modelOSD) {
 		w.cut[o.m.Phase]++
 	}
 	o.up, o.m, o.todo, o.acting, o.unclean = false, nil, nil, nil, nil
+	w.loseUnsynced(o)
 	l := o.lock
 	o.lock = modelLock{}
 	o.run++
@@ -264,6 +272,7 @@ func (w *model) do(o *modelOSD, e Effect) {
 		for _, c := range t.store.objects {
 			list = append(list, c.Entry)
 		}
+		list = append(list, t.store.listUnstable()...)
 		w.put(o, m.Listed(round, t.num, list))
 	case Void:
 		if !held {
@@ -275,6 +284,10 @@ func (w *model) do(o *modelOSD, e Effect) {
 			return
 		}
 		t.store.tookPart, t.store.record = m.Record.Activated, m.Record.told() // so that the store knows by what it was judged, should etcd forget it
+		if !w.rollback(t, e.Rollback) {
+			w.put(o, m.Restart())
+			return
+		}
 		for _, f := range e.Entries {
 			c, ok := t.store.objects[f.Object]
 			if !ok || !c.same(f) {
@@ -310,6 +323,12 @@ func (w *model) do(o *modelOSD, e Effect) {
 		}
 		t.store.tookPart, t.store.record = e.Interval, m.Record.told()
 		w.put(o, m.Announced(round, t.num))
+	case Commit:
+		if !held || w.fails(20) || !w.commit(t, e.Entries) {
+			w.put(o, m.Restart())
+			return
+		}
+		w.put(o, m.Committed(round, t.num))
 	case Serve:
 		for _, p := range w.osds {
 			if p != o && p.m != nil && p.m.Phase == Active {
@@ -323,6 +342,10 @@ func (w *model) do(o *modelOSD, e Effect) {
 			o.unclean[e.Verdict.Unclean[i].Object] = &e.Verdict.Unclean[i]
 		}
 		w.say("serve %d by %d on %v, %d unclean", m.Interval, o.num, nums(e.Members), len(o.unclean))
+		if w.ec.k > 0 {
+			w.servedChunks(o, e)
+			return
+		}
 		for _, id := range w.objects {
 			w.check(o, id)
 		}
@@ -366,6 +389,10 @@ func sets(list []Set) (out [][]layout.OSDNum) {
 
 // check reads an object if it is whole.
 func (w *model) check(o *modelOSD, id layout.ObjectID) {
+	if w.ec.k > 0 {
+		w.checkChunks(o, id)
+		return
+	}
 	if o.m.Phase != Active || o.unclean[id] != nil {
 		return
 	}
@@ -527,6 +554,13 @@ func (w *model) unreadable(u *Unclean) bool {
 
 // recoverOne makes one object whole, or part of it.
 func (w *model) recoverOne(o *modelOSD) {
+	if w.ec.k > 0 && w.recoverChunks(o) || w.ec.k == 0 && w.recoverObjects(o) {
+		w.cleaned(o)
+	}
+}
+
+// recoverObjects reports whether the interval goes on.
+func (w *model) recoverObjects(o *modelOSD) bool {
 	for _, id := range w.objects {
 		u := o.unclean[id]
 		if u == nil || w.fails(2) {
@@ -560,7 +594,7 @@ func (w *model) recoverOne(o *modelOSD) {
 			}
 			if !found {
 				w.put(o, o.m.Readmit())
-				return // until somebody who has it is back
+				return false // until somebody who has it is back
 			}
 		}
 		for _, l := range u.Lacks {
@@ -571,7 +605,7 @@ func (w *model) recoverOne(o *modelOSD) {
 			}
 			if w.fails(6) {
 				w.put(o, o.m.Restart())
-				return
+				return false
 			}
 			if truth.Version == 0 {
 				delete(t.store.objects, id)
@@ -584,7 +618,7 @@ func (w *model) recoverOne(o *modelOSD) {
 			c := t.store.objects[id]
 			if !t.up || t.lock != o.right() || w.fails(6) {
 				w.put(o, o.m.Restart())
-				return
+				return false
 			}
 			if !c.same(l.Have) {
 				panic(fmt.Sprintf("OSD %d refuses to void %+v: it has %+v", t.num, l.Have, c.Entry))
@@ -596,6 +630,11 @@ func (w *model) recoverOne(o *modelOSD) {
 		w.say("recovered %d: content %d", id.Stripe>>17, truth.content)
 		w.check(o, id)
 	}
+	return true
+}
+
+// cleaned makes the record clean when every object is whole.
+func (w *model) cleaned(o *modelOSD) {
 	if (w.record.Interval != o.m.Interval || w.record.Primary != o.num) && w.owner == o.num {
 		w.put(o, o.m.Restart()) // somebody else took the PG meanwhile, or did in what etcd was set back to
 		return
@@ -693,7 +732,9 @@ func (w *model) report(o *modelOSD) {
 }
 
 // stops reports whether a primary is stopped in a phase; there are not voids in every peering.
-func (w *model) stops(p Phase) bool { return w.rng.IntN(30) == 0 || p == Voiding && w.rng.IntN(2) == 0 }
+func (w *model) stops(p Phase) bool {
+	return w.rng.IntN(30) == 0 || (p == Voiding || p == Committing) && w.rng.IntN(2) == 0
+}
 
 func (w *model) step() {
 	if w.back && !w.calm && !w.replace { // an earlier etcd names the store that was replaced: an operator gives it up
@@ -707,7 +748,7 @@ func (w *model) step() {
 	if w.unreported() && w.rng.IntN(3) == 0 {
 		w.report(w.osds[w.rng.IntN(len(w.osds))])
 	}
-	if p := w.osd(w.primary); !w.calm && p.up && p.m != nil && p.m.Phase >= Locking && p.m.Phase <= Announcing && w.stops(p.m.Phase) {
+	if p := w.osd(w.primary); !w.calm && p.up && p.m != nil && p.m.Phase >= Locking && p.m.Phase <= Committing && w.stops(p.m.Phase) {
 		if w.rng.IntN(2) == 0 {
 			w.crash(p)
 		} else {
@@ -742,6 +783,8 @@ func (w *model) step() {
 		w.owner = 0
 	case r < 22 && o.m != nil && (!w.calm || len(o.m.LeftOut()) > 0):
 		w.put(o, o.m.Readmit())
+	case r < 49 && w.ec.k > 0:
+		w.stepChunks(r - 22)
 	case r < 28:
 		w.arrive()
 	case r < 40:
@@ -769,7 +812,11 @@ func (w *model) step() {
 			}
 			w.put(p, p.m.Want(w.config()))
 		}
-		for range 1 + w.rng.IntN(3) {
+		most := 3
+		if w.ec.k > 0 {
+			most = 12 // there are more members
+		}
+		for range 1 + w.rng.IntN(most) {
 			w.work()
 		}
 	}
@@ -805,10 +852,10 @@ func (w *model) settle() {
 		}
 	}
 	w.owner = w.primary
-	w.min = 1
+	w.min = 1 // k at least
 	for range 3000 {
 		w.step()
-		if a := w.active(); a != nil && len(a.unclean) == 0 && a.m.Record.IsClean() && len(a.acting) == len(w.target) {
+		if a := w.active(); a != nil && len(a.unclean) == 0 && a.m.Record.IsClean() && len(a.acting) == len(w.target) && slices.Equal(a.m.Roles(), w.ec.slots) {
 			for _, id := range w.objects {
 				w.check(a, id)
 			}
@@ -827,10 +874,14 @@ func (w *model) settle() {
 
 func runModel(t *testing.T, seed uint64, steps int, back bool) (w *model, ok bool) {
 	w = newModel(seed)
-	w.back = back
 	if seed%2 == 1 {
 		w.spoilt = map[layout.OSDNum]modelCopy{}
 	}
+	return w, w.live(t, seed, steps, back)
+}
+
+func (w *model) live(t *testing.T, seed uint64, steps int, back bool) (ok bool) {
+	w.back = back
 	defer func() {
 		if r := recover(); r != nil {
 			t.Errorf("history %d: %v\n%s", seed, r, strings.Join(w.log[max(0, len(w.log)-*show):], "\n"))
@@ -841,7 +892,7 @@ func runModel(t *testing.T, seed uint64, steps int, back bool) (w *model, ok boo
 		w.step()
 	}
 	w.settle()
-	return w, true
+	return true
 }
 
 var (
@@ -883,6 +934,9 @@ func randomHistories(t *testing.T, back bool) {
 		t.Errorf("the histories do too little")
 	}
 	for p := Taking; p <= Active; p++ {
+		if p == Committing {
+			continue // chunks only
+		}
 		if cut[p] < int(n)/50 && (p != Voiding || cut[p] < int(n)/400) {
 			t.Errorf("only %d times a primary was replaced or crashed while %v", cut[p], p)
 		}

@@ -41,7 +41,7 @@ func numbers(list []layout.OSDNum, between string) string {
 	return b.String()
 }
 
-// whyUnheard explains recorded sets of which nobody was heard.
+// whyUnheard explains recorded sets of which nobody, or too few, were heard.
 func (m *Machine) whyUnheard(missing []Set) string {
 	var list []string
 	for _, s := range missing[:min(len(missing), maxReasons)] {
@@ -56,10 +56,15 @@ func (m *Machine) whyUnheard(missing []Set) string {
 
 func (m *Machine) whySet(s Set) string {
 	var members, away, down, another, silent []layout.OSDNum
+	need := max(1, m.cfg.K)
 	for _, a := range s.Members {
 		members = append(members, a.OSD)
 		if !contains(m.Record.Participants, a) {
 			continue // what it holds may be older or false: hearing it does not help
+		}
+		if h := m.peers[a.OSD]; m.cfg.K > 1 && h != nil && h.granted && h.store == a.Store {
+			need--
+			continue
 		}
 		store, up := m.cfg.Up[a.OSD]
 		if a.OSD == m.Self.OSD {
@@ -89,10 +94,12 @@ func (m *Machine) whySet(s Set) string {
 	default:
 		text += fmt.Sprintf(" while %s were away", numbers(away, ","))
 	}
+	if m.cfg.K > 1 {
+		text += fmt.Sprintf("; %d of them are needed, %d more", m.cfg.K, need)
+	}
 	var help []string
 	if len(down) > 0 {
-		slices.Sort(down)
-		help = append(help, "start "+anyOf(down))
+		help = append(help, start(need, down))
 	}
 	if len(silent) > 0 {
 		slices.Sort(silent)
@@ -103,9 +110,29 @@ func (m *Machine) whySet(s Set) string {
 		help = append(help, fmt.Sprintf("OSD %d runs on another disk now: bring back the one with store %.8s, and accept it (`holdfast disk accept --keep-id`)", osd, s.Members[i].Store.String()))
 	}
 	if len(help) == 0 {
-		help = append(help, fmt.Sprintf("none of them took part in the last interval, %d: the PG's record is wrong; restore etcd from a snapshot", m.Record.Activated))
+		nobody := "none of them"
+		if m.cfg.K > 1 {
+			nobody = "no other of them"
+		}
+		help = append(help, fmt.Sprintf("%s took part in the last interval, %d: the PG's record is wrong; restore etcd from a snapshot", nobody, m.Record.Activated))
 	}
-	return text + "; " + strings.Join(help, ", or ")
+	between := ", or "
+	if need > 1 {
+		between = "; "
+	}
+	return text + "; " + strings.Join(help, between)
+}
+
+// start says which OSDs to start when so many are needed.
+func start(need int, down []layout.OSDNum) string {
+	slices.Sort(down)
+	switch {
+	case need >= len(down):
+		return "start " + names(down)
+	case need == 1:
+		return "start " + anyOf(down)
+	}
+	return fmt.Sprintf("start %d of %s", need, names(down))
 }
 
 // whySilent explains OSDs that are up and did not grant their locks.
@@ -119,7 +146,7 @@ func (m *Machine) whySilent(list []layout.OSDNum) string {
 
 // whyTooFew explains why only these can take part, when that is not enough.
 func (m *Machine) whyTooFew(acting []Member) string {
-	need := max(1, m.cfg.MinSize)
+	need := m.cfg.need()
 	text := fmt.Sprintf("only %d of the %d OSDs that pg_minsize asks for can take part", len(acting), need)
 	if len(acting) == 0 {
 		text = fmt.Sprintf("none of the %d OSDs that pg_minsize asks for can take part", need)
@@ -137,15 +164,7 @@ func (m *Machine) whyTooFew(acting []Member) string {
 	}
 	var help []string
 	if len(down) > 0 {
-		slices.Sort(down)
-		switch missing := need - len(acting); {
-		case missing < len(down) && missing == 1:
-			help = append(help, "start "+anyOf(down))
-		case missing < len(down):
-			help = append(help, fmt.Sprintf("start %d of %s", missing, names(down)))
-		default:
-			help = append(help, "start "+names(down))
-		}
+		help = append(help, start(need-len(acting), down))
 	}
 	if len(silent) > 0 {
 		slices.Sort(silent)

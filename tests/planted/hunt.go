@@ -127,7 +127,7 @@ func (b *binaries) try(ctx context.Context, h hunt) (c catch, err error) {
 	case scenario:
 		args = []string{"-test.run=^" + h.Test + "$", "-test.v", "-test.timeout=1h"}
 	case model:
-		args = []string{"-test.run=^TestRandomHistoriesLoseNothing$", "-test.v", "-test.timeout=1h", "-first=" + strconv.Itoa(h.From)}
+		args = []string{"-test.run=^" + cmp.Or(h.Test, "TestRandomHistoriesLoseNothing") + "$", "-test.v", "-test.timeout=1h", "-first=" + strconv.Itoa(h.From)}
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(b.dir, binary[h.By].name), args...)
 	cmd.Dir = filepath.Join(b.root, binary[h.By].pkg)

@@ -127,8 +127,8 @@ func (b *binaries) control(found []catch, jobs int) (same result, err error) {
 			list = append(list, hunt{By: sim, From: c.From, Draw: c.Draw, Most: c.Tried})
 			same.Seeds += c.Tried
 		case model:
-			if c.From != 0 {
-				list = append(list, hunt{By: model, From: c.From})
+			if h := (hunt{By: model, Test: c.Test, From: c.From}); h != (hunt{By: model}) && !slices.Contains(list, h) {
+				list = append(list, h)
 			}
 			same.Histories = max(same.Histories, c.Tried)
 		case scenario:

@@ -18,7 +18,7 @@ func (t tester) String() string {
 type hunt struct {
 	Bug  string
 	By   tester
-	Test string // of a scenario
+	Test string // of a scenario, or of the model [of replicated pools]
 	From int    // the first seed [1], or history [0]
 	Draw int    // of the seeds [huntDraw]
 	Most int    // seeds or states, and no more [as many as there is time for]
@@ -26,6 +26,9 @@ type hunt struct {
 
 // huntDraw is what seeds mean here, so that those that are named stay what they are.
 const huntDraw = 3
+
+// chunkHistories is the model's test of erasure-coded pools.
+const chunkHistories = "TestRandomChunkHistoriesLoseNothing"
 
 // hunts has each bug once.
 var hunts = []hunt{
@@ -108,4 +111,10 @@ var hunts = []hunt{
 	{Bug: "retired-opens", By: scenario, Test: "TestRestoredEtcdGoesOnWithoutAStoreThatIsGivenUp"},
 	{Bug: "emptied-needed", By: scenario, Test: "TestDisksSetBackAtRandom"},
 	{Bug: "generation-ignored", By: scenario, Test: "TestPoolMadeAnewIsEmpty"},
+	{Bug: "unstable-believed", By: model, Test: chunkHistories},
+	{Bug: "unstable-dropped", By: model, Test: chunkHistories},
+	{Bug: "carried-doubted", By: model, Test: chunkHistories},
+	{Bug: "rollback-skipped", By: model, Test: chunkHistories},
+	{Bug: "commit-early", By: model, Test: chunkHistories},
+	{Bug: "older-set-too-few", By: model, Test: chunkHistories},
 }
