@@ -16,11 +16,9 @@ type Chunk struct {
 
 // Roles counts the roles of which a chunk of the truth is heard. An object can be read when there are k, or when there is nothing to read.
 func (u *Unclean) Roles() int {
-	var seen uint64
 	n := 0
-	for _, c := range u.Chunks {
-		if bit := uint64(1) << c.Role; seen&bit == 0 {
-			seen |= bit
+	for i, c := range u.Chunks {
+		if !slices.ContainsFunc(u.Chunks[:i], func(d Chunk) bool { return d.Role == c.Role }) {
 			n++
 		}
 	}

@@ -14,11 +14,14 @@ import (
 //   - the truth about each object, whole or not, is what was acknowledged or read last, or a later write, and no write that was passed over before comes back,
 //   - chunks of k roles, all of one version, are on stores that were heard: the object can be read at once (and is),
 //   - nothing is unstable any more on members.
+//
+// In the end a PG must become whole although stores were lost for good, if k are left of each recorded set.
 type modelEC struct {
 	k, m    int // 0: a replicated pool
 	slots   []layout.OSDNum
 	lazy    bool // commits wait for a sync,
 	loses   bool // and a crash takes what was not synced; only what was synced counts as acknowledged then
+	most    int  // chunks that recovery may put in place or remove before the interval ends; 0: any number
 	pending []modelPending
 	late    []modelLate
 
@@ -233,7 +236,7 @@ func (w *model) servedChunks(o *modelOSD, e Effect) {
 			w.checkChunks(o, id)
 		} else if c, readable := w.compute(o, id); readable {
 			w.told(id, c)
-		} else if u := o.unclean[id]; u.Roles() < w.ec.k { // otherwise somebody was lost since it was judged
+		} else if u := o.unclean[id]; u.Roles() < w.ec.k && !u.Truth.Tombstone { // otherwise somebody was lost since it was judged
 			panic(fmt.Sprintf("object %d cannot be read: %+v", id.Stripe>>17, *o.unclean[id]))
 		}
 	}
@@ -470,6 +473,10 @@ func (w *model) recoverChunks(o *modelOSD) bool {
 			} else {
 				t.store.objects[chunk] = c
 			}
+			if w.ec.most--; w.ec.most == 0 {
+				w.put(o, o.m.Restart())
+				return false
+			}
 			return true
 		}
 		for _, l := range u.Lacks {
@@ -525,6 +532,15 @@ func (w *model) forgetChunks(o *modelOSD) {
 		w.say("forgotten %d", id.Stripe>>17)
 		w.ec.forgotten++
 	}
+}
+
+// enough reports whether of each recorded set k stores are left that can be heard: then the PG must not wait, whatever else was lost.
+func (w *model) enough(p *modelOSD) bool {
+	var all []Member
+	for _, o := range w.osds {
+		all = append(all, o.member())
+	}
+	return p.m != nil && len(w.record.Unheard(all, w.ec.k)) == 0
 }
 
 // TestRandomChunkHistoriesLoseNothing is TestRandomHistoriesLoseNothing for erasure-coded pools.

@@ -764,7 +764,11 @@ func (w *model) step() {
 	case r < 12 || r >= 90 && !o.up:
 		if !o.up {
 			// A store is not replaced as long as it has not reported: osd's register refuses that.
-			if w.rng.IntN(60) == 0 && o.store.reported {
+			oneIn := 60
+			if w.ec.k > 0 {
+				oneIn = 15 // there are m of them
+			}
+			if w.rng.IntN(oneIn) == 0 && o.store.reported {
 				w.say("replace %d", o.num)
 				w.format(o)
 				w.replace = true
@@ -855,6 +859,9 @@ func (w *model) settle() {
 	w.min = 1 // k at least
 	for range 3000 {
 		w.step()
+		if p := w.osd(w.primary); w.ec.k > 0 && w.replace && p.m != nil && p.m.Phase == Waiting && !w.enough(p) {
+			return // for ever
+		}
 		if a := w.active(); a != nil && len(a.unclean) == 0 && a.m.Record.IsClean() && len(a.acting) == len(w.target) && slices.Equal(a.m.Roles(), w.ec.slots) {
 			for _, id := range w.objects {
 				w.check(a, id)
@@ -866,8 +873,7 @@ func (w *model) settle() {
 		w.waits++
 		return
 	}
-	if !w.replace {
-		p := w.osd(w.primary)
+	if p := w.osd(w.primary); !w.replace || w.ec.k > 0 && w.enough(p) {
 		panic(fmt.Sprintf("with every OSD back the PG does not become clean: %v %s; owner %d", p.m.Phase, p.m.Describe(), w.owner))
 	}
 }

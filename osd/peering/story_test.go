@@ -28,12 +28,22 @@ import (
 //	full osd=N, room osd=N                  N refuses writes for lack of space; it has room again
 //	go-on primary=N                         what an OSD was stopped in goes on, although another is named now
 //	lost osd=N, readmit                     the primary loses N's grant; it tries those again that were left out
+//
+// With erasure codes, k=K in cluster, a target has the OSD of each role, 0 where there is none, and
+//
+//	write object=X on=(A,B)                 is unstable, on top of what was sent before on the same connections; delete likewise
+//	commit object=X on=(A,B)                the commit that was sent reaches these members
+//	recover object=X most=N                 stops when N chunks have been put in place or removed
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		var s *story
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			if d.Cmd == "cluster" {
 				s = newStory(number(t, d, "osds"))
+				if d.HasArg("k") {
+					s.ec.k = number(t, d, "k")
+					s.ec.m = maxRoles - s.ec.k
+				}
 				return "ok\n"
 			}
 			s.log = nil
@@ -45,6 +55,9 @@ func TestStories(t *testing.T) {
 		})
 	})
 }
+
+// maxRoles is how many roles a story may have.
+const maxRoles = 6
 
 type story struct {
 	*model
@@ -100,7 +113,17 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 	case "peer":
 		s.peer(t, d)
 	case "write", "delete":
-		s.change(s.object(t, d), d.Cmd == "delete", d.HasArg("hot"), list(t, d, "on"))
+		if s.ec.k > 0 {
+			s.changeChunks(s.object(t, d), d.Cmd == "delete", d.HasArg("hot"), list(t, d, "on"))
+			return
+		}
+		s.changeObject(s.object(t, d), d.Cmd == "delete", d.HasArg("hot"), list(t, d, "on"))
+	case "commit":
+		for role, osd := range s.mustServe(t, d).m.Roles() {
+			if slices.Contains(list(t, d, "on"), osd) {
+				s.flow(osd, chunkOf(s.object(t, d), role))
+			}
+		}
 	case "crash":
 		s.crash(s.osd(layout.OSDNum(number(t, d, "osd"))))
 		s.log = nil
@@ -120,12 +143,19 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 			s.objects = []layout.ObjectID{s.object(t, d)}
 		}
 		keep := a.m.Record
+		if s.ec.most = 0; d.HasArg("most") {
+			s.ec.most = number(t, d, "most")
+		}
 		s.recoverOne(a)
 		s.objects = all
 		if a.m.Phase == Active && len(a.unclean) == 0 && !keep.IsClean() && len(s.log) > 0 && s.log[len(s.log)-1] == "clean" {
 			s.log[len(s.log)-1] = "every object is whole: the record is clean, sets " + fmt.Sprint(sets(a.m.Record.Sets))
 		}
 	case "forget":
+		if s.ec.k > 0 {
+			s.forgetChunks(s.mustServe(t, d))
+			return
+		}
 		s.forget(s.mustServe(t, d))
 	case "read":
 		s.read(t, d, s.object(t, d))
@@ -174,6 +204,10 @@ func (s *story) mustServe(t *testing.T, d *datadriven.TestData) *modelOSD {
 func (s *story) peer(t *testing.T, d *datadriven.TestData) {
 	old := s.primary
 	s.primary, s.target, s.min = layout.OSDNum(number(t, d, "primary")), list(t, d, "target"), 1
+	if s.ec.k > 0 {
+		s.ec.slots = s.target
+		s.target = slices.DeleteFunc(slices.Clone(s.target), func(n layout.OSDNum) bool { return n == 0 })
+	}
 	if d.HasArg("min") {
 		s.min = number(t, d, "min")
 	}
@@ -255,7 +289,34 @@ func (s *story) settlePeering(p *modelOSD) {
 	}
 }
 
-func (s *story) change(id layout.ObjectID, tombstone, hot bool, on []layout.OSDNum) {
+// changeChunks begins a change, which reaches the chunks of these OSDs; reaching all of them, it is acknowledged.
+func (s *story) changeChunks(id layout.ObjectID, tombstone, hot bool, osds []layout.OSDNum) {
+	a := s.active()
+	if a == nil {
+		s.say("nobody serves")
+		return
+	}
+	if a.unclean[id] != nil {
+		s.say("waits until the object is whole")
+		return
+	}
+	roles := a.m.Roles()
+	on, failing := make([]bool, len(roles)), false
+	for role, osd := range roles {
+		on[role] = slices.Contains(osds, osd)
+		failing = failing || osd != 0 && !on[role]
+	}
+	ends := a.m.Round
+	s.model.change(a, id, tombstone, hot, on, failing)
+	s.log = nil
+	if a.m.Round != ends { // it failed: the interval goes on until the next peer
+		s.say("content %d not acknowledged; the interval ends", s.writes)
+		return
+	}
+	s.say("content %d acknowledged", s.writes)
+}
+
+func (s *story) changeObject(id layout.ObjectID, tombstone, hot bool, on []layout.OSDNum) {
 	a := s.active()
 	if a == nil {
 		s.say("nobody serves")
@@ -294,10 +355,17 @@ func (s *story) read(t *testing.T, d *datadriven.TestData, id layout.ObjectID) {
 		s.say("nobody serves")
 	case a.unclean[id] != nil:
 		u := a.unclean[id]
+		if s.ec.k > 0 {
+			s.readUnclean(a, id)
+			return
+		}
 		s.say("waits: the truth is on %v", u.Holders)
 	default:
 		s.check(a, id)
 		c := a.store.objects[id]
+		if role := slices.Index(a.m.Roles(), a.num); role >= 0 {
+			c = a.store.newest(chunkOf(id, role))
+		}
 		if c.Version == 0 || c.Tombstone {
 			s.say("nothing is there")
 			return
@@ -306,20 +374,59 @@ func (s *story) read(t *testing.T, d *datadriven.TestData, id layout.ObjectID) {
 	}
 }
 
+// readUnclean reads an object that is not whole.
+func (s *story) readUnclean(a *modelOSD, id layout.ObjectID) {
+	c, readable := s.compute(a, id)
+	switch {
+	case !readable:
+		s.say("waits: the truth is on %v", a.unclean[id].Chunks)
+		return
+	case c.Version == 0 || c.Tombstone:
+		s.say("nothing is there")
+	default:
+		s.say("content %d, computed from %v", c.content, a.unclean[id].Chunks)
+	}
+	s.told(id, c)
+}
+
+// showChunks says what a store has of an object.
+func (s *story) showChunks(o *modelOSD, id layout.ObjectID) (line string) {
+	for role := range s.ec.k + s.ec.m {
+		chunk := chunkOf(id, role)
+		c, stable := o.store.objects[chunk]
+		if !stable && len(o.store.unstable[chunk]) == 0 {
+			continue
+		}
+		line += fmt.Sprintf(" chunk %s", chunkName(chunk))
+		if stable {
+			line += " " + showCopy(c)
+		}
+		for _, c := range o.store.unstable[chunk] {
+			line += " unstable " + showCopy(c)
+		}
+	}
+	return line
+}
+
+func showCopy(c modelCopy) string {
+	line := fmt.Sprintf("content %d of interval %d", c.content, c.Interval)
+	if c.Tombstone {
+		line += " (tombstone)"
+	}
+	if c.Void {
+		line += " (void)"
+	}
+	return line
+}
+
 func (s *story) show() {
 	for _, o := range s.osds {
 		line := fmt.Sprintf("OSD %d:", o.num)
 		for _, id := range s.objects {
-			c, ok := o.store.objects[id]
-			if !ok {
-				continue
-			}
-			line += fmt.Sprintf(" object %d content %d of interval %d", id.Stripe>>17, c.content, c.Interval)
-			if c.Tombstone {
-				line += " (tombstone)"
-			}
-			if c.Void {
-				line += " (void)"
+			if s.ec.k > 0 {
+				line += s.showChunks(o, id)
+			} else if c, ok := o.store.objects[id]; ok {
+				line += fmt.Sprintf(" object %d %s", id.Stripe>>17, showCopy(c))
 			}
 		}
 		if !o.up {
