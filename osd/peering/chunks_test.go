@@ -91,6 +91,8 @@ func TestJudgeChunks(t *testing.T) {
 		{"a void chunk is not heard", 2, "123", "", "123", []string{"0/0:1.5", "0/1:1.5", "0/2:2.6v"}, "objects 1; unclean 1.5 on 1:0 2:1 lacks 3:2=2.6v"},
 		{"intervals go before versions", 2, "123", "", "123", []string{"0/0:2.5", "0/1:2.5", "0/2:1.9"}, "objects 1; unclean 2.5 on 1:0 2:1 lacks 3:2=1.9"},
 
+		{"an equal version of another interval is another", 2, "123", "", "123", []string{"0/0:2.5", "0/1:2.5", "0/2:1.5"}, "objects 1; unclean 2.5 on 1:0 2:1 lacks 3:2=1.5"},
+
 		// Rule 2.
 		{"on every member, not committed", 2, "123", "", "123", []string{"0/0:1.5 0/0:2.6u", "0/1:1.5 0/1:2.6u", "0/2:1.5 0/2:2.6u"}, "objects 1 commit 1:0=2.6 commit 2:1=2.6 commit 3:2=2.6"},
 		{"the first write of an object", 2, "123", "", "123", []string{"0/0:2.6u", "0/1:2.6u", "0/2:2.6u"}, "objects 1 commit 1:0=2.6 commit 2:1=2.6 commit 3:2=2.6"},
@@ -224,4 +226,40 @@ func TestChangeOfRolesIsANewInterval(t *testing.T) {
 	if m = set("12-3"); m.Interval != interval {
 		t.Errorf("OSD 3, which is down, changed its role: interval %d after %d", m.Interval, interval)
 	}
+}
+
+// FuzzJudgeChunks: whatever stores list, roles and incomplete objects are counted right.
+func FuzzJudgeChunks(f *testing.F) {
+	f.Add([]byte("\x01\x00\x12\x01\x01\x12\x02\x02\x12"))
+	f.Add([]byte("\x01\x00\x12\x01\x00\x2b\x02\xff\x6b\x03\x01\xff"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		lists := make([]Listing, 4)
+		for i := range lists {
+			lists[i].Member = members(fmt.Sprint(i + 1))[0]
+		}
+		for ; len(b) >= 3; b = b[3:] {
+			l := &lists[b[0]%4]
+			e := Entry{Object: layout.ObjectID{Stripe: uint64(b[0]>>6)<<17 | uint64(b[1])<<4 | uint64(b[1]&3)}, Version: layout.Version(b[2]>>4) + 1, Interval: layout.Interval(b[2] & 3), Tombstone: b[2]&4 != 0, Unstable: b[2]&8 != 0, Void: b[1] == 77}
+			l.Entries = append(l.Entries, e)
+		}
+		r := Record{Activated: 2, Sets: []Set{{Interval: 2, Members: members("123")}}, Participants: members("123")}
+		v := JudgeChunks(r, 2, rolesOf("21-4"), lists)
+		incomplete := 0
+		for i := range v.Unclean {
+			u := &v.Unclean[i]
+			roles := map[int]bool{}
+			for _, c := range u.Chunks {
+				roles[c.Role] = true
+			}
+			if len(roles) != u.Roles() {
+				t.Errorf("%+v: %d roles, counted %d", u.Chunks, len(roles), u.Roles())
+			}
+			if u.Truth.Version != 0 && !u.Truth.Tombstone && len(roles) < 2 {
+				incomplete++
+			}
+		}
+		if incomplete != v.Incomplete {
+			t.Errorf("%d objects are incomplete, counted %d", incomplete, v.Incomplete)
+		}
+	})
 }

@@ -89,8 +89,8 @@ type Record struct {
 // WithSet is the record after the interval has been activated on set, with others heard besides: older sets stay unless a recorded set implies them.
 //
 // A member that did not take part in the interval before does not stand for the older sets that name it any more: it may hold a write that was never acknowledged on top of one
-// that was, which it therefore has no more. Hearing another of each set was required, so none becomes empty. A store heard besides that did not take part in the interval before
-// does not take part in this one either: its word was not needed.
+// that was, which it therefore has no more. Hearing another of each set, or k others, was required, so none becomes empty, or smaller than that. A store heard besides that did not take part in the
+// interval before does not take part in this one either: its word was not needed.
 func (r Record) WithSet(interval layout.Interval, set, heard []Member, floor layout.Version) Record {
 	n := r
 	n.Activated = interval

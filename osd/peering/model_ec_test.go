@@ -17,7 +17,7 @@ import (
 //
 // In the end a PG must become whole although stores were lost for good, if k are left of each recorded set.
 type modelEC struct {
-	k, m    int // 0: a replicated pool
+	k, m    int // data chunks, 0 in a replicated pool; most parity chunks
 	slots   []layout.OSDNum
 	lazy    bool // commits wait for a sync,
 	loses   bool // and a crash takes what was not synced; only what was synced counts as acknowledged then
@@ -147,9 +147,9 @@ func chunkName(chunk layout.ObjectID) string {
 
 // moveSlots chooses who has which role, and a primary.
 func (w *model) moveSlots() {
-	n := w.ec.k + w.ec.m
+	n := w.ec.k + 1 + w.rng.IntN(w.ec.m) // the pool's parity count may change
 	if w.ec.slots = slices.Clone(w.ec.slots); w.ec.slots != nil && w.rng.IntN(3) == 0 {
-		w.rng.Shuffle(n, func(i, j int) { w.ec.slots[i], w.ec.slots[j] = w.ec.slots[j], w.ec.slots[i] })
+		w.rng.Shuffle(len(w.ec.slots), func(i, j int) { w.ec.slots[i], w.ec.slots[j] = w.ec.slots[j], w.ec.slots[i] })
 		w.ec.swaps++
 	} else {
 		w.ec.slots = nil
@@ -214,10 +214,12 @@ func (w *model) told(id layout.ObjectID, c modelCopy) {
 
 // servedChunks checks what a PG begins to serve with.
 func (w *model) servedChunks(o *modelOSD, e Effect) {
-	for role, osd := range e.Roles {
-		if osd != 0 && w.ec.slots[role] == 0 {
-			continue // the PG map has changed meanwhile
+	for _, s := range o.m.Record.Sets {
+		if n := len(slices.DeleteFunc(slices.Clone(s.Members), func(a Member) bool { return !slices.Contains(o.m.Record.Participants, a) })); n < w.ec.k {
+			panic(fmt.Sprintf("only %d participants are left of the set of interval %d, %v; participants %v", n, s.Interval, nums(s.Members), nums(o.m.Record.Participants)))
 		}
+	}
+	for role, osd := range e.Roles {
 		if osd != 0 && !slices.Contains(nums(e.Members), osd) {
 			panic(fmt.Sprintf("role %d is OSD %d's, which is no member: %v", role, osd, nums(e.Members)))
 		}
