@@ -81,7 +81,7 @@ const (
 	GenerationIgnored  = false
 	AtMostIgnored      = false
 	RollbackStable     = false
-	CommitUndurable        = false
+	CommitUndurable    = false
 	PairsKept          = false
 	ListNewestOnly     = false
 	LocalUncommitted   = false

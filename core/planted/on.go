@@ -87,7 +87,7 @@ var (
 	GenerationIgnored  = is("generation-ignored")
 	AtMostIgnored      = is("at-most-ignored")
 	RollbackStable     = is("rollback-stable")
-	CommitUndurable        = is("commit-undurable")
+	CommitUndurable    = is("commit-undurable")
 	PairsKept          = is("pairs-kept")
 	ListNewestOnly     = is("list-newest-only")
 	LocalUncommitted   = is("local-uncommitted")
@@ -96,7 +96,7 @@ var (
 	UnstableDropped    = is("unstable-dropped")
 	CarriedDoubted     = is("carried-doubted")
 	RollbackSkipped    = is("rollback-skipped")
-	CommitEarly        = is("commit-undurable")
+	CommitEarly        = is("commit-early")
 	OlderSetTooFew     = is("older-set-too-few")
 )
 

@@ -46,7 +46,7 @@ func TestReasons(t *testing.T) {
 		{"of k one is silent", Config{K: 3, Up: up(3)}, Record{Participants: ms(1, 2, 3)}, []Set{set(12, 1, 2, 3)}, nil,
 			"written in interval 12 by OSDs 1,2,3; 3 of them are needed, 2 more; start OSD 2; OSD 3, up, does not give OSD 1 the lock: unreachable from there (look at the network), or still bound to another primary for a moment"},
 		{"no more of k helps", Config{K: 2}, Record{Activated: 13, Participants: ms(1)}, []Set{set(12, 1, 2, 3)}, nil,
-			"written in interval 12 by OSDs 1,2,3; 2 of them are needed, 1 more; no other of them took part in the last interval, 13"},
+			"written in interval 12 by OSDs 1,2,3; 2 of them are needed, 1 more; no other of them took part in the last interval, 13: the PG's record is wrong; restore etcd from a snapshot"},
 		{"fewer than k", Config{Target: []layout.OSDNum{1, 2, 3}, K: 2}, Record{}, nil, ms(1), "only 1 of the 2 OSDs that pg_minsize asks for can take part; start OSD 2 or 3"},
 		{"one too few", Config{Target: []layout.OSDNum{1, 2, 3}, MinSize: 2}, Record{}, nil, ms(1), "only 1 of the 2 OSDs that pg_minsize asks for can take part; start OSD 2 or 3"},
 		{"two of three too few", Config{Target: []layout.OSDNum{1, 2, 3, 4}, MinSize: 3}, Record{}, nil, ms(1), "only 1 of the 3 OSDs that pg_minsize asks for can take part; start 2 of OSDs 2,3,4"},
