@@ -55,6 +55,9 @@ type Object struct {
 	readers    *Waiter // wait until committed reaches their version
 	blocked    *Waiter // wait for the object to be whole, oldest first
 	blockedEnd *Waiter
+	turn       bool    // somebody has the object for himself,
+	turns      *Waiter // and these wait for that, oldest first
+	turnsEnd   *Waiter
 	next       *Object
 }
 
@@ -106,7 +109,7 @@ func (t *Table) Open(id layout.ObjectID, last layout.Version, gone bool) *Object
 
 // Close takes an object out of the table if nothing is under way with it any more.
 func (t *Table) Close(o *Object) {
-	if o.head != nil || o.readers != nil || o.blocked != nil || o.Unclean != nil || o.Recovering || t.m[o.ID] != o {
+	if o.head != nil || o.readers != nil || o.blocked != nil || o.turn || o.turns != nil || o.Unclean != nil || o.Recovering || t.m[o.ID] != o {
 		return
 	}
 	delete(t.m, o.ID)
@@ -194,6 +197,38 @@ func (o *Object) Unblock() {
 	}
 }
 
+// TakeTurn gives the object to w's owner for himself, until EndTurn; false: somebody has it, and w.Wake is called when it is w's turn to ask again.
+func (o *Object) TakeTurn(w *Waiter) bool {
+	if !o.turn {
+		o.turn = true
+		return true
+	}
+	w.next = nil
+	if o.turns == nil {
+		o.turns = w
+	} else {
+		o.turnsEnd.next = w
+	}
+	o.turnsEnd = w
+	return false
+}
+
+// EndTurn lets the next one have the object who still wants it, or closes it.
+func (t *Table) EndTurn(o *Object) {
+	o.turn = false
+	for id := o.ID; t.m[id] == o && !o.turn; {
+		w := o.turns
+		if w == nil {
+			t.Close(o)
+			return
+		}
+		if o.turns, w.next = w.next, nil; o.turns == nil {
+			o.turnsEnd = nil
+		}
+		w.Wake()
+	}
+}
+
 // Blocked reports whether somebody waits for the object to be whole.
 func (o *Object) Blocked() bool { return o.blocked != nil }
 
@@ -229,7 +264,7 @@ func (t *Table) Abandon(aborted func(*Change)) {
 			aborted(c)
 			c = next
 		}
-		for _, list := range []*Waiter{o.readers, o.blocked} {
+		for _, list := range []*Waiter{o.readers, o.blocked, o.turns} {
 			for w := list; w != nil; {
 				next := w.next
 				w.next = nil

@@ -1,6 +1,8 @@
 package primary
 
 import (
+	"time"
+
 	"holdfast/core/layout"
 	"holdfast/core/peer"
 	"holdfast/core/planted"
@@ -13,6 +15,9 @@ import (
 func (o *op) change() {
 	p, q := o.p, o.q
 	o.decide()
+	if q.coded != nil && !o.coded().alone() {
+		return
+	}
 	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) && !planted.FencedWrite {
 		p.Events.Fenced++
 		p.refuse(o, wire.ESTALE)
@@ -30,7 +35,7 @@ func (o *op) change() {
 		if id, version, ok := p.st.FindPair(store.Pair{Session: o.trail.Session, Sequence: o.trail.Sequence}); ok && !planted.RetryTwice {
 			// Done before: the object is whole, so every member has that version.
 			q.Table.Close(obj)
-			if id != o.id {
+			if id != q.mine(o.id) {
 				p.refuse(o, wire.EINVAL)
 				return
 			}
@@ -87,7 +92,7 @@ func (o *op) change() {
 		return
 	}
 	st := p.st.Stats()
-	if o.kind != wire.ChangeDelete && (obj.Gone || o.len == q.Geometry.BlockSize) && !q.room(&st) {
+	if o.kind != wire.ChangeDelete && (obj.Gone || o.len >= q.Geometry.BlockSize) && !q.room(&st) {
 		q.Table.Close(obj)
 		p.Events.Full++
 		p.refuse(o, wire.ENOSPC)
@@ -97,6 +102,10 @@ func (o *op) change() {
 		q.Table.Close(obj)
 		p.Events.Crowded++
 		p.refuse(o, wire.EBUSY)
+		return
+	}
+	if q.coded != nil {
+		o.beginCoded(obj.Last, obj.Gone)
 		return
 	}
 	o.begin(obj.Last)
@@ -167,12 +176,7 @@ func (o *op) begin(base layout.Version) {
 	}
 	o.left = 1 + len(q.others)
 	for i, osd := range q.others {
-		if i == len(o.calls) {
-			c := &call{op: o}
-			c.c.Done = func(*peer.Call) { c.answered() }
-			o.calls = append(o.calls, c)
-		}
-		c := o.calls[i]
+		c := o.call(i)
 		c.osd = osd
 		m.Encode(&c.c.Header)
 		c.c.Payload = c.c.Payload[:0]
@@ -185,6 +189,20 @@ func (o *op) begin(base layout.Version) {
 	q.begin()
 	p.sec.Change(&o.sop, &m)
 }
+
+// call is the i-th sub-operation.
+func (o *op) call(i int) *call {
+	if i == len(o.calls) {
+		c := &call{op: o}
+		c.c.Done = func(*peer.Call) { c.answered() }
+		c.again.Fire = func() { o.p.hub.Call(c.osd, &c.c) }
+		o.calls = append(o.calls, c)
+	}
+	return o.calls[i]
+}
+
+// roomPause is how long a change rests of which a store says that too much waits there for commits.
+const roomPause = 2 * time.Millisecond
 
 // answered is another member's answer.
 func (c *call) answered() {
@@ -202,6 +220,10 @@ func (c *call) answered() {
 		} else if errno == wire.ENOSPC {
 			p.space[c.osd] = 0
 		}
+	}
+	if errno == wire.EAGAIN && q.coded != nil && !q.stopped {
+		p.l.Arm(&c.again, p.l.Now().Add(roomPause))
+		return
 	}
 	if errno != 0 {
 		o.failed = true
@@ -255,6 +277,9 @@ func (o *op) committed() {
 			p.put(o)
 		}
 		return
+	}
+	if q.coded != nil {
+		q.commitLater(o.id, o.ch.Version)
 	}
 	if o.ch.Tombstone {
 		if e := (wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}); o.how != store.Durable && !planted.TombsUnsynced {

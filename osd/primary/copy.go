@@ -40,6 +40,8 @@ type copyJob struct {
 	pairs           []store.PairVersion
 	meta            []byte // all but data, as the wire has it
 
+	coded *rebuild // in erasure-coded pools
+
 	targets []*target // the first of them are in use, one for each member that lacks the object
 	left    int       // of them, and one until all are under way
 	err     error
@@ -56,6 +58,7 @@ type target struct {
 	osd  layout.OSDNum
 	op   store.Op  // if it is us
 	call peer.Call // otherwise
+	meta []byte    // of that, in erasure-coded pools
 }
 
 func (p *Primary) copyJob() *copyJob {
@@ -81,11 +84,14 @@ func (p *Primary) copyJob() *copyJob {
 func (j *copyJob) put() {
 	p := j.p
 	secondary.ResetOp(&j.read)
+	if j.coded != nil {
+		j.coded.reset()
+	}
 	for _, t := range j.targets {
 		t.op = store.Op{Done: t.op.Done}
 		t.call.Meta, t.call.Payload = nil, t.call.Payload[:0]
 	}
-	*j = copyJob{p: p, read: j.read, fetch: j.fetch, pairs: j.pairs[:0], meta: j.meta[:0], targets: j.targets, addPair: j.addPair, pairAt: j.pairAt, next: p.freeCopy}
+	*j = copyJob{p: p, read: j.read, fetch: j.fetch, pairs: j.pairs[:0], meta: j.meta[:0], coded: j.coded, targets: j.targets, addPair: j.addPair, pairAt: j.pairAt, next: p.freeCopy}
 	p.freeCopy = j
 }
 
@@ -105,6 +111,10 @@ func (q *PG) recover(obj *pg.Object, background bool) {
 	obj.Recovering = true
 	j := q.p.copyJob()
 	j.q, j.obj, j.u, j.background, j.moved, j.start = q, obj, *obj.Unclean, background, q.misplacedBy(obj.Unclean), q.p.l.Now()
+	if q.coded != nil {
+		j.readChunks()
+		return
+	}
 	j.readNext()
 }
 
@@ -333,6 +343,8 @@ func (j *copyJob) written(err error) {
 		j.end()
 	case j.err != nil:
 		j.fail()
+	case len(j.u.Strays) > 0:
+		j.removeStrays()
 	case len(j.u.Newer) > 0:
 		newer := j.u.Newer
 		j.u.Newer = nil

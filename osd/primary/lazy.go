@@ -98,7 +98,7 @@ func (p *Primary) lazyMode(id layout.PoolID) store.Laziness {
 // decide says how o may be acknowledged: as the pool says now, if its client keeps a copy until it has synced.
 func (o *op) decide() {
 	z := &o.q.lazy
-	if o.how = store.Durable; o.trail.Session != 0 && !o.lazy {
+	if o.how = store.Durable; o.trail.Session != 0 && !o.lazy || o.q.coded != nil {
 		return
 	}
 	if snap := o.p.host.Snapshot(); snap != z.as {

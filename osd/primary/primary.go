@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/ec"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
@@ -60,6 +61,8 @@ type Primary struct {
 
 	pgs      map[layout.PGID]*PG
 	order    []layout.PGID // of pgs, sorted
+	codes    ec.Codes
+	zero     []byte
 	free     *op
 	freeCopy *copyJob
 	space    map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
@@ -127,6 +130,7 @@ type PG struct {
 	Table    *pg.Table
 
 	p       *Primary
+	coded   *coding         // nil in replicated pools
 	others  []layout.OSDNum // members besides us
 	members []layout.OSDNum
 	size    int // of a whole set, as the pool says
@@ -153,12 +157,27 @@ type PG struct {
 	waiting   []wire.SubEntry // tombstones made while not clean
 	tidyAt    int             // how many of these there are when tidy is due
 	reported  bool
+
+	// In erasure-coded pools, versions that every member has, and which are not committed yet:
+	commits    []wire.Versioned
+	versions   []wire.Versioned // of one member, as it calls them
+	commitTask loop.Task
 }
 
 // Serve begins to serve a PG in an interval. lend says that its members may be given the right to answer reads.
-func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, v *peering.Verdict, lend bool) *PG {
+//
+// roles has the member of each role in erasure-coded pools, 0 where there is none.
+func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geometry, members []peering.Member, roles []layout.OSDNum, v *peering.Verdict, lend bool) (*PG, error) {
 	q := &PG{ID: id, Interval: interval, Geometry: g, Table: pg.NewTable(), p: p, floor: v.Floor,
 		grant: wire.Grant{PG: id, Interval: interval, Instance: p.o.Instance}}
+	if roles != nil {
+		var err error
+		if q.coded, err = p.coding(g, roles); err != nil {
+			return nil, err
+		}
+		lend = false
+	}
+	q.commitTask.Run = q.sendCommits
 	q.lazy.mode, q.lends.on = p.lazyMode(id.Pool), lend
 	for _, m := range members {
 		q.members = append(q.members, m.OSD)
@@ -190,7 +209,7 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 	if b := p.o.Probe; b != nil {
 		b.Serving(id, interval, members)
 	}
-	return q
+	return q, nil
 }
 
 // Left is the number of objects that are not whole, and Total how many there were when the PG began to serve.
@@ -258,6 +277,6 @@ func (q *PG) open(id layout.ObjectID) *pg.Object {
 	if o := q.Table.Get(id); o != nil {
 		return o
 	}
-	s, ok := q.p.st.State(id)
+	s, ok := q.p.st.State(q.mine(id))
 	return q.Table.Open(id, s.Version, !ok || s.Version == 0 || s.Flags&store.Tombstone != 0)
 }

@@ -102,15 +102,20 @@ func (q *PG) repair(obj *pg.Object, s store.State) bool {
 		return false
 	}
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
-	obj.Unclean = &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}
+	q.spoil(obj, &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}, q.p.o.Self)
+	return true
+}
+
+// spoil notes that an object was found not to be whole: what an OSD has of it cannot be read.
+func (q *PG) spoil(obj *pg.Object, u *peering.Unclean, osd layout.OSDNum) {
+	obj.Unclean = u
 	if q.spoiled == nil {
 		q.spoiled = map[layout.ObjectID]*peering.Unclean{}
 	}
 	q.spoiled[obj.ID] = obj.Unclean
 	q.left++
-	q.unreadable(obj, q.p.o.Self)
+	q.unreadable(obj, osd)
 	q.reported = false // the PG may be shown as degraded meanwhile, and is not when it is whole again
-	return true
 }
 
 func (p *Primary) armForget() {

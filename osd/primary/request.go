@@ -44,7 +44,8 @@ type op struct {
 	sure   bool // the members have confirmed their grants since the request came
 	synced bool // what was acknowledged before the request came is durable
 	unsure func(ok bool)
-	joined *op // requests repeated by the client while the first try is under way
+	x      *coded // in erasure-coded pools; made when it is needed
+	joined *op    // requests repeated by the client while the first try is under way
 	next   *op
 
 	timed        bool // in slow, with its neighbours:
@@ -53,9 +54,10 @@ type op struct {
 
 // call is one sub-operation under way to another member.
 type call struct {
-	c   peer.Call
-	op  *op
-	osd layout.OSDNum
+	c     peer.Call
+	op    *op
+	osd   layout.OSDNum
+	again loop.Timer
 }
 
 func (p *Primary) get() *op {
@@ -82,6 +84,10 @@ func (p *Primary) put(o *op) {
 	if o.data != nil {
 		o.data.Release()
 		o.data = nil
+	}
+	if o.x != nil {
+		o.x.release()
+		o.x.reset()
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
@@ -136,7 +142,7 @@ func (p *Primary) Request(r *peer.Request) {
 	stripe := g.Stripe(offset)
 	o.id = layout.ObjectID{Inode: inode, Stripe: stripe}
 	o.off = uint32(offset - stripe)
-	if o.off%g.Granularity != 0 || o.len%g.Granularity != 0 || uint64(o.off)+uint64(o.len) > uint64(g.BlockSize) || inode.Num() == 0 {
+	if o.off%g.Granularity != 0 || o.len%g.Granularity != 0 || uint64(o.off)+uint64(o.len) > g.ObjectSize() || inode.Num() == 0 {
 		p.refuse(o, wire.EINVAL)
 		return
 	}
@@ -165,7 +171,7 @@ func (p *Primary) Request(r *peer.Request) {
 			p.refuse(o, wire.EINVAL)
 			return
 		}
-	case o.kind == wire.ChangeHole && o.len == g.BlockSize:
+	case o.kind == wire.ChangeHole && uint64(o.len) == g.ObjectSize():
 		o.kind, o.off, o.len = wire.ChangeDelete, 0, 0
 	}
 	o.admit()
@@ -227,10 +233,14 @@ func (o *op) admit() {
 		p.refuse(o, errno)
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
+	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
 		o.block(obj)
 		q.recoverNow(obj)
+		return
+	}
+	if o.code == wire.OpRead && q.coded != nil {
+		o.readCoded()
 		return
 	}
 	if o.code == wire.OpRead {
@@ -266,6 +276,9 @@ func (p *Primary) Gone(c *peer.Incoming) {
 		p.refuse(o, wire.EPIPE)
 	}
 }
+
+// alone reports whether the operation has its object for itself.
+func (o *op) alone() bool { return o.x != nil && o.x.turn }
 
 func (p *Primary) refuse(o *op, errno int64) {
 	p.count(o, 0)
@@ -388,6 +401,8 @@ func (o *op) confirmed(ok bool) {
 	case failed:
 		o.dropData()
 		o.p.refuse(o, wire.EPIPE)
+	case o.code == wire.OpRead && o.q.coded != nil:
+		o.codedRead()
 	case o.code == wire.OpRead:
 		o.readDone()
 	default:

@@ -1,19 +1,16 @@
 package primary
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"holdfast/core/ec"
+)
 
 // An object of an erasure-coded pool is k chunks of data, one after the other, and m of parity. Byte x of every parity chunk is computed from byte x of all chunks of data, so a change of [lo, hi) of some
 // chunks changes [lo, hi) of the parity, and what else is there of [lo, hi) has to be known. Here is what has to be read for that; nothing is done.
 
-// roles is a set of roles (chunk numbers).
-type roles uint64
-
-func (r roles) has(i int) bool { return r>>i&1 == 1 }
-
-func (r roles) len() int { return bits.OnesCount64(uint64(r)) }
-
 // firstRoles are the roles below n.
-func firstRoles(n int) roles { return 1<<n - 1 }
+func firstRoles(n int) ec.Set { return 1<<n - 1 }
 
 // part is a range of a chunk.
 type part struct{ off, len uint32 }
@@ -37,7 +34,7 @@ func (s *stripes) part(role int, off, length uint32) part {
 }
 
 // touched are the chunks of data that [off, off+length) lies on.
-func (s *stripes) touched(off, length uint32) roles {
+func (s *stripes) touched(off, length uint32) ec.Set {
 	if length == 0 {
 		return 0
 	}
@@ -47,7 +44,7 @@ func (s *stripes) touched(off, length uint32) roles {
 // band is a range of all chunks at once in which the same chunks of data are overwritten, each in the whole range.
 type band struct {
 	part
-	over roles
+	over ec.Set
 }
 
 // bands cuts what a change of [off, off+length) does to the parity: they are next to each other, at most three. In one between two others nothing may be overwritten: then the parity of that stays.
@@ -56,13 +53,13 @@ func (s *stripes) bands(dst []band, off, length uint32) []band {
 	if touched == 0 {
 		return dst
 	}
-	first, last := bits.TrailingZeros64(uint64(touched)), 63-bits.LeadingZeros64(uint64(touched))
+	first, last := touched.First(), 31-bits.LeadingZeros32(uint32(touched))
 	a, b := s.part(first, off, length), s.part(last, off, length)
 	if first == last {
 		return append(dst, band{a, touched})
 	}
 	inner := touched &^ (1<<first | 1<<last)
-	add := func(lo, hi uint32, over roles) {
+	add := func(lo, hi uint32, over ec.Set) {
 		if lo < hi && (over != 0 || len(dst) > 0) {
 			dst = append(dst, band{part{lo, hi - lo}, over})
 		}
@@ -91,11 +88,11 @@ const (
 // reading is what a band needs read before.
 type reading struct {
 	way  way
-	from roles
+	from ec.Set
 }
 
 // read says what a band needs when only the roles in here can be read. ok is false when there are too few.
-func (s *stripes) read(b band, here roles) (r reading, ok bool) {
+func (s *stripes) read(b band, here ec.Set) (r reading, ok bool) {
 	data, parity := firstRoles(s.k), firstRoles(s.k+s.m)&^firstRoles(s.k)&here
 	if parity == 0 {
 		return reading{}, true // nothing is computed
@@ -105,7 +102,7 @@ func (s *stripes) read(b band, here roles) (r reading, ok bool) {
 	switch {
 	case b.over == data:
 		return reading{}, true
-	case delta && (!whole || b.over.len()+parity.len() < rest.len()):
+	case delta && (!whole || b.over.Len()+parity.Len() < rest.Len()):
 		if b.over == 0 {
 			return reading{fromDelta, parity}, true
 		}
@@ -113,11 +110,6 @@ func (s *stripes) read(b band, here roles) (r reading, ok bool) {
 	case whole:
 		return reading{fromData, rest}, true
 	}
-	for i := range s.k + s.m {
-		if here.has(i) && r.from.len() < s.k {
-			r.from |= 1 << i
-		}
-	}
-	r.way = fromAny
-	return r, r.from.len() == s.k
+	r = reading{fromAny, here.Lowest(s.k)}
+	return r, r.from.Len() == s.k
 }

@@ -4,13 +4,15 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"holdfast/core/ec"
 )
 
 func TestTouched(t *testing.T) {
 	s := stripes{k: 3, m: 2, block: 100}
 	for _, c := range []struct {
 		off, len uint32
-		want     roles
+		want     ec.Set
 	}{{0, 0, 0}, {0, 1, 1}, {99, 1, 1}, {99, 2, 3}, {100, 100, 2}, {0, 300, 7}, {199, 2, 6}, {299, 1, 4}} {
 		if got := s.touched(c.off, c.len); got != c.want {
 			t.Errorf("%d+%d touches %b, want %b", c.off, c.len, got, c.want)
@@ -63,7 +65,7 @@ func TestBandsCoverExactly(t *testing.T) {
 			for x := range s.block {
 				over := x >= p.off && x < p.end()
 				i := slices.IndexFunc(list, func(b band) bool { return x >= b.off && x < b.end() })
-				if says := i >= 0 && list[i].over.has(role); says != over {
+				if says := i >= 0 && list[i].over.Has(role); says != over {
 					t.Fatalf("%+v %d+%d: byte %d of chunk %d is overwritten: %v; the bands say %v", s, off, length, x, role, over, says)
 				}
 			}
@@ -72,12 +74,12 @@ func TestBandsCoverExactly(t *testing.T) {
 }
 
 func TestReadsBeforeWriting(t *testing.T) {
-	data := func(over roles) band { return band{part{0, 10}, over} }
+	data := func(over ec.Set) band { return band{part{0, 10}, over} }
 	for _, c := range []struct {
 		name string
 		s    stripes
-		over roles
-		here roles
+		over ec.Set
+		here ec.Set
 		want reading
 		ok   bool
 	}{
