@@ -359,13 +359,6 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		if s.PGConfig != nil {
 			old = s.PGConfig.Pools[id]
 		}
-		if pool.Scheme != cluster.Replicated {
-			m.say(id, "the pool's scheme "+string(pool.Scheme)+" is not served by this version")
-			if old != nil {
-				next.Pools[id] = old
-			}
-			continue
-		}
 		in := placement.Input{Size: int(pool.PGSize), PGs: int(pool.PGCount)}
 		if old != nil && len(old) != int(pool.PGCount) {
 			m.say(id, "pg_count of a pool cannot be changed in this version; it stays "+strconv.Itoa(len(old)))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/ec"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/peer"
@@ -113,7 +114,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 	for poolID, pool := range next.Pools.All() {
 		g, err := next.Geometry(poolID)
 		sb := s.o.Store.Superblock().Config
-		ours := err == nil && pool.Scheme == "replicated" && g.BlockSize == sb.BlockSize && g.Granularity == sb.Granularity && next.Generation(poolID) != 0
+		ours := err == nil && (pool.Scheme == cluster.Replicated || int(pool.PGSize) <= ec.MaxChunks) && g.BlockSize == sb.BlockSize && g.Granularity == sb.Granularity && next.Generation(poolID) != 0
 		if ours {
 			s.shard(poolID, store.Sharding{PGCount: g.PGCount, PGStripeSize: g.PGStripeSize})
 		}
@@ -237,7 +238,9 @@ func (r *pgRun) do(e peering.Effect) {
 	case peering.List:
 		r.list(round, e.OSD, nil, 0)
 	case peering.Void:
-		r.judgeBy(round, e.OSD, e.Entries)
+		r.judgeBy(round, e.OSD, e.Rollback, e.Entries)
+	case peering.Commit:
+		r.commit(round, e.OSD, e.Entries)
 	case peering.Activate:
 		r.afterLender(round, func() { r.activate(round, e.Record) })
 	case peering.Announce:
@@ -657,9 +660,12 @@ func (r *pgRun) list(round uint64, osd layout.OSDNum, sofar []peering.Entry, aft
 }
 
 // judgeBy has a store write down the record by which its copies are false, then void them: if etcd forgets that record, a store with void copies must not stand for an older set.
-func (r *pgRun) judgeBy(round uint64, osd layout.OSDNum, entries []peering.Entry) {
+func (r *pgRun) judgeBy(round uint64, osd layout.OSDNum, rollback, entries []peering.Entry) {
+	void := func() {
+		r.settleChunks(wire.OpSubRollback, round, osd, rollback, func() { r.void(round, osd, entries) })
+	}
 	if r.m.Record.Activated == 0 {
-		r.void(round, osd, entries)
+		void()
 		return
 	}
 	r.tell(osd, r.m.Interval, r.m.Record, func(ok bool) {
@@ -668,15 +674,69 @@ func (r *pgRun) judgeBy(round uint64, osd layout.OSDNum, entries []peering.Entry
 		case !ok:
 			r.exec(r.m.Restart())
 		default:
-			r.void(round, osd, entries)
+			void()
 		}
 	})
+}
+
+// commit has a store commit what peering found true.
+func (r *pgRun) commit(round uint64, osd layout.OSDNum, entries []peering.Entry) {
+	r.settleChunks(wire.OpSubCommit, round, osd, entries, func() { r.exec(r.m.Committed(round, osd)) })
+}
+
+// settleChunks has a store commit versions of chunks, or roll them back; then goes on when that is durable.
+func (r *pgRun) settleChunks(op wire.Opcode, round uint64, osd layout.OSDNum, entries []peering.Entry, then func()) {
+	s := r.s
+	n := min(len(entries), wire.MaxMeta/wire.VersionedSize)
+	if n == 0 {
+		then()
+		return
+	}
+	var list []wire.Versioned
+	var meta []byte
+	for _, e := range entries[:n] {
+		v := wire.Versioned{OID: e.Object, Version: uint64(e.Version)}
+		list = append(list, v)
+		meta = wire.AppendVersioned(meta, v)
+	}
+	done := func(err error) {
+		switch {
+		case round != r.m.Round:
+		case err != nil:
+			s.log.Warn("settling chunks failed", "pg", r.id.String(), "on", uint64(osd), "commit", op == wire.OpSubCommit, "err", err)
+			r.exec(r.m.Restart())
+		default:
+			r.settleChunks(op, round, osd, entries[n:], then)
+		}
+	}
+	switch {
+	case osd != s.o.Num:
+		m := wire.Sub{Op: op, Grant: r.grantOf(r.m.Interval), Meta: len(meta)}
+		c := &peer.Call{Meta: meta}
+		m.Encode(&c.Header)
+		c.Done = func(c *peer.Call) {
+			err := c.Err
+			if err == nil {
+				err = c.Reply.Err()
+			}
+			done(err)
+		}
+		s.hub.Call(osd, c)
+	case op == wire.OpSubCommit:
+		s.sec.Commit(r.id, list, done)
+	default:
+		s.sec.Rollback(r.id, list, done)
+	}
 }
 
 // void has a store void false copies.
 func (r *pgRun) void(round uint64, osd layout.OSDNum, entries []peering.Entry) {
 	s := r.s
 	n := min(len(entries), secondary.ListLimit)
+	if n == 0 {
+		r.exec(r.m.Voided(round, osd))
+		return
+	}
 	var list []wire.SubEntry
 	var meta []byte
 	for _, e := range entries[:n] {
@@ -812,7 +872,13 @@ func (r *pgRun) serve(e peering.Effect) {
 		return
 	}
 	r.servedAt, r.idleFrom, r.warned = s.l.Now(), 0, false
-	r.served = s.prim.Serve(r.id, e.Interval, g, e.Members, e.Verdict, r.lends())
+	served, err := s.prim.Serve(r.id, e.Interval, g, e.Members, e.Roles, e.Verdict, r.lends())
+	if err != nil {
+		s.log.Error("the pool's code cannot be had", "pg", r.id.String(), "err", err)
+		r.exec(r.m.Restart())
+		return
+	}
+	r.served = served
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if !r.haveState && s.leaseUp {
 		r.reclaim() // the lease was lost and another one is here since the take: whoever made keys again then passed us by

@@ -53,9 +53,11 @@ func (p *Primary) List(r *peer.Request) {
 			return
 		}
 		entries, next, more := p.sec.List(q.ID, after, 4096)
-		for _, e := range entries {
-			if e.Flags == 0 {
-				add(e.Object)
+		for _, e := range entries { // of one object there may be several versions, the newest last
+			if f := store.StateFlags(e.Flags); f&^store.Unstable == 0 {
+				add(e.Object.Whole())
+			} else if q.coded != nil {
+				delete(found, e.Object.Whole())
 			}
 		}
 		if more {

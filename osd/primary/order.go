@@ -8,7 +8,7 @@ import (
 	"holdfast/osd/peering"
 )
 
-// urgency orders what has to be recovered, over all PGs: the fewer whole copies there are, the sooner.
+// urgency orders what has to be recovered, over all PGs: the fewer whole copies there are, or chunks more than it takes, the sooner.
 type urgency uint8
 
 const (
@@ -26,7 +26,11 @@ func (q *PG) urgency(u *peering.Unclean) urgency {
 	case u.Truth.Version == 0 || u.Truth.Tombstone:
 		return deletions
 	}
-	return urgency(min(max(len(u.Holders), 1)-1, int(manyCopies)))
+	spare := len(u.Holders) - 1
+	if q.coded != nil {
+		spare = u.Roles() - q.coded.k
+	}
+	return urgency(min(max(spare, 0), int(manyCopies)))
 }
 
 // backlog is a PG's objects that nobody has begun to recover, by urgency and then by object. Objects that became whole otherwise are still in it.

@@ -158,12 +158,12 @@ func (q *PG) forgetSome() {
 		e := q.tombs[0]
 		q.tombs = q.tombs[1:]
 		obj := q.Table.Get(e.Object)
-		s, _ := p.st.State(e.Object)
+		s, _ := p.st.State(q.mine(e.Object))
 		if obj != nil && obj.Unclean != nil && uint64(s.Version) <= uint64(e.Version) {
 			q.waiting = append(q.waiting, e) // not on every member yet; when it is, SetClean brings it back
 			continue
 		}
-		if s.Version == e.Version && p.st.Remembers(e.Object, e.Version) && !planted.ForgottenRepeated {
+		if s.Version == e.Version && p.st.Remembers(q.mine(e.Object), e.Version) && !planted.ForgottenRepeated {
 			later = append(later, e) // the deletion may be asked for again, and a member that joins learns that it was done with the tombstone
 			continue
 		}
@@ -193,12 +193,13 @@ func (q *PG) forgetSome() {
 			q.Table.Whole(obj, 0, true)
 		}
 	}
-	var meta []byte
-	for _, e := range batch {
-		meta = wire.AppendSubEntry(meta, e)
-	}
 	p.Events.Forgotten += uint64(len(batch))
 	for _, osd := range q.others {
+		var meta []byte
+		for _, e := range batch {
+			e.Object = q.on(osd, e.Object)
+			meta = wire.AppendSubEntry(meta, e)
+		}
 		m := wire.Sub{Op: wire.OpSubForget, Grant: q.grant, Meta: len(meta)}
 		c := &peer.Call{Meta: meta}
 		m.Encode(&c.Header)
@@ -212,6 +213,9 @@ func (q *PG) forgetSome() {
 			done(!failed)
 		}
 		p.hub.Call(osd, c)
+	}
+	for i := range batch {
+		batch[i].Object = q.mine(batch[i].Object)
 	}
 	q.begin()
 	p.sec.Mark(wire.OpSubForget, q.ID, batch, func(err error) {

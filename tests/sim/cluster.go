@@ -40,6 +40,7 @@ type Options struct {
 	Seed     uint64
 	OSDs     int
 	Replicas int
+	Parity   int // of Replicas, which are chunks then: the pool is erasure-coded
 	MinSize  int
 	PGs      int
 	DiskSize int64
@@ -134,6 +135,9 @@ func New(t TB, o Options) *Cluster {
 	c.follower = cluster.Follow(c.adminLoop, c.admin, cluster.ForMonitor, quiet{c})
 	pool := &cluster.Pool{ID: 1, Name: "p", Scheme: cluster.Replicated, PGSize: cluster.Number(o.Replicas), PGMinSize: cluster.Number(o.MinSize), PGCount: cluster.Number(o.PGs), FailureDomain: "osd",
 		ImmediateCommit: o.Commit, LocalReads: o.Reads, BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
+	if o.Parity > 0 {
+		pool.Scheme, pool.ParityChunks = cluster.EC, cluster.Number(o.Parity)
+	}
 	txn, err := cluster.SetPool(nil, 1, pool)
 	if err != nil {
 		t.Fatal(err)
