@@ -137,6 +137,20 @@ func (s *OSD) unneeded(rec store.PGRecord) bool {
 	return !now.Names(s.self.Store) && len(now.Participants) == len(now.Sets[0].Members)
 }
 
+// waitingOf are the objects of a listing with versions that wait for a commit, and what they are without them.
+func waitingOf(entries []wire.SubEntry) (list []wire.Versioned) {
+	for i, e := range entries {
+		switch {
+		case store.StateFlags(e.Flags)&store.Unstable == 0:
+		case i == 0 || entries[i-1].Object != e.Object:
+			list = append(list, wire.Versioned{OID: e.Object})
+		case store.StateFlags(entries[i-1].Flags)&store.Unstable == 0:
+			list = append(list, wire.Versioned{OID: e.Object, Version: uint64(entries[i-1].Version)})
+		}
+	}
+	return list
+}
+
 // look starts the removal for one PG that needs nothing of our store.
 func (j *strayJob) look(s *OSD) {
 	if j.running || s.failed || s.stopping {
@@ -179,6 +193,13 @@ func (j *strayJob) step() {
 		return
 	}
 	entries, next, more := s.sec.List(j.pg, j.at, strayBatch)
+	if waiting := waitingOf(entries); len(waiting) > 0 {
+		s.sec.Rollback(j.pg, waiting, func(err error) {
+			j.failed = err != nil
+			j.step()
+		})
+		return
+	}
 	j.at, j.some = next, j.some || len(entries) > 0
 	if !more && j.some {
 		more, j.at, j.some = true, 0, false // until nothing is found from the beginning to the end

@@ -14,6 +14,7 @@ import (
 type Config struct {
 	Name     []string // the lines that were drawn
 	Replicas int
+	Parity   int // of Replicas, which are the chunks of an object then; 0: copies
 	MinSize  int
 	PGs      int
 	Store    store.Config
@@ -48,7 +49,7 @@ type choice struct {
 // draw has more of them: what a seed meant can always be run again. DefaultDraw is that of seeds of which nothing else is said.
 const (
 	FirstDraw   = 1
-	NewestDraw  = 5
+	NewestDraw  = 6
 	DefaultDraw = 5
 
 	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
@@ -166,6 +167,36 @@ var laterTables = map[int][][]choice{
 			{3, "disks set back", func(c *Config) { c.Back = backDisks }},
 		},
 	},
+	6: {
+		{ // data+parity/pg_minsize, instead of copies; without a second pool, whose objects would have another size
+			{4, "copies", func(*Config) {}},
+			{2, "2+1/2", func(c *Config) { c.code(2, 1, 2) }},
+			{2, "2+1/3", func(c *Config) { c.code(2, 1, 3) }},
+			{2, "2+2/3", func(c *Config) { c.code(2, 2, 3) }},
+			{1, "3+1/4", func(c *Config) { c.code(3, 1, 4) }},
+			{1, "3+2/4", func(c *Config) { c.code(3, 2, 4) }},
+		},
+	},
+}
+
+func (c *Config) code(data, parity, min int) {
+	c.Replicas, c.Parity, c.MinSize, c.Second = data+parity, parity, min, false
+}
+
+// Data is how many members an object can be read from.
+func (c *Config) Data() int {
+	if c.Parity > 0 {
+		return c.Replicas - c.Parity
+	}
+	return 1
+}
+
+// Object is the size of an object.
+func (c *Config) Object() uint64 {
+	if c.Parity > 0 {
+		return uint64(c.Store.BlockSize) * uint64(c.Data())
+	}
+	return uint64(c.Store.BlockSize)
 }
 
 // lazySlot is the client whose changes need not be durable when they are acknowledged, and that keeps copies; -1: none. The last image is its alone: that is the condition.

@@ -25,6 +25,7 @@ var required = []string{
 // requiredLater is what seeds of a draw must have come across besides, by its number.
 var requiredLater = map[int][]string{
 	5: {"etcd set back under running daemons", "etcd restored as documented", "disk set back", "failover to another client", "client fenced by an operator", "pool removed", "pool made anew"},
+	6: {"chunks of an object compared"},
 }
 
 // requiredOf is what every 500 seeds of a draw must have come across.

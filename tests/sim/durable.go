@@ -45,8 +45,7 @@ func (r *run) durable(image *sim.Image, object layout.ObjectID) (version layout.
 	store.Open(l, d, store.Options{}, func(st *store.Store, e error) {
 		done = true
 		if err = e; err == nil {
-			state, _ := st.State(object)
-			version = state.Version
+			version = r.heldBy(st, object).Version
 		}
 	})
 	if !w.RunUntil(func() bool { return done }, time.Minute) {

@@ -26,7 +26,7 @@ func (r *run) everywhere(pg layout.PGID, object layout.ObjectID, version layout.
 		if r.plan.Config.Commit != "" && m.n.boots != last.processes[i] {
 			continue // what was not synced may be lost with its power, as the primary will notice
 		}
-		if s, _ := m.n.Store.State(object); s.Version < version || s.Flags&store.Void != 0 {
+		if s := r.heldBy(m.n.Store, object); s.Version < version || s.Flags&store.Void != 0 {
 			r.fail("a %s tells of version %x of object %v in interval %d, but member OSD %d has %+v", what, version, object, last.interval, osd, s)
 		}
 	}

@@ -200,7 +200,7 @@ func init() {
 var crashes = []sim.CrashPolicy{sim.CrashRandom, sim.CrashDrop, sim.CrashTear}
 
 // damageFits says where a damaged copy may not be the only one that has what was acknowledged: each write is on two members at least.
-func damageFits(c *Config) bool { return c.MinSize > 1 && !c.Second }
+func damageFits(c *Config) bool { return c.MinSize > c.Data() && !c.Second }
 
 // smallDisk is what small disks are below.
 const smallDisk = 16 << 20
@@ -553,7 +553,7 @@ func (r *run) everythingTwice(osd int) bool {
 		return false
 	}
 	for _, rec := range records {
-		if !rec.Active() || len(rec.Sets) != 1 || len(rec.Sets[0].Members) < 2 {
+		if !rec.Active() || len(rec.Sets) != 1 || len(rec.Sets[0].Members) <= r.dataOf(rec.PG.Pool) {
 			return false
 		}
 		for _, mem := range rec.Sets[0].Members {
@@ -576,11 +576,16 @@ func (m *member) store() layout.StoreID {
 	return m.opened
 }
 
+type recordOf struct {
+	PG layout.PGID
+	*cluster.PGRecord
+}
+
 // records are the PGs' records as the registry holds them.
-func (r *run) records() (list []*cluster.PGRecord) {
+func (r *run) records() (list []recordOf) {
 	for _, kv := range r.c.Reg.Dump() {
 		if k, ok := cluster.ParseKey(kv.Key); ok && k.Kind == cluster.KindPGRecord && !r.removed[k.PG.Pool] {
-			list = append(list, r.decodeRecord(kv.Value))
+			list = append(list, recordOf{k.PG, r.decodeRecord(kv.Value)})
 		}
 	}
 	return list

@@ -128,7 +128,7 @@ func (r *run) judge() {
 func (r *run) readBack() {
 	left := 0
 	for _, im := range r.images {
-		per := uint64(r.plan.Config.Store.BlockSize)
+		per := r.plan.Config.Object()
 		for off := uint64(0); off < im.size; off += per {
 			s := &slot{r: r, n: seedSlots, known: map[blockKey]block{}}
 			p := &process{s: s, l: r.admin.Loop().(*sim.Loop), c: r.admin}
@@ -237,7 +237,7 @@ func (r *run) leftOver() string {
 		st := n.Store.Stats()
 		switch {
 		case st.Tombstones > r.removedTombstones(n.Store):
-			return fmt.Sprintf("OSD %d has %d tombstones", n.Num, st.Tombstones)
+			return fmt.Sprintf("OSD %d has %d tombstones: %v", n.Num, st.Tombstones, r.tombstones(n.Store))
 		case st.Pairs > 0:
 			return fmt.Sprintf("OSD %d remembers %d requests", n.Num, st.Pairs)
 		case n.OSD.Pending() != (primary.Pending{}):
@@ -267,6 +267,21 @@ func (r *run) removedTombstones(st *store.Store) (n uint64) {
 		}
 	}
 	return n
+}
+
+// tombstones are the deletions that a store remembers, with their PGs.
+func (r *run) tombstones(st *store.Store) (list []string) {
+	var entries []store.ListEntry
+	var cursor store.Cursor
+	for more := true; more; {
+		entries, cursor, more = st.ListInode(entries, 0, 1<<64-1, cursor, 1<<16)
+	}
+	for _, e := range entries {
+		if g, err := r.c.Snapshot().Geometry(e.Object.Inode.Pool()); err == nil && e.Flags&store.Tombstone != 0 && !r.passed[e.Object.Inode.Pool()] {
+			list = append(list, fmt.Sprintf("%v of PG %d, version %x, flags %d", e.Object, g.PG(e.Object.Stripe), uint64(e.Version), e.Flags))
+		}
+	}
+	return list
 }
 
 // copyOf is one OSD's copy of an object.
@@ -329,6 +344,20 @@ func (r *run) copiesAgree() {
 	s := r.c.Snapshot()
 	for _, id := range ids {
 		list := copies[id]
+		if r.coded(id.Inode.Pool()) {
+			if known[id.Inode] && id.Role() == 0 || copies[id.Whole()] == nil {
+				r.chunksAgree(id.Whole(), copies)
+			}
+			for _, c := range list {
+				if c.op.Err == nil && !allZero(c.op.Present) {
+					if blocks[c.osd] == nil {
+						blocks[c.osd] = map[layout.Inode]int64{}
+					}
+					blocks[c.osd][id.Inode] += int64(r.plan.Config.Store.BlockSize)
+				}
+			}
+			continue
+		}
 		first := &list[0].op
 		g, err := s.Geometry(id.Inode.Pool())
 		if err != nil || !known[id.Inode] {

@@ -114,7 +114,7 @@ const blockSize = 4096 // of the checker
 
 // hot draws a place: half of all operations fall on the first object, half of those on its first eight blocks.
 func hot(o *PlannedOp, c *Config, rng *rand.Rand) (first, perObject uint64) {
-	perObject = uint64(c.Store.BlockSize) / blockSize
+	perObject = c.Object() / blockSize
 	o.Image = rng.IntN(c.Images)
 	switch rng.IntN(4) {
 	case 0:

@@ -28,7 +28,7 @@ func (r *run) resizeImage(f *PlannedFault) func() {
 	}
 	r.resizing[im.n] = true
 	r.removing++
-	x := &resizing{r: r, im: im, bs: uint64(r.plan.Config.Store.BlockSize), id: 1<<29 + uint32(f.ID)}
+	x := &resizing{r: r, im: im, bs: r.plan.Config.Object(), id: 1<<29 + uint32(f.ID)}
 	cut := im.size + x.bs/4
 	x.steps = []func(){
 		func() { x.resize(im.size + 2*x.bs + x.bs/2) },

@@ -173,7 +173,7 @@ func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 func (r *run) setUp(level slog.Level) {
 	c := &r.plan.Config
 	o := Options{
-		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
+		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, Parity: c.Parity, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
 		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
 		Commit: c.Commit, Reads: c.Reads, Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
 	}
@@ -222,7 +222,7 @@ func (r *run) setUp(level slog.Level) {
 	id.ID[0] = 7
 	r.put(cluster.KeyClusterID, cluster.Value(&id))
 	for i := range c.Images {
-		im := &sharedImage{n: i, name: fmt.Sprintf("disk%d", i), size: uint64(c.Objects) * uint64(c.Store.BlockSize)}
+		im := &sharedImage{n: i, name: fmt.Sprintf("disk%d", i), size: uint64(c.Objects) * c.Object()}
 		pool := "p"
 		if c.Second && i == 1 {
 			pool = "pool2"
