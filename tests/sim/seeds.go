@@ -20,4 +20,5 @@ var Found = []struct {
 	{Seed{3654, 3}, "an object waited for ever for a change that had reached one store alone, which could not read it: who lacked it came back an interval later (osd/peering: before)"},
 	{Seed{2561, 5}, "what was left of a PG was never removed by an OSD that had begun with one of a pool that was removed before it had sorted the pool's objects (osd: strayJob)"},
 	{Seed{2471966382, 5}, "an etcd that was set back held whom an OSD had missed then, and nobody asked that one for its lock ever again (osd: tellMissing)"},
+	{Seed{53, 6}, "what was left of an erasure-coded PG was never removed by an OSD that had a version there that waited for a commit (osd: strayJob)"},
 }
