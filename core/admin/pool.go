@@ -16,8 +16,9 @@ import (
 type NewPool struct {
 	Name          string
 	Replicas      int    // copies of each object
-	MinSize       int    // copies that must be there to serve [2 of 3 or more, else 1]
-	PGCount       int    // [32 per OSD and copy, as a power of two from 16 to 4096]
+	Data, Parity  int    // instead of Replicas: chunks of data and of parity
+	MinSize       int    // copies or chunks that must be there to serve [2 of 3 or more copies, else 1; Data+1 chunks with more than one of parity, else Data]
+	PGCount       int    // [32 per OSD and copy or chunk, as a power of two from 16 to 4096]
 	FailureDomain string // level of the placement tree of which a PG uses each node once [host]
 	RootNode      string
 	OSDTags       []string
@@ -34,22 +35,35 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	if _, taken := s.Pool(n.Name); taken {
 		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q exists already", n.Name), Way: "choose another name; `holdfast ls-pools` lists them"}
 	}
+	coded := n.Data != 0 || n.Parity != 0
+	if n.Replicas < 0 || n.Data < 0 || n.Parity < 0 || n.MinSize < 0 || n.PGCount < 0 {
+		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}
+	}
+	size, what := n.Replicas, "copies"
+	if coded {
+		size, what = n.Data+n.Parity, "chunks"
+	}
 	if n.MinSize == 0 {
 		n.MinSize = 1
-		if n.Replicas > 2 {
+		switch {
+		case coded && n.Parity > 1:
+			n.MinSize = n.Data + 1
+		case coded:
+			n.MinSize = n.Data
+		case n.Replicas > 2:
 			n.MinSize = 2
 		}
 	}
 	if n.PGCount == 0 {
-		n.PGCount = defaultPGs(s.OSDStats.Len(), n.Replicas)
+		n.PGCount = defaultPGs(s.OSDStats.Len(), size)
 	}
 	p := &cluster.Pool{
-		Name: n.Name, Scheme: cluster.Replicated, PGSize: cluster.Number(n.Replicas), PGMinSize: cluster.Number(n.MinSize), PGCount: cluster.Number(n.PGCount), FailureDomain: n.FailureDomain,
+		Name: n.Name, Scheme: cluster.Replicated, PGSize: cluster.Number(size), PGMinSize: cluster.Number(n.MinSize), PGCount: cluster.Number(n.PGCount), FailureDomain: n.FailureDomain,
 		RootNode: n.RootNode, OSDTags: n.OSDTags, BlockSize: cluster.Number(n.BlockSize), Granularity: cluster.Number(n.Granularity), PGStripeSize: cluster.Number(n.PGStripeSize),
 		ImmediateCommit: n.Commit, LocalReads: n.LocalReads,
 	}
-	if n.Replicas < 0 || n.MinSize < 0 || n.PGCount < 0 {
-		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}
+	if coded {
+		p.Scheme, p.ParityChunks = cluster.EC, cluster.Number(n.Parity)
 	}
 	if err := p.Validate(); err != nil {
 		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: err}
@@ -57,9 +71,9 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	if n.Force {
 		return p, nil
 	}
-	if have := domains(s, p); have < n.Replicas {
-		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q wants %d copies on different nodes of level %q, and there are %d with OSDs", n.Name, n.Replicas, p.Domain(), have),
-			Way: "add OSDs, give a smaller --pg_size or another --failure_domain (osd: copies on one host), or --force to make the pool all the same"}
+	if have := domains(s, p); have < size {
+		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q wants %d %s on different nodes of level %q, and there are %d with OSDs", n.Name, size, what, p.Domain(), have),
+			Way: fmt.Sprintf("add OSDs, ask for fewer %s or give another --failure_domain (osd: several on one host), or --force to make the pool all the same", what)}
 	}
 	return p, nil
 }

@@ -24,6 +24,7 @@ const (
 // Bounds and defaults of a pool's layout.
 const (
 	MaxPGSize          = 256
+	MaxChunks          = 32 // of an erasure-coded object
 	MinBlockSize       = 4 << 10
 	MaxBlockSize       = 128 << 20
 	DefaultBlockSize   = 128 << 10
@@ -104,18 +105,18 @@ func (p *Pool) Validate() error {
 	if p.Name == "" {
 		fault("name is empty")
 	}
-	minSize := uint64(1)
+	minSize, maxSize := uint64(1), uint64(MaxPGSize)
 	switch p.Scheme {
 	case Replicated:
 	case XOR, EC:
-		minSize = 3
+		minSize, maxSize = 3, MaxChunks
 	default:
 		fault("scheme is %q, want replicated, xor or ec", p.Scheme)
 	}
 	size, parity := uint64(p.PGSize), uint64(p.ParityChunks)
-	sizeOK := size >= minSize && size <= MaxPGSize
+	sizeOK := size >= minSize && size <= maxSize
 	if !sizeOK {
-		fault("pg_size is %d, want %d..%d", size, minSize, MaxPGSize)
+		fault("pg_size is %d, want %d..%d", size, minSize, maxSize)
 	}
 	switch {
 	case p.Scheme == EC && sizeOK && (parity < 1 || parity > size-2):

@@ -69,6 +69,12 @@ func TestCommandsOnACluster(t *testing.T) {
 	on(t, u, "create-pool", "two", "-s", "2", "--failure_domain", "osd", "-n", "8", "--wait").ok(t)
 	on(t, u, "create-pool", "two", "-s", "2", "--failure_domain", "osd").refused(t, 4, "exists already")
 	on(t, u, "create-pool", "bad", "-s", "2", "--pg_minsize", "5", "--force").refused(t, 2, "pg_minsize")
+	on(t, u, "create-pool", "coded", "--ec", "2+1", "-s", "3").refused(t, 2, "--pg_size", "--ec")
+	for _, code := range []string{"3", "2+0", "0+2", "two+1", "-2+1"} {
+		on(t, u, "create-pool", "coded", "--ec="+code).refused(t, 2, "--ec "+code, "4+2")
+	}
+	on(t, u, "create-pool", "coded", "--ec", "30+3", "--force").refused(t, 2, "want 3..32")
+	on(t, u, "create-pool", "coded", "--ec", "2+2", "--failure_domain", "osd").refused(t, 4, "4 chunks", "there are 3")
 	on(t, u, "create", "x", "-s", "1G").refused(t, 2, "several pools", "--pool")
 	on(t, u, "create", "x", "-s", "1G", "--pool", "two").ok(t)
 	pools := decode[[]admin.Pool](t, on(t, u, "ls-pools", "--json"))

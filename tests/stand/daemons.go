@@ -24,6 +24,7 @@ type Plan struct {
 	OSDSize  int64    // bytes [512 MiB]
 	Sparse   bool     // disks are files with holes, which may add up to more than there is space for
 	Copies   int      // of the pool [one on each OSD]
+	Code     string   // instead of Copies: chunks of data and parity, such as 2+1
 	MinSize  int      // copies that must be there for the pool to be served [1]
 	PGs      int      // [16]
 	Etcds    int      // members, on the first hosts [1]
@@ -111,8 +112,12 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 		if out != "" {
 			d.t.Logf("create-pool: %s", out)
 		}
+		redundancy := []string{"--pg_size", strconv.Itoa(plan.Copies)}
+		if plan.Code != "" {
+			redundancy = []string{"--ec", plan.Code}
+		}
 		var err error
-		out, err = d.TryCLI(append([]string{"create-pool", "pool", "--pg_size", strconv.Itoa(plan.Copies), "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
+		out, err = d.TryCLI(append([]string{"create-pool", "pool", redundancy[0], redundancy[1], "--pg_minsize", strconv.Itoa(plan.MinSize), "--pg_count", strconv.Itoa(plan.PGs),
 			"--failure_domain", "osd"}, plan.Pool...)...)
 		return err == nil
 	})
