@@ -14,7 +14,7 @@ import (
 // state is an object's state (wire.ObjectDegraded ...).
 func (q *PG) state(o *pg.Object) (s uint64) {
 	switch u := o.Unclean; {
-	case q.unfound[u.Object]:
+	case q.unfound[u.Object], q.coded != nil && u.Truth.Version != 0 && !u.Truth.Tombstone && u.Roles() < q.coded.k:
 		s = wire.ObjectIncomplete
 	case q.misplacedBy(u):
 		s = wire.ObjectMisplaced
@@ -115,7 +115,7 @@ func (p *Primary) matching(m *wire.Describe, limit int) []described {
 	return found[:min(len(found), limit)]
 }
 
-// describe adds an object's copies. own says that our own client asks, which knows our flags, too.
+// describe adds an object's copies, or chunks. own says that our own client asks, which knows our flags, too.
 func (q *PG) describe(b []byte, o *pg.Object, own bool) []byte {
 	u := o.Unclean
 	flags := uint32(0)
@@ -124,17 +124,28 @@ func (q *PG) describe(b []byte, o *pg.Object, own bool) []byte {
 			flags |= wire.LocDeleted
 		}
 	}
+	role := 0
 	add := func(osd layout.OSDNum, bad uint32) {
-		b = wire.AppendDescribeItem(b, wire.DescribeItem{OID: u.Object, Bad: bad | flags, OSD: osd})
+		b = wire.AppendDescribeItem(b, wire.DescribeItem{OID: u.Object, Role: uint32(role), Bad: bad | flags, OSD: osd})
 	}
-	for _, osd := range u.Holders {
+	hold := func(osd layout.OSDNum) {
 		if slices.Contains(o.Corrupted, osd) {
 			add(osd, wire.LocCorrupted)
 		} else {
 			add(osd, 0)
 		}
 	}
+	if q.coded == nil {
+		for _, osd := range u.Holders {
+			hold(osd)
+		}
+	}
+	for _, c := range u.Chunks {
+		role = c.Role
+		hold(c.OSD)
+	}
 	for _, l := range u.Lacks {
+		role = l.Have.Object.Role()
 		switch {
 		case slices.Contains(o.Corrupted, l.OSD):
 			if !slices.Contains(u.Holders, l.OSD) {

@@ -137,3 +137,43 @@ func TestPagesWhileObjectsChange(t *testing.T) {
 		}
 	}
 }
+
+// Of an erasure-coded object every chunk is told of with its role; when too few are left it is incomplete.
+func TestDescribeTellsOfChunks(t *testing.T) {
+	object := layout.ObjectID{Inode: layout.MakeInode(1, 1), Stripe: 1 << 18}
+	lack := func(osd layout.OSDNum, role uint64, version layout.Version) peering.Lack {
+		return peering.Lack{OSD: osd, Have: peering.Entry{Object: layout.ObjectID{Inode: object.Inode, Stripe: object.Stripe | role}, Version: version}}
+	}
+	for _, c := range []struct {
+		chunks    []peering.Chunk
+		lacks     []peering.Lack
+		corrupted []layout.OSDNum
+		state     uint64
+		want      []wire.DescribeItem
+	}{
+		{[]peering.Chunk{{OSD: 5, Role: 1}, {OSD: 6, Role: 2}}, []peering.Lack{lack(4, 0, 0)}, nil, wire.ObjectDegraded,
+			[]wire.DescribeItem{{Role: 1, OSD: 5}, {Role: 2, OSD: 6}, {Role: 0, OSD: 4, Bad: wire.LocMissing}}},
+		{[]peering.Chunk{{OSD: 4, Role: 0}, {OSD: 6, Role: 2}}, []peering.Lack{lack(5, 1, 3)}, []layout.OSDNum{6}, wire.ObjectDegraded | wire.ObjectCorrupted,
+			[]wire.DescribeItem{{Role: 0, OSD: 4}, {Role: 2, OSD: 6, Bad: wire.LocCorrupted}, {Role: 1, OSD: 5, Bad: wire.LocOutdated}}},
+		{[]peering.Chunk{{OSD: 4, Role: 0}}, []peering.Lack{lack(5, 1, 0), lack(6, 2, 0)}, nil, wire.ObjectIncomplete,
+			[]wire.DescribeItem{{Role: 0, OSD: 4}, {Role: 1, OSD: 5, Bad: wire.LocMissing}, {Role: 2, OSD: 6, Bad: wire.LocMissing}}},
+	} {
+		u := &peering.Unclean{Object: object, Truth: peering.Entry{Object: object, Version: 7}, Chunks: c.chunks, Lacks: c.lacks}
+		for _, chunk := range c.chunks {
+			u.Holders = append(u.Holders, chunk.OSD)
+		}
+		q := &PG{coded: &coding{stripes: stripes{k: 2, m: 1}, roles: []layout.OSDNum{4, 5, 6}}}
+		o := &pg.Object{ID: object, Unclean: u, Corrupted: c.corrupted}
+		if s := q.state(o); s != c.state {
+			t.Errorf("%+v: state %x, wanted %x", u, s, c.state)
+		}
+		var want []byte
+		for _, item := range c.want {
+			item.OID, item.Bad = object, item.Bad|wire.LocState(c.state)
+			want = wire.AppendDescribeItem(want, item)
+		}
+		if got := q.describe(nil, o, true); string(got) != string(want) {
+			t.Errorf("%+v: told %x, wanted %x", u, got, want)
+		}
+	}
+}
