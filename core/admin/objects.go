@@ -87,11 +87,21 @@ func (w *reasoner) object(o *client.Unclean) Object {
 	if len(inconsistent) > 0 {
 		say("what is on %s differs, and nobody knows which is right", osdList(inconsistent))
 	}
+	data := 1 // chunks that the object is read from
+	if p, ok := w.s.Pools.Get(o.Object.Inode.Pool()); ok {
+		data = p.DataChunks()
+	}
 	lacks := append(slices.Clone(outdated), missing...)
 	slices.Sort(lacks)
 	switch {
 	case v.Deleted && len(lacks) > 0:
 		say("it is deleted, and %s does not know that yet", osdList(lacks))
+	case state&client.Incomplete != 0 && data > 1:
+		if missed := data - parts(o.Copies); missed > 0 {
+			say("%d of the %d chunks that are needed can be read; start the OSDs that have the others, or bring back their disks", data-missed, data)
+		} else {
+			say("%s could not give its chunks when that was tried last; it is tried again every second: look whether they are up and can be reached", osdList(whole))
+		}
 	case state&client.Incomplete != 0 && len(whole) > 0:
 		say("%s could not give it when it was tried last; that is tried again every second: look whether it is up and can be reached", osdList(whole))
 	case state&client.Incomplete != 0:
@@ -101,13 +111,19 @@ func (w *reasoner) object(o *client.Unclean) Object {
 			say("%s had no part in its last change", osdList(outdated))
 		}
 		if len(missing) > 0 {
-			say("%s is to have a copy and has none yet", osdList(missing))
+			what := "copy"
+			if data > 1 {
+				what = "chunk"
+			}
+			say("%s is to have a %s and has none yet", osdList(missing), what)
 		}
 	}
 	switch {
 	case state&client.Incomplete != 0 || len(lacks)+len(corrupted) == 0:
 	case w.held == heldBack, w.held == heldMoves && state&client.Misplaced != 0:
 		say("%s holds that back: set it to false", w.held)
+	case len(whole) > 0 && data > 1:
+		say("it is computed from %d of those on %s, without anybody's doing", data, osdList(whole))
 	case len(whole) > 0:
 		say("it is copied from %s, without anybody's doing", anyOf(whole))
 	default:
@@ -115,4 +131,15 @@ func (w *reasoner) object(o *client.Unclean) Object {
 	}
 	v.Reason = strings.Join(list, "; ")
 	return v
+}
+
+// parts counts the chunks of which there is a whole one.
+func parts(copies []client.Copy) int {
+	seen := map[uint32]bool{}
+	for _, c := range copies {
+		if c.State == client.CopyWhole {
+			seen[c.Part] = true
+		}
+	}
+	return len(seen)
 }

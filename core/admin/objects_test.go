@@ -17,6 +17,14 @@ func TestObjectsInWords(t *testing.T) {
 		}
 		return u
 	}
+	chunks := func(state client.ObjectState, copies ...client.CopyState) client.Unclean {
+		u := of(state, copies...)
+		for i := range u.Copies {
+			u.Copies[i].Part = uint32(i)
+		}
+		return u
+	}
+	coded := map[string]string{"config/pools": `{"1":{"name":"p","scheme":"ec","parity_chunks":1,"pg_size":3,"pg_minsize":2,"pg_count":1,"failure_domain":"osd"}}`}
 	const degraded, misplaced, incomplete, corrupted = client.Degraded, client.Misplaced, client.Incomplete, client.Corrupted
 	for _, c := range []struct {
 		name   string
@@ -41,6 +49,10 @@ func TestObjectsInWords(t *testing.T) {
 			"OSD 1 could not give it when it was tried last; that is tried again every second: look whether it is up and can be reached"},
 		{"all corrupted", nil, of(incomplete|corrupted, spoilt, spoilt), []string{"incomplete", "corrupted"},
 			"what is on OSDs 1,2 cannot be read: look at the disk; no copy is left that can be read; one on a disk that was taken away would do: start its OSD"},
+		{"a chunk is missing", coded, chunks(degraded, whole, whole, missing), []string{"degraded"},
+			"OSD 3 is to have a chunk and has none yet; it is computed from 2 of those on OSDs 1,2, without anybody's doing"},
+		{"too few chunks", coded, chunks(incomplete|corrupted, whole, spoilt, missing), []string{"incomplete", "corrupted"},
+			"what is on OSD 2 cannot be read: look at the disk; 1 of the 2 chunks that are needed can be read; start the OSDs that have the others, or bring back their disks"},
 		{"of a stock OSD", nil, of(0, differs), []string{}, "what is on OSD 1 differs, and nobody knows which is right"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
