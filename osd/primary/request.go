@@ -1,6 +1,8 @@
 package primary
 
 import (
+	"errors"
+
 	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/loop/buf"
@@ -34,6 +36,7 @@ type op struct {
 	waiter pg.Waiter
 	waits  *pg.Object // that has to be whole first
 	sop    store.Op
+	resend loop.Timer // of sop, when our store has no room for what waits for commits
 	ch     pg.Change
 	place  place           // of ch, for the members
 	right  secondary.Right // of a read that we answer as a member
@@ -66,6 +69,7 @@ func (p *Primary) get() *op {
 		o = &op{p: p}
 		o.waiter.Wake = o.admit
 		o.sop.Done = func(*store.Op) { o.stored() }
+		o.resend.Fire = o.storeAgain
 		o.unsure = o.confirmed
 		o.ch.Owner, o.ch.Committed = o, o.committed
 	} else {
@@ -311,8 +315,12 @@ func (o *op) stored() {
 		return
 	}
 	q := o.q
-	o.p.sec.Changed(q.ID)
 	err := o.sop.Err
+	if q.coded != nil && !q.stopped && errors.Is(err, store.ErrWaiting) {
+		o.p.l.Arm(&o.resend, o.p.l.Now().Add(roomPause))
+		return
+	}
+	o.p.sec.Changed(q.ID)
 	switch {
 	case err == nil:
 		o.member()
@@ -324,6 +332,15 @@ func (o *op) stored() {
 		}
 	}
 	q.end()
+}
+
+// storeAgain gives our store a change for which it had no room when so much waited for commits. Nobody else has been granted the PG meanwhile.
+func (o *op) storeAgain() {
+	if o.q.stopped {
+		o.stored() // as refused
+		return
+	}
+	o.p.st.Submit(&o.sop)
 }
 
 // readDone looks at what the store brought: data that is not on every member yet waits until it is.
