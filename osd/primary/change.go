@@ -179,7 +179,7 @@ func (o *op) begin(base layout.Version) {
 		c := o.call(i)
 		c.osd = osd
 		m.Encode(&c.c.Header)
-		c.c.Payload = c.c.Payload[:0]
+		c.c.Meta, c.c.Payload = nil, c.c.Payload[:0] // it was a chunk's, perhaps
 		if o.data != nil {
 			c.c.Payload = append(c.c.Payload, peer.Piece{Ref: o.data, Len: int(o.len)})
 		}

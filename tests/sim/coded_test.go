@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/registry"
 )
 
 // TestCodedObjects writes and reads anywhere in erasure-coded objects, whole, with chunks away, and again when they are back.
@@ -51,5 +53,38 @@ func TestCodedObjects(t *testing.T) {
 		x.W.Run(3 * time.Second)
 		check("degraded again")
 		x.W.Close()
+	}
+}
+
+// TestCodedBesideReplicated changes objects of an erasure-coded pool and of a replicated one by turns: their primaries share what operations are made of.
+func TestCodedBesideReplicated(t *testing.T) {
+	c := start(t, Options{Seed: 8, OSDs: 3, Replicas: 3, Parity: 1, MinSize: 2, PGs: 3})
+	pool, kv := &cluster.Pool{}, registry.KV{}
+	for _, have := range c.Reg.Dump() {
+		if have.Key == cluster.KeyPools {
+			kv = have
+		}
+	}
+	pools, _, err := cluster.ReadPools(kv.Value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	*pool = *pools[1]
+	pool.ID, pool.Name, pool.Scheme, pool.ParityChunks = 2, "copies", cluster.Replicated, 0
+	txn, err := cluster.SetPool(&kv, 2, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Txn(txn)
+	c.pgs += 3
+	c.Wait("all PGs active", 30*time.Second, func() bool { return c.States(cluster.StateActive) })
+	k := c.NewClient(7)
+	for i := range 40 {
+		p, off := pattern(4096, byte(i)), uint64(i%9)*(64<<10)
+		inode := layout.MakeInode(layout.PoolID(1+i%2), 1)
+		k.Write(inode, off, p)
+		if got := k.Read(inode, off, len(p)); !bytes.Equal(got.Data, p) {
+			t.Fatalf("pool %d, write %d: reads wrong", 1+i%2, i)
+		}
 	}
 }
