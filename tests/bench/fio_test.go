@@ -22,6 +22,9 @@ type figure struct {
 	flushes float64 // per op; of the store only
 	writes  float64 // device writes per op; of the store only
 	cpu     float64 // us per op; of the store only
+	bytes   float64 // read or written in all
+	// amplification is bytes that devices were given for each byte written; only where it was measured.
+	amplification float64
 }
 
 // cell is one load.
@@ -50,8 +53,9 @@ func fio(t *testing.T, c cell, size string, where ...string) figure {
 		t.Fatal(err)
 	}
 	type side struct {
-		IOPS float64
-		Clat struct {
+		IOPS  float64
+		Bytes float64 `json:"io_bytes"`
+		Clat  struct {
 			Mean       float64
 			Percentile map[string]float64
 		} `json:"clat_ns"`
@@ -64,7 +68,7 @@ func fio(t *testing.T, c cell, size string, where ...string) figure {
 	if c.writes() {
 		s = out.Jobs[0].Write
 	}
-	return figure{iops: s.IOPS, latency: time.Duration(s.Clat.Mean), p99: time.Duration(s.Clat.Percentile["99.000000"])}
+	return figure{iops: s.IOPS, bytes: s.Bytes, latency: time.Duration(s.Clat.Mean), p99: time.Duration(s.Clat.Percentile["99.000000"])}
 }
 
 // raw is fio on a file, past the page cache; writes are durable when they are done.
