@@ -139,7 +139,7 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 				r.exec(r.m.Unwant())
 			}
 			r.generation = generation
-			cfg := peering.Config{MinSize: int(pool.PGMinSize), Up: up}
+			cfg := peering.Config{MinSize: min(int(pool.PGMinSize), len(t.OSDSet)), Up: up} // the PG map comes after a change of pg_size
 			for _, osd := range t.OSDSet {
 				if osd != 0 {
 					cfg.Target = append(cfg.Target, osd)

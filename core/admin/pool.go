@@ -39,20 +39,12 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	if n.Replicas < 0 || n.Data < 0 || n.Parity < 0 || n.MinSize < 0 || n.PGCount < 0 {
 		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", n.Name), Err: errors.New("a negative number")}
 	}
-	size, what := n.Replicas, "copies"
+	size := n.Replicas
 	if coded {
-		size, what = n.Data+n.Parity, "chunks"
+		size = n.Data + n.Parity
 	}
 	if n.MinSize == 0 {
-		n.MinSize = 1
-		switch {
-		case coded && n.Parity > 1:
-			n.MinSize = n.Data + 1
-		case coded:
-			n.MinSize = n.Data
-		case n.Replicas > 2:
-			n.MinSize = 2
-		}
+		n.MinSize = defaultMinSize(coded, max(n.Data, 1), size)
 	}
 	if n.PGCount == 0 {
 		n.PGCount = defaultPGs(s.OSDStats.Len(), size)
@@ -71,11 +63,28 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 	if n.Force {
 		return p, nil
 	}
-	if have := domains(s, p); have < size {
-		return nil, &Error{Kind: Refused, What: fmt.Sprintf("pool %q wants %d %s on different nodes of level %q, and there are %d with OSDs", n.Name, size, what, p.Domain(), have),
-			Way: fmt.Sprintf("add OSDs, ask for fewer %s or give another --failure_domain (osd: several on one host), or --force to make the pool all the same", what)}
+	return p, roomFor(s, p)
+}
+
+// defaultMinSize is how many of size copies or chunks must be there where nobody has said it.
+func defaultMinSize(coded bool, data, size int) int {
+	if coded && size-data > 1 || !coded && size > 2 {
+		return data + 1
 	}
-	return p, nil
+	return data
+}
+
+// roomFor says whether there are enough failure domains for each PG of the pool.
+func roomFor(s *cluster.Snapshot, p *cluster.Pool) error {
+	what, size := "copies", int(p.PGSize)
+	if p.Scheme != cluster.Replicated {
+		what = "chunks"
+	}
+	if have := domains(s, p); have < size {
+		return &Error{Kind: Refused, What: fmt.Sprintf("pool %q wants %d %s on different nodes of level %q, and there are %d with OSDs", p.Name, size, what, p.Domain(), have),
+			Way: fmt.Sprintf("add OSDs, ask for fewer %s or give another --failure_domain (osd: several on one host), or --force to have the pool so all the same", what)}
+	}
+	return nil
 }
 
 // defaultPGs is a number of PGs that gives every OSD about 32 of them.

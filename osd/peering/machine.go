@@ -155,6 +155,8 @@ func (m *Machine) Want(cfg Config) []Effect {
 			return nil
 		}
 		return m.restart(nil)
+	case m.Phase == Active && len(m.Acting) < cfg.need():
+		return m.restart(nil) // fewer than are wanted now
 	case m.Phase == Active:
 		if now := m.candidates(); slices.Equal(before, now) && slices.Equal(old.roles(now), cfg.roles(now)) {
 			return nil // who is left out although it is up is tried again by Readmit, with pauses
