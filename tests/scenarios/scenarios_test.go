@@ -27,6 +27,8 @@ var scenarios = []struct {
 	{"interrupted_rebalance", each(commits, interruptedRebalance)},
 	{"heal", each(heals, heal)},
 	{"etcd_fail", etcdFail},
+	{"change_pg_size", changePGSize},
+	{"parity_change", parityChange},
 }
 
 func TestScenario(t *testing.T) {

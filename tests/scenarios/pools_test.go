@@ -1,0 +1,144 @@
+package scenarios
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"holdfast/tests/stand"
+)
+
+// sized reports whether a PG is clean on so many OSDs.
+func sized(n int) func(pg) bool {
+	return func(p pg) bool { return p.clean() && len(p.Set) == n && !slices.Contains(p.Set, 0) }
+}
+
+// everyOSD fails the test when an OSD has no PG.
+func everyOSD(t *testing.T, osds int, list []pg) {
+	t.Helper()
+	for n := 1; n <= osds; n++ {
+		if !slices.ContainsFunc(list, func(p pg) bool { return slices.Contains(p.Set, n) }) {
+			t.Errorf("OSD %d has no PG", n)
+		}
+	}
+}
+
+// fio lets fio write and verify in an image of its own, for this long at least.
+func (c *cluster) fio(lasts time.Duration) *stand.Fio {
+	c.t.Helper()
+	c.CLI("create", "fioimg", "--size", strconv.FormatInt(stand.FioSize(lasts), 10))
+	c.AwaitGateway(settle, "fioimg")
+	return c.FioFor("fioimg", lasts)
+}
+
+// changePGSize: pg_size goes from 2 to 3, to 2 and to 1 and back under load: each time every PG has so many members, is clean, and every OSD is used. Nobody sees an error.
+func changePGSize(t *testing.T) {
+	const osds = 5
+	c := start(t, stand.Plan{OSDs: osds, Copies: 2, MinSize: 1, PGs: 16}, "")
+	m := newMirror(c, "testimg", 32<<20)
+	m.fill()
+	fio := c.fio(20 * time.Second)
+	m.begin(3)
+	for _, copies := range []int{3, 2, 1, 3} {
+		c.CLI("modify-pool", "pool", "--pg_size", strconv.Itoa(copies), "--wait")
+		everyOSD(t, osds, c.every(fmt.Sprintf("every PG has %d members", copies), sized(copies)))
+		m.progress(50)
+	}
+	m.end()
+	fio.End(t, settle)
+	m.compare("at last")
+	if err := fio.Check(); err != nil {
+		t.Error(err)
+	}
+	c.quiet()
+	c.sameCopies(3)
+}
+
+// parityChange: 4+1 becomes 4+3 and 4+1 again under load. With 4+3 any three OSDs may be killed.
+func parityChange(t *testing.T) {
+	const osds = 7
+	c := start(t, stand.Plan{OSDs: osds, Code: "4+1", MinSize: 4, PGs: 8}, `,"etcd_lease_ttl":3`)
+	m := newMirror(c, "testimg", 32<<20)
+	m.fill()
+	fio := c.fio(20 * time.Second)
+	m.begin(3)
+	c.CLI("modify-pool", "pool", "--ec", "4+3", "--pg_minsize", "4", "--wait")
+	c.every("every PG has 7 members", sized(7))
+	m.progress(50)
+	for n := 1; n <= 3; n++ {
+		c.kill(n, true)
+	}
+	c.every("every PG is served by what is left", func(p pg) bool { return p.has("active") && len(p.Peers) == 4 })
+	m.progress(50)
+	for n := 1; n <= 3; n++ {
+		c.revive(n)
+	}
+	c.every("every PG is whole again", sized(7))
+	if out, err := c.TryCLI("modify-pool", "pool", "--ec", "3+4"); err == nil || !strings.Contains(out+err.Error(), "chunks of data") {
+		t.Errorf("the number of data chunks can be changed: %v\n%s", err, out)
+	}
+	c.CLI("modify-pool", "pool", "--ec", "4+1", "--wait")
+	everyOSD(t, osds, c.every("every PG has 5 members", sized(5)))
+	m.progress(50)
+	m.end()
+	fio.End(t, settle)
+	m.compare("at last")
+	if err := fio.Check(); err != nil {
+		t.Error(err)
+	}
+	c.quiet()
+	c.sameChunks(5)
+}
+
+// sameChunks stops the OSDs and looks at their disks: each object of a clean cluster is there in so many chunks, each once, in one version. What has left an OSD goes a while after the PGs
+// are clean.
+func (c *cluster) sameChunks(chunks int) {
+	c.t.Helper()
+	for end := time.Now().Add(settle); ; {
+		c.awaitClean()
+		found := map[string][]object{} // by object without its role
+		roles := map[string]int{}
+		bad := ""
+		for n, disk := range c.stopAndDump() {
+			for id, o := range disk {
+				inode, at, _ := strings.Cut(id, ":")
+				stripe, err := strconv.ParseUint(at, 16, 64)
+				if err != nil {
+					c.t.Fatalf("object %q: %v", id, err)
+				}
+				whole := fmt.Sprintf("%s:%x", inode, stripe&^0xfff)
+				found[whole] = append(found[whole], o)
+				if roles[id]++; roles[id] > 1 || stripe&0xfff >= uint64(chunks) {
+					bad = fmt.Sprintf("OSD %d has chunk %s, which is too much", n, id)
+				}
+			}
+		}
+		if bad != "" && time.Now().Before(end) {
+			for n := range c.OSDs {
+				c.revive(n)
+			}
+			continue
+		}
+		if bad != "" {
+			c.t.Error(bad)
+		}
+		for id, all := range found {
+			if len(all) != chunks {
+				c.t.Errorf("object %s: %d chunks although every PG was clean, wanted %d", id, len(all), chunks)
+			}
+			for _, o := range all[1:] {
+				if o.Version != all[0].Version {
+					c.t.Errorf("object %s: one OSD has %+v, another one %+v", id, o, all[0])
+				}
+			}
+		}
+		if len(found) == 0 {
+			c.t.Error("there are no objects at all")
+		}
+		c.t.Logf("%d objects on the disks", len(found))
+		return
+	}
+}
