@@ -371,6 +371,11 @@ func TestSetSaysItsChunks(t *testing.T) {
 			t.Errorf("%b = %s, want %s", uint32(c.s), got, c.want)
 		}
 	}
+	for set, want := range map[Set]int{0: -1, SetOf(0): 0, SetOf(1, 4): 4, SetOf(3, 31): 31} {
+		if got := set.Last(); got != want {
+			t.Errorf("%v.Last() = %d, want %d", set, got, want)
+		}
+	}
 	if got := SetOf(1, 4, 9, 31).Lowest(2); got != SetOf(1, 4) {
 		t.Errorf("Lowest(2) = %v", got)
 	}

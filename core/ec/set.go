@@ -25,6 +25,9 @@ func (s Set) Len() int { return bits.OnesCount32(uint32(s)) }
 // First is the lowest chunk of the set; MaxChunks when it is empty. Clear it (s &= s - 1) to go on to the next.
 func (s Set) First() int { return bits.TrailingZeros32(uint32(s)) }
 
+// Last is the highest chunk of the set; -1 when it is empty.
+func (s Set) Last() int { return bits.Len32(uint32(s)) - 1 }
+
 // Lowest is the set's n lowest chunks; all, when it has fewer.
 func (s Set) Lowest(n int) (low Set) {
 	for ; n > 0 && s != 0; n-- {

@@ -15,10 +15,13 @@ type Chunk struct {
 }
 
 // Roles counts the roles of which a chunk of the truth is heard. An object can be read when there are k, or when there is nothing to read.
-func (u *Unclean) Roles() int {
+func (u *Unclean) Roles() int { return u.RolesBelow(layout.RoleMask + 1) }
+
+// RolesBelow counts those of them that a pool with so many roles has: it may have had more.
+func (u *Unclean) RolesBelow(roles int) int {
 	n := 0
 	for i, c := range u.Chunks {
-		if !slices.ContainsFunc(u.Chunks[:i], func(d Chunk) bool { return d.Role == c.Role }) {
+		if c.Role < roles && !slices.ContainsFunc(u.Chunks[:i], func(d Chunk) bool { return d.Role == c.Role }) {
 			n++
 		}
 	}

@@ -65,7 +65,7 @@ func (q *PG) Rate() uint64 {
 // misplacedBy reports whether an object only has to move: there are as many copies as the pool is to have. In a set that lacks a member an object with fewer is in danger wherever they are.
 func (q *PG) misplacedBy(u *peering.Unclean) bool {
 	if q.coded != nil {
-		return u.Roles() >= len(q.coded.roles)
+		return u.RolesBelow(len(q.coded.roles)) == len(q.coded.roles)
 	}
 	return len(u.Holders) >= max(len(q.members), q.size)
 }

@@ -46,3 +46,15 @@ func TestCountsFollowEachObject(t *testing.T) {
 		t.Error("an object with two copies of three is only misplaced, because the set lacks a member")
 	}
 }
+
+// Of a pool that had more parity chunks, those of them that are still there do not stand for one that is missing.
+func TestChunksOfFormerRolesAreNoneOfThoseThatAreMissing(t *testing.T) {
+	q := &PG{coded: &coding{stripes: stripes{k: 2, m: 1}, roles: []layout.OSDNum{1, 2, 3}}}
+	u := peering.Unclean{Chunks: []peering.Chunk{{OSD: 1, Role: 0}, {OSD: 2, Role: 1}, {OSD: 4, Role: 3}}}
+	if q.misplacedBy(&u) || u.Roles() != 3 {
+		t.Errorf("chunk 2 is missing, and the object is called misplaced; it has chunks of %d roles", u.Roles())
+	}
+	if u.Chunks[2].Role = 2; !q.misplacedBy(&u) {
+		t.Error("an object with a chunk of each role, one of them elsewhere, is not called misplaced")
+	}
+}

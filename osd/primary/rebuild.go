@@ -95,7 +95,7 @@ func (j *copyJob) readChunks() {
 	asked := b.have
 	for _, own := range []bool{true, false} {
 		for _, c := range j.u.Chunks {
-			if (c.OSD == p.o.Self) != own || asked.Has(c.Role) || asked.Len() == want || slices.Contains(b.bad, c) {
+			if (c.OSD == p.o.Self) != own || c.Role >= ec.MaxChunks || asked.Has(c.Role) || asked.Len() == want || slices.Contains(b.bad, c) {
 				continue
 			}
 			asked |= ec.SetOf(c.Role)
@@ -233,7 +233,7 @@ func (j *copyJob) mendChunks() {
 	for _, bad := range j.coded.bad {
 		id := chunk(j.u.Object, bad.Role)
 		lacks := func(l peering.Lack) bool { return l.OSD == bad.OSD && l.Have.Object == id }
-		if slices.Contains(j.obj.Corrupted, bad.OSD) && c.roles[bad.Role] == bad.OSD && !slices.ContainsFunc(j.u.Lacks, lacks) {
+		if slices.Contains(j.obj.Corrupted, bad.OSD) && bad.Role < len(c.roles) && c.roles[bad.Role] == bad.OSD && !slices.ContainsFunc(j.u.Lacks, lacks) {
 			have := j.u.Truth
 			have.Object = id
 			j.u.Lacks = append(slices.Clip(j.u.Lacks), peering.Lack{OSD: bad.OSD, Have: have})
@@ -251,8 +251,17 @@ func (b *rebuild) compute() error {
 		missing |= ec.SetOf(j.u.Lacks[i].Have.Object.Role())
 	}
 	missing &^= b.have
+	if missing == 0 {
+		return nil
+	}
+	// There may be chunks of roles that the pool has no more: the matrix is one for any number of parity chunks.
+	top := max(len(c.roles), (b.have|missing).Last()+1)
+	code, err := j.p.codes.Get(c.k, top-c.k)
+	if err != nil {
+		return err
+	}
 	b.data, b.bits, b.present = b.data[:0], b.bits[:0], b.present[:0]
-	for role := range c.roles {
+	for role := range top {
 		r := b.at(role)
 		var data, bits, present []byte
 		switch {
@@ -266,13 +275,10 @@ func (b *rebuild) compute() error {
 		b.data, b.bits, b.present = append(b.data, data), append(b.bits, bits), append(b.present, present)
 	}
 	from := b.have.Lowest(c.k)
-	if missing == 0 {
-		return nil
-	}
-	if err := c.code.Reconstruct(b.data, from, missing); err != nil {
+	if err := code.Reconstruct(b.data, from, missing); err != nil {
 		return err
 	}
-	if err := c.code.Reconstruct(b.bits, from, missing); err != nil {
+	if err := code.Reconstruct(b.bits, from, missing); err != nil {
 		return err
 	}
 	for role := range c.roles {

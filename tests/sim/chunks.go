@@ -26,7 +26,7 @@ func (r *run) heldBy(st *store.Store, object layout.ObjectID) (have store.State)
 		have, _ = st.State(object)
 		return have
 	}
-	for role := range r.plan.Config.Replicas {
+	for role := range seedOSDs { // as many as there are at most, whatever the pool's size is at the moment
 		chunk := object.Whole()
 		chunk.Stripe |= uint64(role)
 		if s, ok := st.State(chunk); ok && s.Version >= have.Version {

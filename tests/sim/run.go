@@ -70,6 +70,7 @@ type run struct {
 	gateways map[int]uint // by image: the slots of gateways that have written to it
 	removing int          // images that are being removed or resized
 	resizing map[int]bool
+	sizing   bool                   // the pool has another pg_size than planned
 	netSlow  int                    // faults that make the network slow
 	making   int                    // faults under way that change what operators have in etcd
 	adding   int                    // pools that are being made
