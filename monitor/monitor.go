@@ -34,6 +34,8 @@ type Options struct {
 	HomeInterval time.Duration // between rounds that give primaries back to where they belong [2 s]
 	NoOut        bool          // noout: no OSD's PGs move for its silence
 	NearFull     float64       // osd_nearfull_ratio: how full an OSD may be before it is warned of [0.95]
+	Full         float64       // osd_full_ratio: from here on OSDs refuse clients' writes [0.97]
+	BackfillFull float64       // osd_backfillfull_ratio: how full an OSD may become by what its PGs are to have, before its pools are not rebalanced [0.99]
 
 	Log *slog.Logger
 }
@@ -61,8 +63,8 @@ type Monitor struct {
 	late    loop.Timer // the leader has left undone what cannot wait
 	writing bool
 	dirty   bool
-	short   map[layout.PoolID]string // what was said about pools that cannot be placed
-	full    map[layout.OSDNum]bool   // OSDs that were warned of
+	short   map[layout.PoolID]string   // what was said about pools that cannot be placed
+	full    map[layout.OSDNum]fullness // OSDs that were warned of
 	sums    sums
 
 	note, told *cluster.EtcdSnapshot // of snapshots of etcd: as it is, and as mon/member says it
@@ -80,13 +82,11 @@ func Start(l loop.Loop, o Options) *Monitor {
 	def(&o.StatsDelay, time.Second)
 	def(&o.OSDOutTime, 600*time.Second)
 	def(&o.HomeInterval, 2*time.Second)
-	if o.NearFull == 0 {
-		o.NearFull = 0.95
-	}
+	o.NearFull, o.Full, o.BackfillFull = cmp.Or(o.NearFull, 0.95), cmp.Or(o.Full, 0.97), cmp.Or(o.BackfillFull, 0.99)
 	if o.Log == nil {
 		o.Log = l.Log()
 	}
-	m := &Monitor{l: l, o: o, log: o.Log, short: map[layout.PoolID]string{}, full: map[layout.OSDNum]bool{}}
+	m := &Monitor{l: l, o: o, log: o.Log, short: map[layout.PoolID]string{}, full: map[layout.OSDNum]fullness{}}
 	m.change.Fire = m.decide
 	m.stats.Fire = m.sumUp
 	m.home.Fire = m.giveBack
@@ -349,9 +349,6 @@ func domainOf(s *cluster.Snapshot, osd layout.OSDNum, level string) (string, []s
 func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, []registry.Compare, time.Duration) {
 	usable, due := m.usable(s)
 	next := &cluster.PGConfig{Pools: map[layout.PoolID][]cluster.PGTarget{}}
-	if s.PGConfig != nil {
-		next.Backfillfull = s.PGConfig.Backfillfull
-	}
 	var ops []registry.Op
 	var ifs []registry.Compare
 	for id, pool := range s.Pools.All() {
@@ -404,8 +401,10 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 				}
 			}
 		}
+		next.Backfillfull = m.backfillfull(s, next)
 		return next, ops, ifs, due
 	}
+	next.Backfillfull = m.backfillfull(s, next)
 	for id := range s.Identities.All() {
 		if _, ok := s.Pools.Get(id); !ok {
 			if id, ok := s.Identities.Get(id); ok { // the pool was removed: the next one of this number is another one
@@ -598,7 +597,7 @@ func (m *Monitor) write(s *cluster.Snapshot, next *cluster.PGConfig, ops []regis
 }
 
 func samePGs(a, b *cluster.PGConfig) bool {
-	if len(a.Pools) != len(b.Pools) {
+	if len(a.Pools) != len(b.Pools) || !slices.Equal(a.Backfillfull, b.Backfillfull) {
 		return false
 	}
 	for id, x := range a.Pools { // order: a conjunction

@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"slices"
 	"strconv"
 
 	"holdfast/core/cluster"
@@ -35,6 +36,9 @@ func (m *Monitor) sumUp() {
 		add(recv, st.RecoveryStats)
 	}
 	m.warnFull(s)
+	if s.PGConfig != nil && !slices.Equal(s.PGConfig.Backfillfull, m.backfillfull(s, s.PGConfig)) {
+		m.soon(m.o.ChangeDelay)
+	}
 	now := int64(m.l.Now())
 	dt := float64(now-m.sums.at) / 1e9
 	total := cluster.Stats{OpStats: rates(ops, m.sums.ops, dt), RecoveryStats: rates(recv, m.sums.recv, dt)}

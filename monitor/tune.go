@@ -1,16 +1,12 @@
 package monitor
 
-import (
-	"time"
-
-	"holdfast/core/cluster"
-)
+import "time"
 
 // Tuning is what may change while a monitor runs. Zero values but OSDOutTime's mean what they mean in Options.
 type Tuning struct {
 	ChangeDelay, StatsDelay, OSDOutTime time.Duration
 	NoOut                               bool
-	NearFull                            float64
+	NearFull, Full, BackfillFull        float64
 }
 
 // Tune takes over t, on the monitor's loop. OSDs whose time is up by a shorter OSDOutTime go out at once.
@@ -19,7 +15,8 @@ func (m *Monitor) Tune(t Tuning) {
 	if t == old || m.stopped {
 		return
 	}
-	m.o.ChangeDelay, m.o.StatsDelay, m.o.OSDOutTime, m.o.NoOut, m.o.NearFull = t.ChangeDelay, t.StatsDelay, t.OSDOutTime, t.NoOut, t.NearFull
+	m.o.ChangeDelay, m.o.StatsDelay, m.o.OSDOutTime, m.o.NoOut = t.ChangeDelay, t.StatsDelay, t.OSDOutTime, t.NoOut
+	m.o.NearFull, m.o.Full, m.o.BackfillFull = t.NearFull, t.Full, t.BackfillFull
 	if !m.leading {
 		return
 	}
@@ -33,21 +30,5 @@ func (m *Monitor) Tune(t Tuning) {
 
 // Tuning is what the monitor goes by at present.
 func (m *Monitor) Tuning() Tuning {
-	return Tuning{m.o.ChangeDelay, m.o.StatsDelay, m.o.OSDOutTime, m.o.NoOut, m.o.NearFull}
-}
-
-// warnFull names OSDs that are fuller than they may be, once until they have room again.
-func (m *Monitor) warnFull(s *cluster.Snapshot) {
-	for n, st := range s.OSDStats.All() {
-		used := 1 - float64(st.Free)/float64(max(st.Size, 1))
-		full := st.Size > 0 && used >= m.o.NearFull
-		if full && !m.full[n] {
-			m.log.Warn("an OSD is nearly full: add OSDs, or remove images", "osd", uint64(n), "used", used, "osd_nearfull_ratio", m.o.NearFull)
-		}
-		if full {
-			m.full[n] = true
-		} else {
-			delete(m.full, n)
-		}
-	}
+	return Tuning{m.o.ChangeDelay, m.o.StatsDelay, m.o.OSDOutTime, m.o.NoOut, m.o.NearFull, m.o.Full, m.o.BackfillFull}
 }

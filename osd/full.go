@@ -16,6 +16,13 @@ const roomPart = 20
 // refusedPauseMax bounds how long an OSD that refuses although it said that it had room is left out.
 const refusedPauseMax = time.Minute
 
+// NoRoom is the primary's word that a member has no space for what recovery brings: it is left out if the PG can be served without it. If not, objects wait that it lacks.
+func (s *OSD) NoRoom(pg layout.PGID, osd layout.OSDNum) {
+	if r := s.pgs[pg]; r != nil && osd != s.o.Num && r.m.Phase == peering.Active && r.m.Spares(osd) {
+		s.Lost(pg, osd, true)
+	}
+}
+
 // refused notes that an OSD has no room for the PG. Each time is an interval that ends: so while that goes on without the PG becoming whole, it is asked more and more seldom.
 func (r *pgRun) refused() {
 	r.refusedPause = min(max(r.refusedPause*2, readmitPause), refusedPauseMax)

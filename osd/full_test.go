@@ -3,6 +3,7 @@ package osd
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 	"holdfast/osd/store"
 )
 
-// crowded is a bed whose PG is on OSD 1 alone: OSD 2 refuses the PG's object, since deletions take its last places, while most of its blocks are free. uncrowd makes it forget them.
+// crowded is a bed of two OSDs with one object that OSD 2 lacks, and refuses since deletions take its last places, while most of its blocks are free. uncrowd makes it forget them.
 func crowded(t *testing.T) (b *bed, uncrowd func()) {
 	b = newBed(t, 2)
 	b.place(1, 1, 2)
@@ -43,7 +44,6 @@ func crowded(t *testing.T) (b *bed, uncrowd func()) {
 	interval := layout.Interval(b.record().Activated)
 	b.osds[1].write(layout.ObjectID{Inode: layout.MakeInode(1, 1)}, 0, layout.Version(interval)<<layout.VersionCounterBits+1, 0, interval)
 	b.osds[1].run(func() { b.osds[1].s.pgs[pg1].exec(b.osds[1].s.pgs[pg1].m.Restart()) })
-	b.wait("the PG without the OSD that refuses", func() bool { return b.serves(1, 1) })
 	return b, func() {
 		o.run(func() {
 			for i := range n {
@@ -52,6 +52,19 @@ func crowded(t *testing.T) (b *bed, uncrowd func()) {
 		})
 	}
 }
+
+// refused is crowded after recovery was refused although OSD 2 had not said that it would be: its PG is on OSD 1 alone.
+func refused(t *testing.T) (b *bed, uncrowd func()) {
+	b, uncrowd = crowded(t)
+	b.wait("the PG without the OSD that refuses", func() bool {
+		b.deaf()
+		return b.serves(1, 1)
+	})
+	return b, uncrowd
+}
+
+// deaf has OSD 1 go by it that OSD 2 has space for what recovery brings, whatever that one says.
+func (b *bed) deaf() { b.osds[1].s.prim.RecoverySpace(2, 1000) }
 
 // free is what OSD 2 says it has free.
 func (b *bed) free() cluster.Number {
@@ -65,7 +78,7 @@ func (b *bed) free() cluster.Number {
 
 // TestRoomIsWhatAStoreCanTake: an OSD whose blocks are free, but not its places for objects, is published as full and is a member again only when it has places.
 func TestRoomIsWhatAStoreCanTake(t *testing.T) {
-	b, uncrowd := crowded(t)
+	b, uncrowd := refused(t)
 	b.never("a member without room", 3*time.Minute, func() bool { return b.serves(1, 2) })
 	uncrowd()
 	b.w.Run(90 * time.Second) // statistics are written, and asked for
@@ -77,12 +90,15 @@ func TestRoomIsWhatAStoreCanTake(t *testing.T) {
 
 // TestRefusalsEndFewIntervals has an OSD refuse whenever it is a member, though it says that it has room. It is asked more and more seldom.
 func TestRefusalsEndFewIntervals(t *testing.T) {
-	b, uncrowd := crowded(t)
+	b, uncrowd := refused(t)
 	before := b.record().Interval
 	lie := &cluster.OSDStats{Size: 16 << 20, Free: 16 << 20, DataBlockSize: 128 << 10}
 	for range 600 {
 		b.put(cluster.OSDStatsKey(2), lie)
-		b.w.Run(time.Second)
+		b.w.RunUntil(func() bool {
+			b.deaf()
+			return false
+		}, time.Second)
 	}
 	if n := b.record().Interval - before; n < 10 || n > 50 {
 		t.Errorf("%d intervals in 10 minutes", n)
@@ -90,4 +106,24 @@ func TestRefusalsEndFewIntervals(t *testing.T) {
 	uncrowd()
 	b.w.Run(90 * time.Second) // statistics are written, and asked for
 	b.wait("the PG on both, whole", func() bool { return b.serves(1, 2) && len(b.record().Sets) == 1 })
+}
+
+// TestObjectsWaitForSpaceOnAMember: an OSD says that it has no space, and stays a member of its PGs. What it lacks waits, with a reason, and is brought when it has space.
+func TestObjectsWaitForSpaceOnAMember(t *testing.T) {
+	b, uncrowd := crowded(t)
+	interval := func() layout.Interval { return layout.Interval(b.record().Interval) }
+	b.wait("the PG on both", func() bool { return b.serves(1, 2) })
+	at := interval()
+	b.never("recovery of what cannot be kept", 2*time.Minute, func() bool { return b.osds[1].s.pgs[pg1].served.Counts().Left == 0 })
+	if now := interval(); now != at || !b.serves(1, 2) {
+		t.Errorf("interval %d has become %d, or OSD 2 is no member", at, now)
+	}
+	if why := b.osds[1].s.pgs[pg1].reason(); !strings.Contains(why, "OSD 2 has no space for what recovery brings") {
+		t.Errorf("reason: %q", why)
+	}
+	uncrowd()
+	b.wait("the PG on both, whole", func() bool { return b.serves(1, 2) && len(b.record().Sets) == 1 })
+	if now := interval(); now != at {
+		t.Errorf("interval %d has become %d", at, now)
+	}
 }

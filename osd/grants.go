@@ -136,6 +136,9 @@ func (p *peerRun) renewed() {
 		ok = true
 		p.heard, p.heardAt = a.Sent, s.l.Now()
 		s.prim.Space(p.osd, a.Free)
+		if a.Recovery != nil {
+			s.prim.RecoverySpace(p.osd, *a.Recovery)
+		}
 		s.prim.Requests(p.osd, a.Requests)
 		if a.Revision != p.revision {
 			p.compare(a.Grants)

@@ -105,6 +105,9 @@ func (s *OSD) applyPGs(_, next *cluster.Snapshot) {
 	if s.stopping || !s.leaseUp && len(s.pgs) == 0 {
 		return
 	}
+	if c := next.PGConfig; c != nil {
+		s.prim.Stay(c.Backfillfull)
+	}
 	up := make(map[layout.OSDNum]layout.StoreID)
 	for n, st := range next.OSDStates.All() {
 		if !st.Store.IsZero() {

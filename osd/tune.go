@@ -5,6 +5,7 @@ import (
 
 	"holdfast/core/peer"
 	"holdfast/osd/primary"
+	"holdfast/osd/secondary"
 )
 
 // Tuning is what may change while an OSD runs.
@@ -13,6 +14,7 @@ type Tuning struct {
 	Primary       primary.Tuning
 	Sync          primary.Syncing
 	Peer          peer.Times
+	Full          secondary.Limits
 }
 
 // Tune takes over t, on the OSD's loop.
@@ -30,9 +32,10 @@ func (s *OSD) Tune(t Tuning) {
 		s.prim.TuneSync(t.Sync)
 	}
 	s.hub.SetTimes(t.Peer)
+	s.sec.Limits = t.Full
 }
 
 // Tuning is what the OSD goes by at present.
 func (s *OSD) Tuning() Tuning {
-	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Sync: s.prim.Syncing(), Peer: s.hub.Times()}
+	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Sync: s.prim.Syncing(), Peer: s.hub.Times(), Full: s.sec.Limits}
 }

@@ -55,6 +55,11 @@ func (r *pgRun) reason() string {
 			list = append(list, "no_recovery holds recovery back: set it to false")
 		case t.NoRebalance && c.Misplaced > 0:
 			list = append(list, "no_rebalance holds misplaced objects back: set it to false")
+		case c.Misplaced > 0 && r.s.Snapshot().PGConfig.IsBackfillfull(r.id.Pool):
+			list = append(list, "misplaced objects wait: with them an OSD would be fuller than osd_backfillfull_ratio; add OSDs or remove images")
+		}
+		if full := r.served.FullFor(); c.Left > 0 && len(full) > 0 {
+			list = append(list, osds(full)+" has no space for what recovery brings (osd_backfillfull_ratio), and objects that it lacks wait: add OSDs or remove images")
 		}
 	}
 	return cluster.ClipReason(strings.Join(list, "; "))

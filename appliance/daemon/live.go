@@ -19,6 +19,7 @@ import (
 	"holdfast/monitor"
 	"holdfast/osd"
 	"holdfast/osd/primary"
+	"holdfast/osd/secondary"
 )
 
 // Follow keeps live as config/global is, on l, until the registry is closed. One part of a process does that for all.
@@ -87,8 +88,13 @@ func tuneOSD(p *config.Part, s *osd.OSD) {
 			StatsInterval: v.Duration("etcd_stats_interval"), Peer: peerTimes(v),
 			Primary: primaryTuning(v),
 			Sync:    primary.Syncing{Interval: v.Duration("autosync_interval"), Writes: int(v.Int("autosync_writes"))},
+			Full:    osdLimits(v),
 		})
-	}, slices.Concat([]string{"etcd_stats_interval", "autosync_interval", "autosync_writes"}, primaryNames, peerNames)...)
+	}, slices.Concat([]string{"etcd_stats_interval", "autosync_interval", "autosync_writes", "osd_full_ratio", "osd_backfillfull_ratio"}, primaryNames, peerNames)...)
+}
+
+func osdLimits(v *config.Values) secondary.Limits {
+	return secondary.Limits{Full: v.Float("osd_full_ratio"), Backfill: v.Float("osd_backfillfull_ratio")}
 }
 
 // primaryNames are what primaryTuning reads.
@@ -109,12 +115,12 @@ func primaryTuning(v *config.Values) primary.Tuning {
 }
 
 func tuneMonitor(p *config.Part, m *monitor.Monitor) {
-	p.On(func(v *config.Values) { m.Tune(monitorTuning(v)) }, "mon_change_timeout", "mon_stats_timeout", "osd_out_time", "noout", "osd_nearfull_ratio")
+	p.On(func(v *config.Values) { m.Tune(monitorTuning(v)) }, "mon_change_timeout", "mon_stats_timeout", "osd_out_time", "noout", "osd_nearfull_ratio", "osd_full_ratio", "osd_backfillfull_ratio")
 }
 
 func monitorTuning(v *config.Values) monitor.Tuning {
 	return monitor.Tuning{ChangeDelay: v.Duration("mon_change_timeout"), StatsDelay: v.Duration("mon_stats_timeout"), OSDOutTime: v.Duration("osd_out_time"), NoOut: v.Bool("noout"),
-		NearFull: v.Float("osd_nearfull_ratio")}
+		NearFull: v.Float("osd_nearfull_ratio"), Full: v.Float("osd_full_ratio"), BackfillFull: v.Float("osd_backfillfull_ratio")}
 }
 
 func tuneClient(p *config.Part, c *client.Client) {

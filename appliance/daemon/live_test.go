@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ import (
 	"holdfast/monitor"
 	"holdfast/osd"
 	"holdfast/osd/primary"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -194,12 +196,13 @@ func (x *running) inForce(lane int) map[config.Component]map[string]any {
 
 	var o osd.Tuning
 	x.osd.t.Do(func() { o = x.osd.osd.Tuning() })
-	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes})
+	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes,
+		"osd_full_ratio": o.Full.Full, "osd_backfillfull_ratio": o.Full.Backfill})
 
 	var m monitor.Tuning
 	x.mon.t.Do(func() { m = x.mon.mon.Tuning() })
 	add(config.Monitor, ofEtcd(x.mon.reg.Times()), map[string]any{"mon_change_timeout": m.ChangeDelay, "mon_stats_timeout": m.StatsDelay, "osd_out_time": m.OSDOutTime, "noout": m.NoOut,
-		"osd_nearfull_ratio": m.NearFull, "etcd_snapshot_interval": x.mon.keep.tuned.Load().interval, "etcd_snapshot_keep": x.mon.keep.tuned.Load().days})
+		"osd_nearfull_ratio": m.NearFull, "osd_full_ratio": m.Full, "osd_backfillfull_ratio": m.BackfillFull, "etcd_snapshot_interval": x.mon.keep.tuned.Load().interval, "etcd_snapshot_keep": x.mon.keep.tuned.Load().days})
 
 	x.gate.threads[lane].Do(func() {
 		a, c := x.gate.Allow(lane), x.gate.Client(lane).Tuning()
@@ -284,6 +287,8 @@ var others = map[string]struct {
 	"mon_stats_timeout":         {`400`, 400 * time.Millisecond},
 	"osd_out_time":              {`"1h"`, time.Hour},
 	"osd_nearfull_ratio":        {`0.8`, 0.8},
+	"osd_full_ratio":            {`0.85`, 0.85},
+	"osd_backfillfull_ratio":    {`0.9`, 0.9},
 	"noout":                     {`1`, true},
 	"op_ttl":                    {`3`, 3 * time.Second},
 	"client_retry_interval":     {`70`, 70 * time.Millisecond},
@@ -306,6 +311,9 @@ func TestDefaultTuningIsThatOfTheParameters(t *testing.T) {
 	if have, want := primary.DefaultTuning(), primaryTuning(v); have != want {
 		t.Errorf("DefaultTuning() = %+v, the parameters say %+v", have, want)
 	}
+	if have, want := secondary.DefaultLimits(), osdLimits(v); have != want {
+		t.Errorf("DefaultLimits() = %+v, the parameters say %+v", have, want)
+	}
 }
 
 func TestEveryOnlineParameterChangesInEveryDaemonThatUsesIt(t *testing.T) {
@@ -322,7 +330,7 @@ func TestEveryOnlineParameterChangesInEveryDaemonThatUsesIt(t *testing.T) {
 		}
 		good[p.Name], bad[p.Name] = json.RawMessage(other.text), json.RawMessage(`"nonsense"`)
 		for _, c := range []config.Component{config.OSD, config.Monitor, config.Gateway, config.Client} {
-			if p.Used&c == 0 || p.Name == "osd_nearfull_ratio" && c == config.Client { // status reads that from the cluster's state each time
+			if p.Used&c == 0 || strings.HasSuffix(p.Name, "full_ratio") && c == config.Client { // status reads that from the cluster's state each time
 				continue
 			}
 			if got, ok := atStart[c][p.Name]; !ok {

@@ -71,6 +71,14 @@ type OSDStats struct {
 	RecoveryStats     map[string]OpStats `json:"recovery_stats,omitempty"`
 }
 
+// Used is the part of the OSD's space that is used, 0 to 1.
+func (s *OSDStats) Used() float64 {
+	if s.Size == 0 {
+		return 0
+	}
+	return 1 - float64(min(s.Free, s.Size))/float64(s.Size)
+}
+
 // OSDSpace is osd/space/<n>: bytes by pool and inode number.
 type OSDSpace map[string]map[string]Number
 

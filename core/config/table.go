@@ -141,6 +141,10 @@ var params = []*Param{
 		Help: "How long an OSD may be away before its PGs are placed elsewhere."},
 	{Name: "osd_nearfull_ratio", Group: "Monitor", Type: Float, Default: "0.95", Min: 0.01, Max: 1, Effect: Online, Used: Monitor | Client,
 		Help: "How full an OSD may be before it is warned of."},
+	{Name: "osd_full_ratio", Group: "OSD", Type: Float, Default: "0.97", Min: 0.01, Max: 1, Effect: Online, Used: OSD | Monitor | Client,
+		Help: "From here on an OSD takes no clients' writes that need more space; what is stored can be overwritten and deleted, and recovery goes on."},
+	{Name: "osd_backfillfull_ratio", Group: "OSD", Type: Float, Default: "0.99", Min: 0.01, Max: 1, Effect: Online, Used: OSD | Monitor | Client,
+		Help: "From here on recovery brings an OSD nothing more, but for what clients wait for. When all that PGs are to have would fill an OSD beyond it, its pools are not rebalanced."},
 	{Name: "noout", Group: "Monitor", Type: Bool, Default: "false", Effect: Online, Used: Monitor,
 		Help: "Place no PGs elsewhere however long an OSD is away, as during maintenance."},
 	{Name: "etcd_snapshot_interval", Group: "Monitor", Type: Duration, Unit: "s", Default: "600", Min: 0, Max: 86400, Effect: Online, Used: Monitor,
@@ -203,5 +207,5 @@ var foreign = []string{
 	"pg_reshard_chunk_size", "pg_reshard_chunk_pause_ms", "journal_trim_interval", "flusher_start_threshold", "perfect_csum_update", "meta_buf_size",
 	"meta_write_recheck_parallelism", "disable_blockstore", "use_antietcd", "antietcd_port", "antietcd_ip", "antietcd_data_file", "antietcd_data_dir", "enable_prometheus",
 	"mon_http_port", "mon_http_ip", "mon_https_cert", "mon_https_key", "mon_https_ca", "mon_https_client_auth", "etcd_mon_timeout", "etcd_mon_retries", "mon_retry_change_timeout",
-	"use_old_pg_combinator", "osd_backfillfull_ratio", "etcd_start_timeout",
+	"use_old_pg_combinator", "etcd_start_timeout",
 }

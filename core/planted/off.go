@@ -21,6 +21,8 @@ const (
 	BitmapWithoutData  = false
 	HoleTold           = false
 	NoSpaceHalf        = false
+	FullIgnored        = false
+	FullDelete         = false
 	ReplyEarly         = false
 	ReadUncommitted    = false
 	GrantNotRechecked  = false

@@ -27,6 +27,8 @@ var (
 	BitmapWithoutData  = is("bitmap-without-data")
 	HoleTold           = is("hole-told")
 	NoSpaceHalf        = is("no-space-half")
+	FullIgnored        = is("full-ignored")
+	FullDelete         = is("full-delete")
 	ReplyEarly         = is("reply-early")
 	ReadUncommitted    = is("read-uncommitted")
 	GrantNotRechecked  = is("grant-not-rechecked")

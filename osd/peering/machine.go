@@ -230,6 +230,17 @@ func (m *Machine) Full() []layout.OSDNum {
 	return list
 }
 
+// Spares reports whether enough members are left without an OSD, and without those that are left out already.
+func (m *Machine) Spares(osd layout.OSDNum) bool {
+	n := 0
+	for _, a := range m.upMembers(true) {
+		if a.OSD != osd {
+			n++
+		}
+	}
+	return n >= m.cfg.need()
+}
+
 // Room lets an OSD that was left out by Excluded be a member again; Readmit makes it one.
 func (m *Machine) Room(osd layout.OSDNum) { delete(m.exclude, osd) }
 

@@ -147,6 +147,21 @@ func (t *Table) Ack(c *Change) {
 	t.Close(o)
 }
 
+// Retract takes c back, the only change of its object under way: no member has it any more. last and gone are what the object is without it.
+func (t *Table) Retract(c *Change, last layout.Version, gone bool) {
+	o := c.Object
+	if o.head != c || o.tail != c {
+		panic("pg: a change was taken back that is not the only one of its object")
+	}
+	o.head, o.tail, c.Object = nil, nil, nil
+	o.Last, o.Gone, o.committed = last, gone, last
+	for w := o.readers; w != nil; w = w.next {
+		w.until = 0 // they look again
+	}
+	t.wakeReaders(o)
+	t.Close(o)
+}
+
 // Await calls w.Wake when the object's committed version has reached v.
 func (o *Object) Await(w *Waiter, v layout.Version) {
 	w.until = v

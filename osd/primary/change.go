@@ -92,11 +92,20 @@ func (o *op) change() {
 		return
 	}
 	st := p.st.Stats()
-	if o.kind != wire.ChangeDelete && (obj.Gone || o.len >= q.Geometry.BlockSize) && !q.room(&st) {
-		q.Table.Close(obj)
-		p.Events.Full++
-		p.refuse(o, wire.ENOSPC)
-		return
+	if !o.taking && o.needsBlock(obj) {
+		switch q.room(&st) {
+		case noRoom:
+			q.Table.Close(obj)
+			p.Events.Full++
+			p.refuse(o, wire.ENOSPC)
+			return
+		case roomLater:
+			q.Table.Close(obj)
+			p.short = append(p.short, o)
+			return
+		}
+		o.taking = true
+		p.taking++
 	}
 	if o.trail.Session != 0 && !q.remembers(&st, &o.trail) {
 		q.Table.Close(obj)
@@ -117,24 +126,6 @@ func visible(v layout.Version, gone bool) layout.Version {
 		return 0
 	}
 	return v
-}
-
-// keptBlocks is how many free blocks a member must have besides those that requests under way may take: other primaries take from the same ones, and what a member says of itself is up
-// to a renewal old.
-const keptBlocks = 32
-
-// room reports whether every member has space for one more block, by what their last replies said. st is our own store's.
-func (q *PG) room(st *store.Stats) bool {
-	p := q.p
-	if secondary.Room(st) <= uint64(q.running)+keptBlocks {
-		return false
-	}
-	for _, osd := range q.others {
-		if free, known := p.space[osd]; known && free <= uint64(q.running)+keptBlocks {
-			return false
-		}
-	}
-	return true
 }
 
 // remembers reports whether every member can remember one more request of a session, by what it said last. A session that never says what it has had answers to gets no more than a quarter of
@@ -158,9 +149,6 @@ func (q *PG) remembers(st *store.Stats, t *wire.Trailer) bool {
 
 // Requests notes how many more requests another OSD can remember, as it said itself.
 func (p *Primary) Requests(osd layout.OSDNum, n uint64) { p.requests[osd] = n }
-
-// Space notes the free blocks of another OSD, as it said itself.
-func (p *Primary) Space(osd layout.OSDNum, blocks uint64) { p.space[osd] = blocks }
 
 // begin sends the change out on top of base.
 func (o *op) begin(base layout.Version) {
@@ -225,6 +213,10 @@ func (c *call) answered() {
 		p.l.Arm(&c.again, p.l.Now().Add(roomPause))
 		return
 	}
+	if errno == wire.ENOSPC && q.coded != nil && !q.stopped {
+		o.refusedBy(c.osd)
+		return
+	}
 	if errno != 0 {
 		o.failed = true
 	}
@@ -250,6 +242,8 @@ func (o *op) member() {
 		o.p.put(o) // the client was answered when the interval ended
 	case o.failed:
 		// The interval is about to end and answers the client; committed puts the operation back.
+	case o.full:
+		o.undo()
 	default:
 		o.q.Table.Ack(&o.ch)
 	}

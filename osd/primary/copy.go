@@ -325,7 +325,12 @@ func (t *target) answered() {
 	j.written(err)
 	if err != nil && !q.stopped {
 		p.l.Log().Warn("a store failed a replacement, or to void what is undone", "pg", q.ID.String(), "peer", uint64(osd), "object", object.String(), "err", err)
-		p.host.Lost(q.ID, osd, err == wire.Errno(wire.ENOSPC))
+		if err == wire.Errno(wire.ENOSPC) {
+			p.backfill[osd] = 0
+			p.host.NoRoom(q.ID, osd)
+			return
+		}
+		p.host.Lost(q.ID, osd, false)
 	}
 }
 
@@ -388,7 +393,7 @@ func (j *copyJob) end() {
 
 // fail puts the object back to be tried again later.
 func (j *copyJob) fail() {
-	p, q, u, object, err := j.p, j.q, j.obj.Unclean, j.u.Object, j.err
+	p, q, obj, u, object, err := j.p, j.q, j.obj, j.obj.Unclean, j.u.Object, j.err
 	if !q.unfound[object] || err != nil { // of what nobody can give, once
 		p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", object.String(), "holders", j.u.Holders, "err", err)
 	}
@@ -405,6 +410,13 @@ func (j *copyJob) fail() {
 		// Our copy is not what peering saw. Only peering again can say what is true.
 		p.host.Lost(q.ID, p.o.Self, false)
 		return
+	}
+	if err == wire.Errno(wire.ENOSPC) || errors.Is(err, store.ErrNoSpace) {
+		q.refuseBlocked(obj)
+		if !obj.Blocked() {
+			q.hold(object)
+			return
+		}
 	}
 	q.resting = append(q.resting, object)
 	p.armRetry()

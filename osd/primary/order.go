@@ -63,7 +63,7 @@ func (p *Primary) pick() (*PG, urgency) {
 		if s.waiting[u] == 0 || u == moves && p.tuning.NoRebalance {
 			continue
 		}
-		if q := p.pgs[s.last]; q != nil && len(q.backlog[u]) > 0 && s.urgency == u && s.row < p.tuning.PGSwitch {
+		if q := p.pgs[s.last]; q != nil && len(q.backlog[u]) > 0 && s.urgency == u && s.row < p.tuning.PGSwitch && !q.stays(u) {
 			s.row++
 			return q, u
 		}
@@ -73,7 +73,7 @@ func (p *Primary) pick() (*PG, urgency) {
 		}
 		for i := range p.order {
 			id := p.order[(at+i)%len(p.order)]
-			if q := p.pgs[id]; len(q.backlog[u]) > 0 {
+			if q := p.pgs[id]; len(q.backlog[u]) > 0 && !q.stays(u) {
 				s.last, s.urgency, s.row = id, u, 1
 				return q, u
 			}
@@ -105,5 +105,5 @@ func (q *PG) clearBacklog() {
 		q.p.queues.waiting[u] -= len(q.backlog[u])
 		q.backlog[u] = nil
 	}
-	q.resting = nil
+	q.resting, q.held = nil, nil
 }

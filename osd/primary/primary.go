@@ -30,6 +30,8 @@ type Host interface {
 	Confirm(osd layout.OSDNum, done func(ok bool))
 	// Lost says that a member of a PG failed us: the interval must end. full says that it refuses writes for lack of space.
 	Lost(pg layout.PGID, osd layout.OSDNum, full bool)
+	// NoRoom says that a member has no space for what recovery brings. The interval ends if the PG can go on without it.
+	NoRoom(pg layout.PGID, osd layout.OSDNum)
 	// Fenced reports whether a session's requests are refused.
 	Fenced(session uint64, pool layout.PoolID) bool
 	// Recovered says that every object of the PG is whole on its acting set.
@@ -65,7 +67,12 @@ type Primary struct {
 	zero     []byte
 	free     *op
 	freeCopy *copyJob
-	space    map[layout.OSDNum]uint64 // free blocks of other OSDs, as their replies say
+	space    map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
+	backfill map[layout.OSDNum]uint64 // how many objects recovery may bring there
+	taking   int                      // changes that need space under way, over all PGs
+	short    []*op                    // changes that wait for one of them to end
+	again    loop.Task                // has them try
+	staying  []layout.PoolID          // see Stay
 	requests map[layout.OSDNum]uint64 // how many more requests they can remember
 	stats    [64]OpStat
 
@@ -103,7 +110,7 @@ func (r RecoveryStat) Without(part RecoveryStat) RecoveryStat {
 
 // New makes a primary without PGs.
 func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, host Host, o Options) *Primary {
-	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}, requests: map[layout.OSDNum]uint64{}}
+	p := &Primary{l: l, hub: hub, sec: sec, st: st, host: host, o: o, pgs: map[layout.PGID]*PG{}, space: map[layout.OSDNum]uint64{}, backfill: map[layout.OSDNum]uint64{}, requests: map[layout.OSDNum]uint64{}}
 	p.tuning = DefaultTuning()
 	if o.RecoveryDepth > 0 {
 		p.tuning.Recovery.Depth = o.RecoveryDepth
@@ -114,6 +121,7 @@ func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, hos
 	p.slow.timer.Fire = p.nameSlow
 	p.syncs.init(p)
 	p.kickTask.Run = p.recoverSome
+	p.again.Run = p.tryShort
 	p.retry.Fire = p.rested
 	p.forget.Fire = p.forgetAll
 	return p
@@ -144,6 +152,7 @@ type PG struct {
 
 	backlog   backlog
 	resting   []layout.ObjectID                    // could not be recovered, and are tried again when Primary.retry fires
+	held      []layout.ObjectID                    // a member has no space for them
 	unclean   []peering.Unclean                    // as peering found them, by object; those that are whole by now included
 	spoiled   map[layout.ObjectID]*peering.Unclean // found later; nil as a rule
 	left      int                                  // objects that are not whole
@@ -240,6 +249,7 @@ func (p *Primary) Stop(id layout.PGID, drained func()) {
 	q.drained = drained
 	q.Table.Abandon(func(c *pg.Change) { c.Committed() })
 	q.dropWriters()
+	p.l.Defer(&p.again)
 	if q.running == 0 {
 		q.drained = nil
 		drained()

@@ -33,6 +33,7 @@ type Events struct {
 	Fenced      uint64 // changes of fenced sessions refused
 	Crowded     uint64 // changes refused because a member remembers too many requests already
 	Full        uint64 // changes refused for lack of space
+	Unmade      uint64 // of these, changes that some members had made already, and undid
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
 	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read
 	Lapsed      uint64 // times when a member's grant was found to have run out

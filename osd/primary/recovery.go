@@ -34,6 +34,10 @@ func (p *Primary) recoverSome() {
 			break
 		}
 		if obj := q.Table.Get(q.dequeue(u)); obj != nil && obj.Unclean != nil && !obj.Recovering {
+			if q.noRoomFor(obj) {
+				q.hold(obj.ID)
+				continue
+			}
 			p.recovering++
 			q.recover(obj, true)
 		}
@@ -65,7 +69,8 @@ func (p *Primary) rested() {
 		if q.resting = q.resting[len(again):]; len(q.resting) == 0 {
 			q.resting = nil
 		}
-		more = more || q.resting != nil
+		q.unhold()
+		more = more || q.resting != nil || q.held != nil
 		for _, o := range again {
 			obj := q.Table.Get(o)
 			switch {

@@ -44,6 +44,8 @@ type op struct {
 	calls  []*call
 	left   int // members that have not answered
 	failed bool
+	full   bool // a member refused the change for lack of space
+	taking bool // it is counted in Primary.taking
 	sure   bool // the members have confirmed their grants since the request came
 	synced bool // what was acknowledged before the request came is durable
 	unsure func(ok bool)
@@ -95,7 +97,11 @@ func (p *Primary) put(o *op) {
 	}
 	secondary.ResetOp(&o.sop)
 	p.slow.end(o)
+	if o.taking {
+		p.taken()
+	}
 	o.right = secondary.Right{}
+	o.full, o.taking = false, false
 	o.q, o.r, o.joined, o.waits, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, nil, false, false, false, false, false
 	o.next, p.free = p.free, o
 }
@@ -324,6 +330,8 @@ func (o *op) stored() {
 	switch {
 	case err == nil:
 		o.member()
+	case q.coded != nil && !q.stopped && errors.Is(err, store.ErrNoSpace):
+		o.refusedBy(o.p.o.Self)
 	default:
 		o.failed = true
 		o.member()

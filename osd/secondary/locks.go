@@ -55,9 +55,10 @@ type RenewRequest struct {
 type RenewReply struct {
 	Revision uint64      `json:"revision"`
 	Grants   []HeldGrant `json:"grants,omitempty"`
-	Free     uint64      `json:"free"`     // the member's free blocks
-	Requests uint64      `json:"requests"` // how many more requests the member could remember, less what it keeps for recovery
-	Sent     uint64      `json:"sent"`     // the member's clock, nanoseconds
+	Free     uint64      `json:"free"`               // how many objects that need space the holder may have clients begin: its share
+	Recovery *uint64     `json:"recovery,omitempty"` // how many blocks recovery may still fill; members of earlier versions do not say
+	Requests uint64      `json:"requests"`           // how many more requests the member could remember, less what it keeps for recovery
+	Sent     uint64      `json:"sent"`               // the member's clock, nanoseconds
 
 	Fenced uint64          `json:"fenced,omitempty"` // the number of the last fence that is given here, or was before
 	Fences json.RawMessage `json:"fences,omitempty"` // those that the holder has not applied, a list as the daemons have it; the rest comes when it asks again if the answer is wire.EAGAIN
@@ -259,6 +260,16 @@ func (t *Locks) Renew(q RenewRequest) (int64, RenewReply) {
 		})
 	}
 	return 0, r
+}
+
+// primaries is how many OSDs may send us changes now, at least 1.
+func (t *Locks) primaries() (n uint64) {
+	for _, p := range t.pairs { // order: counts
+		if !t.isDead(p.holder) && (p.holder == t.self || t.l.Now() < p.expires) {
+			n++
+		}
+	}
+	return max(n, 1)
 }
 
 // Unlock ends a grant that its holder gives back.

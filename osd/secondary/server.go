@@ -22,6 +22,8 @@ const ListLimit = wire.MaxMeta / wire.SubEntrySize
 // Server is one store's side of replication.
 type Server struct {
 	Locks *Locks
+	// Limits may be changed at any time.
+	Limits Limits
 
 	l    loop.Loop
 	st   *store.Store
@@ -37,7 +39,7 @@ type Server struct {
 
 // New makes the server of a store.
 func New(l loop.Loop, st *store.Store, locks *Locks) *Server {
-	return &Server{Locks: locks, l: l, st: st}
+	return &Server{Locks: locks, Limits: DefaultLimits(), l: l, st: st}
 }
 
 // job is one request under way in the store.
@@ -97,9 +99,6 @@ func Retval(err error) int64 {
 	return wire.EIO
 }
 
-// Room is how many more objects a store can take: each needs a block, as a rule, and a place in the metadata, which deletions that are remembered need, too.
-func Room(st *store.Stats) uint64 { return min(st.FreeBlocks, st.FreeSlots) }
-
 // RequestRoom is how many more requests a store can remember, less the quarter that it keeps: what is recovered brings its requests along.
 func RequestRoom(st *store.Stats) uint64 {
 	most := st.MaxPairs - st.MaxPairs/4
@@ -152,7 +151,8 @@ func (s *Server) Serve(r *peer.Request) {
 		}
 		retval, a := s.Locks.Renew(q)
 		st := s.st.Stats()
-		a.Free, a.Requests = Room(&st), RequestRoom(&st)
+		recovery := s.RecoveryRoom(&st)
+		a.Free, a.Recovery, a.Requests = s.ClientRoom(&st), &recovery, RequestRoom(&st)
 		s.replyJSON(r, m.Op, retval, a)
 		return
 	case wire.OpSubUnlock:
@@ -233,7 +233,7 @@ func (s *Server) replyJSON(r *peer.Request, op wire.Opcode, retval int64, v any)
 }
 
 // changeKinds maps the wire's kinds to the store's.
-func fillChange(op *store.Op, m *wire.SubChange) {
+func (s *Server) fillChange(op *store.Op, m *wire.SubChange) {
 	switch m.Kind {
 	case wire.ChangeWrite:
 		op.Kind = store.OpWrite
@@ -249,6 +249,10 @@ func fillChange(op *store.Op, m *wire.SubChange) {
 	op.Pair = store.Pair{Session: m.Session, Sequence: m.Sequence}
 	op.Low = m.Low
 	op.Lazy, op.Unstable = store.Laziness(m.Lazy), m.Unstable
+	if op.Leave = 0; m.Unstable {
+		st := s.st.Stats()
+		op.Leave = uint32(s.Limits.leave(&st)) // a refusal is undone
+	}
 }
 
 func (s *Server) change(r *peer.Request) {
@@ -268,7 +272,7 @@ func (s *Server) change(r *peer.Request) {
 	s.Locks.ordered(&m)
 	j := s.job(r)
 	j.pg = m.PG
-	fillChange(&j.op, &m)
+	s.fillChange(&j.op, &m)
 	j.op.Data, j.op.Bitmap = r.Data, append(j.op.Bitmap, r.Meta...)
 	s.Locks.begin(m.PG)
 	s.st.Submit(&j.op)
@@ -276,7 +280,7 @@ func (s *Server) change(r *peer.Request) {
 
 // Change carries out a change for the primary on this OSD: m's fields go to op, whose Data, DataOff, Bitmap and Done the caller has set. The caller calls Changed afterwards.
 func (s *Server) Change(op *store.Op, m *wire.SubChange) {
-	fillChange(op, m)
+	s.fillChange(op, m)
 	s.Locks.begin(m.PG)
 	s.st.Submit(op)
 }
@@ -328,7 +332,7 @@ func (j *job) done() {
 			op = wire.OpSubReplace
 		}
 		st := s.st.Stats()
-		a := wire.VersionReply{Op: op, Retval: Retval(j.op.Err), Version: uint64(j.op.Version), Free: Room(&st)}
+		a := wire.VersionReply{Op: op, Retval: Retval(j.op.Err), Version: uint64(j.op.Version), Free: s.ClientRoom(&st)}
 		a.Encode(&h)
 		r.Reply(&h, nil, nil)
 		s.Locks.end(j.pg)

@@ -93,6 +93,7 @@ type Op struct {
 	Unstable     bool     // OpWrite, OpZero, OpDelete: the new version waits for OpCommit; the version before stays beside it. Over an unstable version only an unstable one can be made
 	Lazy         Laziness // OpWrite, OpZero, OpDelete: it may be done before it is durable
 	KeepWritten  bool     // OpZero
+	Leave        uint32   // OpWrite, OpZero: so many blocks and slots, besides those that are kept back, must be left when it needs a new one
 	Flags        StateFlags
 
 	Pair Pair   // OpWrite, OpZero, OpDelete: who asked; kept with the version until Low passes it

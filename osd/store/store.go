@@ -197,6 +197,15 @@ func (s *Store) Newest(oid layout.ObjectID) (State, bool) {
 	return slotView(s.t.slot(slot)).state(), true
 }
 
+// HasBlock reports whether an object has a data block, with all that was submitted: what is written to it then needs no other one that stays.
+func (s *Store) HasBlock(oid layout.ObjectID) bool {
+	_, slot, d, ok := s.lookup(oid)
+	if ok && d != 0 {
+		return s.dirty[d].hasBlock
+	}
+	return ok && slotView(s.t.slot(slot)).block() != noBlock
+}
+
 // lookup finds an object: its place in the index, its slot, and its dirty object if it has one.
 func (s *Store) lookup(oid layout.ObjectID) (at, slot, dirty uint32, ok bool) {
 	t := s.t

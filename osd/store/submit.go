@@ -234,7 +234,7 @@ func (s *Store) place(op *Op, c *change, hasBlock bool) (direct bool, err error)
 			op.impl.journaled = true
 			return false, nil
 		}
-		keep := s.keepBlocks
+		keep := s.keepBlocks + uint64(op.Leave)
 		if hasBlock {
 			keep = s.keepBlocks / 2
 		}
@@ -292,7 +292,7 @@ func (s *Store) takeBlock(keep uint64) (uint32, bool) {
 func (s *Store) slotReserve(op *Op) uint64 {
 	switch op.Kind {
 	case OpWrite, OpZero:
-		return s.keepSlots
+		return s.keepSlots + uint64(op.Leave)
 	case OpReplace:
 		return s.keepSlots / 2
 	}
