@@ -13,6 +13,7 @@ const (
 	AckOutOfOrder      = false
 	RingReused         = false
 	PagesUnflushed     = false
+	DataUnflushed      = false
 	BlockFreedEarly    = false
 	FoldedTooFar       = false
 	PGRecordEarly      = false

@@ -19,6 +19,7 @@ var (
 	AckOutOfOrder      = is("ack-out-of-order")
 	RingReused         = is("ring-reused")
 	PagesUnflushed     = is("pages-unflushed")
+	DataUnflushed      = is("data-unflushed")
 	BlockFreedEarly    = is("block-freed-early")
 	FoldedTooFar       = is("folded-too-far")
 	PGRecordEarly      = is("pg-record-early")

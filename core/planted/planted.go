@@ -15,6 +15,7 @@ var Bugs = []Bug{
 	{"ack-out-of-order", "of two journal batches under way, the second is acknowledged although the first is not durable"},
 	{"ring-reused", "a journal batch overwrites what the newest durable batch still names as the beginning of the journal"},
 	{"pages-unflushed", "the journal lets go of changes when their metadata pages are written, before the flush"},
+	{"data-unflushed", "a flush of a store on several devices leaves the data device out: the journal's and the metadata's entries are durable before what they refer to"},
 	{"block-freed-early", "the block of an object's old version is free before the new metadata is durable"},
 	{"folded-too-far", "a metadata page says of each of its objects that all is folded into it which is folded into any of them"},
 	{"sync-unflushed", "a store answers a sync without a flush of the device"},

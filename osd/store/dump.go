@@ -30,7 +30,7 @@ func Dump(l loop.Loop, d loop.Disk, w io.Writer, asJSON bool, done func(error)) 
 		}
 		out.super(&sb)
 		mem := make([]byte, sb.Journal.Len)
-		x.each(sb.Journal.Off, sb.Journal.Len, func(at int64, b []byte) error {
+		x.each(sb.Journal.at(0), sb.Journal.Len, func(at int64, b []byte) error {
 			copy(mem[at:], b)
 			return nil
 		}, func(err error) {
@@ -92,11 +92,15 @@ func (o *dumper) line(kind string, fields ...field) {
 
 func (o *dumper) super(sb *Superblock) {
 	c := &sb.Config
-	o.line("superblock", field{"version", sb.Version}, field{"store", sb.StoreID.String()}, field{"boot", sb.Boot}, field{"created", sb.Created.Format("2006-01-02T15:04:05Z")},
-		field{"device", c.Identity}, field{"block_size", c.BlockSize}, field{"bitmap_granularity", c.Granularity}, field{"data_csum_type", c.ChecksumType.String()},
-		field{"csum_block_size", c.ChecksumBlock}, field{"sector", sb.Sector}, field{"page_size", sb.PageSize}, field{"slots", sb.Slots}, field{"blocks", sb.Blocks},
-		field{"journal_offset", sb.Journal.Off}, field{"journal_size", sb.Journal.Len}, field{"meta_offset", sb.Meta.Off}, field{"meta_size", sb.Meta.Len},
-		field{"data_offset", sb.Data.Off}, field{"data_size", sb.Data.Len}, field{"end_batch", sb.endBatch}, field{"end_entry", sb.endEntry}, field{"tail_batch", sb.tailBatch})
+	fields := []field{{"version", sb.Version}, {"store", sb.StoreID.String()}, {"boot", sb.Boot}, {"created", sb.Created.Format("2006-01-02T15:04:05Z")},
+		{"device", c.Identity}, {"block_size", c.BlockSize}, {"bitmap_granularity", c.Granularity}, {"data_csum_type", c.ChecksumType.String()},
+		{"csum_block_size", c.ChecksumBlock}, {"sector", sb.Sector}, {"page_size", sb.PageSize}, {"slots", sb.Slots}, {"blocks", sb.Blocks},
+		{"journal_offset", sb.Journal.Off}, {"journal_size", sb.Journal.Len}, {"meta_offset", sb.Meta.Off}, {"meta_size", sb.Meta.Len},
+		{"data_offset", sb.Data.Off}, {"data_size", sb.Data.Len}, {"end_batch", sb.endBatch}, {"end_entry", sb.endEntry}, {"tail_batch", sb.tailBatch}}
+	for k := uint32(1); k <= sb.others; k++ {
+		fields = append(fields, field{strings.ReplaceAll(sb.roles(k), " ", "_") + "_device", sb.Others[k-1]})
+	}
+	o.line("superblock", fields...)
 }
 
 func (o *dumper) journal(sb *Superblock, mem []byte) {

@@ -47,7 +47,7 @@ func FuzzSuperblock(f *testing.F) {
 			return
 		}
 		c := make([]byte, superSize)
-		sb.encode(c)
+		sb.encode(c, sb.device)
 		again, err := decodeSuperblock(c)
 		if err != nil || again != sb {
 			t.Errorf("%+v becomes %+v, %v", sb, again, err)

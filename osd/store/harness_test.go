@@ -18,8 +18,9 @@ type rig struct {
 	t     testing.TB
 	w     *sim.World
 	l     *sim.Loop
-	dev   *sim.Disk
-	disk  loop.Disk
+	dev   *sim.Disk // with the data
+	split split
+	disk  loop.Disk // all of them
 	s     *Store
 	c     Config
 	o     Options
@@ -31,9 +32,23 @@ type rig struct {
 
 var smallConfig = Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 1 << 20}
 
+// split says which disks a store is on besides "d": those called "m" and "j".
+type split struct {
+	meta, journal string // "": as Devices has it
+}
+
+var splits = []split{{}, {meta: "m"}, {meta: "m", journal: "j"}, {journal: "j"}, {meta: "m", journal: "d"}}
+
+func (p split) String() string { return fmt.Sprintf("metadata %q, journal %q", p.meta, p.journal) }
+
 func newRig(t testing.TB, seed uint64, size int64, c Config) *rig {
 	t.Helper()
-	r := &rig{t: t, w: sim.NewWorld(seed), c: c, round: int(seed % 4)}
+	return newRigOn(t, seed, size, c, split{})
+}
+
+func newRigOn(t testing.TB, seed uint64, size int64, c Config, p split) *rig {
+	t.Helper()
+	r := &rig{t: t, w: sim.NewWorld(seed), c: c, round: int(seed % 4), split: p}
 	t.Cleanup(r.w.Close)
 	sector := 512
 	if c.Granularity >= 4096 && seed%3 == 0 {
@@ -42,6 +57,12 @@ func newRig(t testing.TB, seed uint64, size int64, c Config) *rig {
 	r.dev = r.w.NewDisk("d", size, sector)
 	if seed%7 == 0 {
 		r.dev.SetWriteThrough()
+	}
+	for i, name := range []string{"m", "j"} {
+		other := r.w.NewDisk(name, size, []int{4096, 512}[i])
+		if seed%11 == 0 {
+			other.SetWriteThrough()
+		}
 	}
 	r.process()
 	if _, err := r.format(c); err != nil {
@@ -56,11 +77,25 @@ func (r *rig) process() {
 	r.t.Helper()
 	r.n++
 	r.l = r.w.NewLoop(fmt.Sprintf("osd%d", r.n))
-	var err error
-	if r.disk, err = r.l.OpenDisk("d", loop.DiskOptions{}); err != nil {
-		r.t.Fatal(err)
-	}
+	r.disk = r.join(r.split, "d")
 	r.o = Options{Log: slog.New(slog.DiscardHandler), roundPages: r.round, secondBatch: 4096 * r.round}
+}
+
+// join opens the disks of a store whose data is on the given one.
+func (r *rig) join(p split, data string) loop.Disk {
+	r.t.Helper()
+	open := map[string]Device{"": {}}
+	for _, name := range []string{data, p.meta, p.journal} {
+		if _, is := open[name]; is {
+			continue
+		}
+		d, err := r.l.OpenDisk(name, loop.DiskOptions{})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		open[name] = Device{d, name}
+	}
+	return Devices{open[data], open[p.meta], open[p.journal]}.Join(r.l)
 }
 
 func (r *rig) until(what string, f func() bool) {
@@ -102,11 +137,16 @@ func (r *rig) close() {
 	r.until("close", func() bool { return done })
 }
 
-// crash kills the process and cuts the power of the disk.
+// crash kills the process and cuts the power of the disks. What the others than the one with the data keep is theirs.
 func (r *rig) crash(p sim.CrashPolicy) {
 	r.t.Helper()
 	r.l.Kill()
 	r.dev.Crash(p)
+	for i, name := range []string{"m", "j"} {
+		if d := r.w.Disk(name); d != nil {
+			d.Crash([]sim.CrashPolicy{p, sim.CrashKeep, sim.CrashDrop, sim.CrashRandom}[(r.n*(i+1)+r.n/3)%4])
+		}
+	}
 	r.process()
 }
 

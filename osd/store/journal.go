@@ -362,7 +362,7 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 	j.crc = h.crc
 	j.head += uint64(size)
 	f.seq, f.lastEntry, f.tail, f.tailPos = j.seq, j.entry, tail, j.at(tail).pos
-	f.op.Kind, f.op.Off, f.op.Data = loop.DiskSync, s.sb.Journal.Off+int64(pos), mem
+	f.op.Kind, f.op.Off, f.op.Data = loop.DiskSync, s.sb.Journal.at(int64(pos)), mem
 	if planted.FlushMissing || f.soft {
 		f.op.Kind = loop.DiskWrite
 	}
@@ -372,7 +372,7 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 func (j *journal) landed(f *flight) {
 	s := j.s
 	if f.op.Err != nil {
-		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), f.op.Off, f.op.Err))
+		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), offsetOf(f.op.Off), f.op.Err))
 	}
 	f.done = true
 	if f.soft {

@@ -659,7 +659,7 @@ func TestStoreMatchesANaiveModel(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			c, size := modelConfig(rng)
-			r := newRig(t, seed, size, c)
+			r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 			m := newModel(r, rng, 4+rng.IntN(30))
 			for range 6 {
 				depth := 1 + rng.IntN(40)
@@ -695,7 +695,7 @@ func TestAcknowledgedChangesSurvivePowerLoss(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))
 			c, size := modelConfig(rng)
-			r := newRig(t, seed, size, c)
+			r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 			m := newModel(r, rng, 3+rng.IntN(20))
 			for range 12 {
 				depth := 1 + rng.IntN(40)

@@ -143,21 +143,32 @@ func (p *opening) start() {
 			s.log.Warn("a copy of the superblock is not good; the other one is used", "copy", i, "err", err)
 		}
 	}
-	switch {
-	case s.sb.end() > s.info.Size:
+	if err := s.fits(); err != nil {
 		p.x.release()
-		p.done(nil, fmt.Errorf("open store %v: the device has %d bytes, the store needs %d: it was cut off or is not the whole device", s.sb.StoreID, s.info.Size, s.sb.end()))
+		p.done(nil, fmt.Errorf("open store %v: %w", s.sb.StoreID, err))
 		return
-	case int(s.sb.Sector) < s.info.SectorSize && int(s.sb.Config.Granularity) < s.info.SectorSize:
-		p.x.release()
-		p.done(nil, fmt.Errorf("open store %v: the device has sectors of %d bytes, the store was made for %d", s.sb.StoreID, s.info.SectorSize, s.sb.Sector))
-		return
-	case s.sb.Config.Identity != s.info.Identity && s.info.Identity != "":
+	}
+	if s.sb.Config.Identity != s.info.Identity && s.info.Identity != "" {
 		s.log.Warn("the store was formatted on another device; was the disk copied?", "formatted", s.sb.Config.Identity, "device", s.info.Identity)
 	}
 	s.t = newTable(s.l, &s.sb)
 	s.j.init(s)
 	p.loadPages(0)
+}
+
+// fits checks that the devices can hold the store.
+func (s *Store) fits() error {
+	parts, _, _ := partsOf(s.d)
+	for i, p := range parts {
+		if need := s.sb.end(uint32(i)); need > p.info.Size {
+			return fmt.Errorf("the device %s has %d bytes, the store needs %d: it was cut off or is not the whole device", p.Name, p.info.Size, need)
+		}
+	}
+	if int(s.sb.Sector) < s.info.SectorSize && int(s.sb.Config.Granularity) < s.info.SectorSize {
+		return fmt.Errorf("the device has sectors of %d bytes, the store was made for %d, with a bitmap_granularity of %d: put it on a device with such sectors, or make a new one with a larger bitmap_granularity",
+			s.info.SectorSize, s.sb.Sector, s.sb.Config.Granularity)
+	}
+	return nil
 }
 
 // loadPages reads both copies of the pages from the given one on, some at a time.
@@ -178,7 +189,7 @@ func (p *opening) loadPages(from uint32) {
 		b = s.t.alloc(2 * n * size)
 	}
 	first, second := b[:n*size], b[n*size:2*n*size]
-	p.x.run(loop.DiskRead, s.sb.pageOff(from, 0), first, func(err error) {
+	p.x.run(loop.DiskRead, s.sb.pageAt(from, 0), first, func(err error) {
 		var unread [2]error
 		if err != nil {
 			unread[0] = err
@@ -188,7 +199,7 @@ func (p *opening) loadPages(from uint32) {
 				return
 			}
 		}
-		p.x.run(loop.DiskRead, s.sb.pageOff(from, 1), second, func(err error) {
+		p.x.run(loop.DiskRead, s.sb.pageAt(from, 1), second, func(err error) {
 			if err != nil {
 				unread[1] = err
 				clear(second)
@@ -312,7 +323,7 @@ func (s *Store) forgetSlot(slot uint32) {
 
 func (p *opening) loadJournal() {
 	s := p.s
-	p.x.each(s.sb.Journal.Off, s.sb.Journal.Len, func(at int64, b []byte) error {
+	p.x.each(s.sb.Journal.at(0), s.sb.Journal.Len, func(at int64, b []byte) error {
 		copy(s.j.mem[at:], b)
 		return nil
 	}, func(err error) {
@@ -320,7 +331,7 @@ func (p *opening) loadJournal() {
 		case err == nil:
 			p.checkSoft(p.build)
 		case p.o.salvage:
-			p.readLoose("journal", s.sb.Journal.Off, s.j.mem, func() { p.checkSoft(p.build) })
+			p.readLoose("journal", s.sb.Journal.at(0), s.j.mem, func() { p.checkSoft(p.build) })
 		default:
 			p.finish(&DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: err.Error()})
 		}

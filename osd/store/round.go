@@ -190,7 +190,7 @@ func (s *Store) writePages() {
 			op.Done = func(*loop.DiskOp) {
 				s.round.io--
 				if op.Err != nil {
-					s.fail(fmt.Errorf("write %d bytes of metadata at device offset %d: %w", len(op.Data), op.Off, op.Err))
+					s.fail(fmt.Errorf("write %d bytes of metadata at device offset %d: %w", len(op.Data), offsetOf(op.Off), op.Err))
 				}
 				if s.round.waits == 1 && s.failure == nil && !planted.PagesUnflushed {
 					s.round.waits++
@@ -201,7 +201,7 @@ func (s *Store) writePages() {
 			r.writes = append(r.writes, op)
 		}
 		op := r.writes[n]
-		op.Kind, op.Off, op.Data = loop.DiskWrite, s.sb.pageOff(page, copyNum), r.buf[i*size:k*size]
+		op.Kind, op.Off, op.Data = loop.DiskWrite, s.sb.pageAt(page, copyNum), r.buf[i*size:k*size]
 		n++
 		i = k
 	}

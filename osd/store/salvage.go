@@ -65,7 +65,7 @@ func (p *opening) readLoose(area string, off int64, b []byte, then func()) {
 		unit := p.x.ref.Bytes()[:min(journalAlign, len(b)-at)]
 		p.x.run(loop.DiskRead, off+int64(at), unit, func(err error) {
 			if err != nil {
-				p.note(area, off+int64(at), err.Error())
+				p.note(area, offsetOf(off)+int64(at), err.Error())
 				clear(unit)
 			}
 			at += copy(b[at:], unit)
@@ -294,12 +294,12 @@ func (p *opening) clearWrecks(then func(error)) {
 	}
 	page := p.wrecks[0]
 	p.wrecks = p.wrecks[1:]
-	p.x.zero(s.sb.pageOff(page, 0), int64(s.sb.PageSize), func(err error) {
+	p.x.zero(s.sb.pageAt(page, 0), int64(s.sb.PageSize), func(err error) {
 		if err != nil {
 			then(err)
 			return
 		}
-		p.x.zero(s.sb.pageOff(page, 1), int64(s.sb.PageSize), func(err error) {
+		p.x.zero(s.sb.pageAt(page, 1), int64(s.sb.PageSize), func(err error) {
 			if err != nil {
 				then(err)
 				return

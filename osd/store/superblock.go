@@ -18,6 +18,13 @@ const (
 	superRegion = 128 << 10 // what is kept free for superblocks at the start of the device
 )
 
+// Where the superblock names further devices.
+const (
+	superDevice = 384
+	superOthers = 408
+	superOther  = 8 + maxIdentity
+)
+
 const superMagicText = "HOLDFAST"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -26,10 +33,16 @@ var le = binary.LittleEndian
 
 // Area is a piece of a device.
 type Area struct {
-	Device uint32 // 0: the device that holds the superblock; others are for later
+	Device uint32 // 0: the data device, whose superblock counts
 	Off    int64
 	Len    int64
 }
+
+// at is the address of an offset in the area.
+func (a Area) at(off int64) int64 { return int64(a.Device)<<deviceShift + a.Off + off }
+
+// end is the device offset behind the area.
+func (a Area) end() int64 { return a.Off + a.Len }
 
 func (a Area) String() string { return fmt.Sprintf("device %d, %d + %d", a.Device, a.Off, a.Len) }
 
@@ -47,6 +60,12 @@ type Superblock struct {
 	Meta     Area   // 2 x pages
 	Journal  Area
 	Data     Area
+
+	// Others are the identities of the devices beyond the data device, in order.
+	Others [maxDevices - 1]string
+	others uint32   // how many there are
+	set    [16]byte // marks the devices that belong together, for good; zeroes with one device
+	device uint32   // the device that this copy was read from
 
 	seq    uint64   // grows with each write of the superblock
 	secret [16]byte // marks this store's journal batches; not told to anyone
@@ -74,12 +93,16 @@ func (sb *Superblock) blockOff(block uint32) int64 {
 	return sb.Data.Off + int64(block)*int64(sb.Config.BlockSize)
 }
 
-// pageOff is the device offset of one of a page's two copies.
-func (sb *Superblock) pageOff(page uint32, copy int) int64 {
-	return sb.Meta.Off + (int64(copy)*int64(sb.pages())+int64(page))*int64(sb.PageSize)
+// pageAt is the address of one of a page's two copies.
+func (sb *Superblock) pageAt(page uint32, copy int) int64 {
+	return sb.Meta.at((int64(copy)*int64(sb.pages()) + int64(page)) * int64(sb.PageSize))
 }
 
-func (sb *Superblock) encode(b []byte) {
+// pageOff is its device offset.
+func (sb *Superblock) pageOff(page uint32, copy int) int64 { return offsetOf(sb.pageAt(page, copy)) }
+
+// encode makes the copy for one of the store's devices.
+func (sb *Superblock) encode(b []byte, device uint32) {
 	clear(b[:superSize])
 	copy(b, superMagicText)
 	le.PutUint32(b[12:], sb.Version)
@@ -111,6 +134,14 @@ func (sb *Superblock) encode(b []byte) {
 	le.PutUint64(b[240:], sb.headPos)
 	le.PutUint32(b[248:], uint32(len(sb.Config.Identity)))
 	copy(b[256:256+maxIdentity], sb.Config.Identity)
+	le.PutUint32(b[superDevice:], device)
+	le.PutUint32(b[superDevice+4:], sb.others)
+	copy(b[superDevice+8:], sb.set[:])
+	for i, name := range sb.Others[:sb.others] {
+		p := b[superOthers+i*superOther:]
+		le.PutUint32(p, uint32(len(name)))
+		copy(p[8:8+maxIdentity], name)
+	}
 	le.PutUint32(b[8:], crc32.Checksum(b[12:superSize], castagnoli))
 }
 
@@ -157,13 +188,26 @@ func decodeSuperblock(b []byte) (Superblock, error) {
 		return sb, fmt.Errorf("the superblock names a device identity of %d bytes, more than %d", n, maxIdentity)
 	}
 	sb.Config.Identity = string(b[256 : 256+n])
+	sb.device, sb.others = le.Uint32(b[superDevice:]), le.Uint32(b[superDevice+4:])
+	copy(sb.set[:], b[superDevice+8:])
+	if sb.others >= maxDevices || sb.device > sb.others {
+		return sb, fmt.Errorf("the superblock is that of device %d of %d; this release knows up to %d", sb.device, uint64(sb.others)+1, maxDevices)
+	}
+	for i := range sb.Others[:sb.others] {
+		p := b[superOthers+i*superOther:]
+		n := le.Uint32(p)
+		if n > maxIdentity {
+			return sb, fmt.Errorf("the superblock names a device identity of %d bytes, more than %d", n, maxIdentity)
+		}
+		sb.Others[i] = string(p[8 : 8+n])
+	}
 	sb.Config.JournalSize = sb.Journal.Len
 	return sb, sb.validate()
 }
 
 // validate checks that the geometry is possible, so that no later arithmetic can go wrong.
 func (sb *Superblock) validate() error {
-	const most = int64(1) << 56
+	const most = int64(1) << (deviceShift - 1)
 	if sb.Sector != 512 && sb.Sector != 4096 {
 		return fmt.Errorf("the superblock names a sector size of %d", sb.Sector)
 	}
@@ -171,12 +215,15 @@ func (sb *Superblock) validate() error {
 		return fmt.Errorf("superblock: %w", err)
 	}
 	for _, a := range []Area{sb.Meta, sb.Journal, sb.Data} {
-		if a.Device != 0 {
-			return fmt.Errorf("the superblock places an area on device %d; this release knows device 0 only", a.Device)
+		if a.Device > sb.others {
+			return fmt.Errorf("the superblock places an area on device %d of %d", a.Device, sb.others+1)
 		}
 		if a.Off < superRegion || a.Len <= 0 || a.Off > most || a.Len > most || a.Off%4096 != 0 {
 			return fmt.Errorf("the superblock has an impossible area (%v)", a)
 		}
+	}
+	if sb.Data.Device != 0 || sb.Meta.Device > 1 || sb.roles(sb.others) == "" || sb.roles(1) == "" && sb.others > 0 {
+		return fmt.Errorf("the superblock has data, metadata and journal on devices %d, %d and %d of %d", sb.Data.Device, sb.Meta.Device, sb.Journal.Device, sb.others+1)
 	}
 	if sb.PageSize != pageSizeFor(sb.Config.slotSize()) {
 		return fmt.Errorf("the superblock has metadata pages of %d bytes, entries of %d need %d", sb.PageSize, sb.Config.slotSize(), pageSizeFor(sb.Config.slotSize()))
@@ -196,9 +243,14 @@ func (sb *Superblock) validate() error {
 	return nil
 }
 
-// end is the device offset behind the last area.
-func (sb *Superblock) end() int64 {
-	return max(sb.Meta.Off+sb.Meta.Len, sb.Journal.Off+sb.Journal.Len, sb.Data.Off+sb.Data.Len)
+// end is the offset behind the last area of a device.
+func (sb *Superblock) end(device uint32) (end int64) {
+	for _, a := range []Area{sb.Meta, sb.Journal, sb.Data} {
+		if a.Device == device {
+			end = max(end, a.end())
+		}
+	}
+	return end
 }
 
 // maxSlots leaves the top bit of a slot number free.
@@ -209,39 +261,57 @@ const spareMost = 32
 
 // layOut places the areas on a device: superblocks, journal, metadata, data.
 func layOut(c Config, size int64, sector int) (Superblock, error) {
-	sb := Superblock{Version: FormatVersion, Config: c, Sector: uint32(sector)}
+	return layOutOn(c, []int64{size}, 0, 0, sector)
+}
+
+// layOutOn places them on devices of the sizes; the data is on the first.
+func layOutOn(c Config, sizes []int64, meta, journal uint32, sector int) (Superblock, error) {
+	sb := Superblock{Version: FormatVersion, Config: c, Sector: uint32(sector), others: uint32(len(sizes) - 1)}
 	slot := c.slotSize()
 	sb.PageSize = uint32(pageSizeFor(slot))
 	per := int64(sb.slotsPerPage())
+	size := sizes[0]
 	// Slots beyond one for each block: deletions that have to be remembered have no block, and must not take the places of objects.
 	spare := min(int64(c.maxPairs()), size/spareMost*per/int64(2*sb.PageSize))
-	sb.Journal = Area{Off: superRegion, Len: c.JournalSize}
-	sb.Meta.Off = sb.Journal.Off + sb.Journal.Len
+	sb.Journal = Area{Device: journal, Off: superRegion, Len: c.JournalSize}
+	sb.Meta = Area{Device: meta, Off: superRegion}
+	if meta == journal {
+		sb.Meta.Off = sb.Journal.end()
+	}
 	align := int64(4096)
 	if size >= 1<<30 {
 		align = 1 << 20
 	}
-	// One block needs itself and, since there are at least 1/8 more slots than blocks, 9/8 of a slot in two copies.
-	left := size - sb.Meta.Off - align
-	perBlock := float64(c.BlockSize) + 2*1.125*float64(sb.PageSize)/float64(per)
-	blocks := int64(float64(left-4*int64(sb.PageSize))/perBlock) + 1
-	for ; blocks > 0; blocks-- {
+	dataFrom := func() int64 { return (max(superRegion, sb.end(0)) + align - 1) / align * align }
+	// One block needs itself and, if the metadata is on the same device, since there are at least 1/8 more slots than blocks, 9/8 of a slot in two copies.
+	left := size - max(superRegion, sb.end(0)) - align
+	perBlock := float64(c.BlockSize)
+	if meta == 0 {
+		left -= 4 * int64(sb.PageSize)
+		perBlock += 2 * 1.125 * float64(sb.PageSize) / float64(per)
+	}
+	blocks := int64(float64(left)/perBlock) + 1
+	for ; blocks >= 8; blocks-- {
 		slots := blocks + max(blocks/8, spare) + 32
 		pages := (slots + per - 1) / per
 		slots = pages * per
-		metaLen := 2 * pages * int64(sb.PageSize)
-		dataOff := (sb.Meta.Off + metaLen + align - 1) / align * align
+		sb.Meta.Len = 2 * pages * int64(sb.PageSize)
 		if slots > maxSlots {
 			return sb, fmt.Errorf("the device of %d bytes has more than %d blocks of %d bytes; choose a larger block_size", size, maxSlots, c.BlockSize)
 		}
-		if dataOff+blocks*int64(c.BlockSize) <= size {
-			sb.Blocks, sb.Slots, sb.Meta.Len = uint64(blocks), uint64(slots), metaLen
+		if dataOff := dataFrom(); dataOff+blocks*int64(c.BlockSize) <= size {
+			sb.Blocks, sb.Slots = uint64(blocks), uint64(slots)
 			sb.Data = Area{Off: dataOff, Len: blocks * int64(c.BlockSize)}
-			if blocks < 8 {
-				break
-			}
-			return sb, nil
+			break
 		}
 	}
-	return sb, fmt.Errorf("the device of %d bytes is too small: superblocks and a journal of %d bytes leave no room for 8 blocks of %d bytes", size, c.JournalSize, c.BlockSize)
+	if blocks < 8 {
+		return sb, fmt.Errorf("the device of %d bytes is too small: superblocks and a journal of %d bytes leave no room for 8 blocks of %d bytes", size, c.JournalSize, c.BlockSize)
+	}
+	for i, have := range sizes[1:] {
+		if need := sb.end(uint32(i + 1)); need > have {
+			return sb, fmt.Errorf("the device for %s has %d bytes, and %d are needed beside a data device of %d bytes; give a larger one, or choose a larger block_size or a smaller journal_size", sb.roles(uint32(i+1)), have, need, size)
+		}
+	}
+	return sb, nil
 }

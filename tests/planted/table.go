@@ -38,6 +38,7 @@ var hunts = []hunt{
 	{Bug: "ack-out-of-order", By: crash},
 	{Bug: "ring-reused", By: crash},
 	{Bug: "pages-unflushed", By: crash},
+	{Bug: "data-unflushed", By: crash},
 	{Bug: "block-freed-early", By: crash},
 	{Bug: "folded-too-far", By: crash},
 	{Bug: "sync-unflushed", By: crash},
