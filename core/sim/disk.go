@@ -140,6 +140,9 @@ func (d *Disk) SetWriteThrough() {
 	d.m.stable = d.m.current
 }
 
+// WriteThrough reports whether every completed write is durable.
+func (d *Disk) WriteThrough() bool { return d.m.stable == d.m.current }
+
 // SetLatency sets how long operations of a kind take.
 func (d *Disk) SetLatency(k loop.DiskKind, lo, hi time.Duration) {
 	d.SetDelay(k, Delay{Min: lo, Max: hi})
@@ -253,7 +256,7 @@ func (d *Disk) open(l *Loop, o loop.DiskOptions) (loop.Disk, error) {
 // Info is what is known of the disk.
 func (h *handle) Info() loop.DiskInfo {
 	d := h.d
-	return loop.DiskInfo{Size: d.size, SectorSize: d.m.sector, WriteThrough: d.m.stable == d.m.current, Identity: "sim-" + d.name}
+	return loop.DiskInfo{Size: d.size, SectorSize: d.m.sector, WriteThrough: d.WriteThrough(), Identity: "sim-" + d.name}
 }
 
 // Submit starts op.

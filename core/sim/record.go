@@ -19,6 +19,7 @@ type Recording struct {
 
 // RecordedOp is one operation of a recording.
 type RecordedOp struct {
+	Disk *Disk
 	Kind loop.DiskKind
 	Off  int64
 	Data []byte // of writes; a copy
@@ -41,6 +42,9 @@ func (d *Disk) Record() *Recording {
 	return d.rec
 }
 
+// Also records another disk into the same log, from now on, for testers that crash several disks at one point. A Player knows the first disk only.
+func (rec *Recording) Also(d *Disk) { d.rec = rec }
+
 // StopRecording ends the recording.
 func (d *Disk) StopRecording() { d.rec = nil }
 
@@ -48,7 +52,7 @@ func (rec *Recording) submit(r *diskRun) {
 	if rec == nil || r.op.Kind == loop.DiskRead {
 		return
 	}
-	op := RecordedOp{Kind: r.op.Kind, Off: r.op.Off, At: r.op.Off, Len: r.op.Len, Lost: r.lost}
+	op := RecordedOp{Disk: r.d, Kind: r.op.Kind, Off: r.op.Off, At: r.op.Off, Len: r.op.Len, Lost: r.lost}
 	if op.Kind == loop.DiskWrite || op.Kind == loop.DiskSync {
 		op.Data = make([]byte, 0, r.bytes)
 		each(r.op, func(p []byte) { op.Data = append(op.Data, p...) })

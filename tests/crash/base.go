@@ -27,6 +27,8 @@ var (
 		{name: "fine", config: store.Config{BlockSize: 8 << 10, Granularity: 512, ChecksumBlock: 512, JournalSize: 576 << 10}, sector: 512, size: 1024 << 10, smallWrite: 4096},
 		{name: "through", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, writeThrough: true},
 		{name: "sector", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, ChecksumType: store.ChecksumNone, JournalSize: 768 << 10}, sector: 4096, size: 1472 << 10, smallWrite: 4096},
+		{name: "fast", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, others: []beside{{role: "m"}}},
+		{name: "three", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, smallWrite: 4096, others: []beside{{"m", true}, {role: "j"}}},
 	}
 	bases = []*base{
 		{name: "clean", layout: layouts[0]},
@@ -36,6 +38,8 @@ var (
 		{name: "fine", layout: layouts[1], prelude: "of"},
 		{name: "through", layout: layouts[2], prelude: "s2"},
 		{name: "sector", layout: layouts[3], prelude: "of", crashed: true},
+		{name: "fast", layout: layouts[4], prelude: "so2f", crashed: true},
+		{name: "three", layout: layouts[5], prelude: "uUs"},
 		{name: "bare", layout: layouts[0], bare: true},
 		{name: "full", layout: layouts[0], prelude: "Es"},
 	}
@@ -53,7 +57,7 @@ func baseOf(name string) *base {
 // ready is a base as it is on its disk.
 type ready struct {
 	*base
-	image *sim.Image
+	image images
 	h     *history
 }
 
@@ -95,8 +99,7 @@ func (b *base) prepare() (*ready, error) {
 		r.drain()
 	}
 	if b.crashed {
-		p.l.PowerOff()
-		p.dev.Crash(sim.CrashDrop)
+		p.powerOff(sim.CrashDrop)
 	} else if r.problem == nil {
 		r.settle()
 		r.problem = p.close()
@@ -104,7 +107,7 @@ func (b *base) prepare() (*ready, error) {
 	if r.problem != nil {
 		return nil, fmt.Errorf("prepare %s: %w", b.name, r.problem)
 	}
-	return &ready{b, p.dev.Image(), r.h.fork()}, nil
+	return &ready{b, p.images(), r.h.fork()}, nil
 }
 
 func (p *process) format() error {
@@ -124,7 +127,8 @@ func (p *process) format() error {
 // goRound writes until the journal's head is near its end.
 func (r *runner) goRound() {
 	area := r.s.Superblock().Journal
-	rec := r.dev.Record()
+	dev := r.devs[area.Device]
+	rec := dev.Record()
 	for range 10000 {
 		r.write(r.a(), 1, 2, false)
 		r.drain()
@@ -139,5 +143,5 @@ func (r *runner) goRound() {
 			break
 		}
 	}
-	r.dev.StopRecording()
+	dev.StopRecording()
 }

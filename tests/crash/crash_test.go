@@ -110,7 +110,7 @@ func TestEverySequenceOfThreeOperations(t *testing.T) {
 // TestEveryDeviceCallThatFails fails the n-th read, write or flush of a run, for n = 1, 2, ... until a run has none left.
 func TestEveryDeviceCallThatFails(t *testing.T) {
 	for _, c := range []struct{ base, sequence string }{
-		{"clean", "s2mwzf"}, {"waiting", "ukUrwpdg"}, {"dirty", "lehxFqvb"}, {"through", "smtnZ"}, {"wrap", "ooEswi2"}, {"fine", "fFzuUkyr"}, {"bare", "Q6kA8"},
+		{"clean", "s2mwzf"}, {"waiting", "ukUrwpdg"}, {"dirty", "lehxFqvb"}, {"through", "smtnZ"}, {"wrap", "ooEswi2"}, {"fine", "fFzuUkyr"}, {"bare", "Q6kA8"}, {"fast", "s2mwzf"}, {"three", "ukUrwpdg"},
 	} {
 		t.Run(c.base, func(t *testing.T) {
 			t.Parallel()

@@ -9,25 +9,26 @@ import (
 	"holdfast/core/sim"
 )
 
-// tape is a recording of a disk, made ready for being cut.
+// tape is a recording of a store's disks, made ready for being cut. All of them lose power at one moment; what each keeps is its own.
 //
 // What loss of power may leave, by the promises of loop.Disk: a sync write that has completed is there. A write that completed before a flush was submitted is there if the flush has
 // completed. Any other that was submitted may be there, or not, or some of its sectors. Of two writes of one sector the later counts, if the earlier had completed when the later
 // was submitted; otherwise either may.
 type tape struct {
-	before *sim.Image // durable when the recording began
-	writes []taped    // in the order in which the device did them; those that never completed last
+	before images  // durable when the recording began
+	writes []taped // in the order in which the device did them; those that never completed last
 	steps  int
 	flush  []taped // flushes; off and data mean nothing
 
 	// folded has the first writes of the list, which are durable at the moment below and were not under way with any other then.
-	folded  *sim.Image
+	folded  images
 	nFolded int
 	at      int
 }
 
 // taped is one write. Its moments are the steps of its submission and its completion.
 type taped struct {
+	dev              int // the disk
 	off              int64
 	data             []byte
 	sync             bool
@@ -36,11 +37,12 @@ type taped struct {
 	durable          int // the step after which it can no longer be lost
 }
 
-func newTape(before *sim.Image, rec *sim.Recording, writeThrough bool) (*tape, error) {
+func newTape(before images, rec *sim.Recording, devs []*sim.Disk) (*tape, error) {
 	t := &tape{before: before, steps: len(rec.Log)}
 	all := make([]taped, len(rec.Ops))
 	for i, op := range rec.Ops {
-		all[i] = taped{off: op.Off, data: op.Data, sync: writeThrough || op.Kind == loop.DiskSync, ended: never, durable: never, failed: op.Err != nil}
+		dev := slices.Index(devs, op.Disk)
+		all[i] = taped{dev: dev, off: op.Off, data: op.Data, sync: devs[dev].WriteThrough() || op.Kind == loop.DiskSync, ended: never, durable: never, failed: op.Err != nil}
 	}
 	var order []int
 	for i, s := range rec.Log {
@@ -74,7 +76,7 @@ func newTape(before *sim.Image, rec *sim.Recording, writeThrough bool) (*tape, e
 			w.durable = w.ended
 		}
 		for _, f := range t.flush {
-			if w.ended < f.submitted && f.ended != never && !w.failed {
+			if w.dev == f.dev && w.ended < f.submitted && f.ended != never && !w.failed {
 				w.durable = min(w.durable, f.ended)
 			}
 		}
@@ -99,7 +101,7 @@ func (t *tape) fold(m int) {
 		if w.durable >= m || w.ended >= first {
 			return
 		}
-		t.folded.WriteAt(w.data, w.off)
+		t.folded[w.dev].WriteAt(w.data, w.off)
 	}
 }
 
@@ -138,7 +140,7 @@ func (t *tape) unsure(m int) (n int) {
 }
 
 // cut makes what is left of the disk when the power goes before step m. Variant 0 loses what it can, 1 keeps everything, the others draw. With log, each write's fate is written there.
-func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (*sim.Image, losses) {
+func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (images, losses) {
 	var l losses
 	t.fold(m)
 	image := t.folded.Clone()
@@ -148,6 +150,13 @@ func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (*sim.Imag
 	}
 	var list []placed
 	keep, tear := 1+rng.IntN(8), rng.IntN(5)
+	// With several disks, often one of them loses or keeps everything, whatever the others do.
+	whole := make([]uint64, len(image))
+	for i := range whole {
+		if whole[i] = variant; variant > 1 && len(image) > 1 {
+			whole[i] = rng.Uint64N(4)
+		}
+	}
 	for i := t.nFolded; i < len(t.writes); i++ {
 		w := &t.writes[i]
 		if w.submitted >= m {
@@ -159,11 +168,11 @@ func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (*sim.Imag
 		}
 		var f fate
 		switch {
-		case variant == 0:
-		case variant == 1:
+		case whole[w.dev] == 0:
+		case whole[w.dev] == 1:
 			f.keep = true
 		case rng.IntN(5) < tear:
-			f.sectors = torn(rng, len(w.data)/image.Sector())
+			f.sectors = torn(rng, len(w.data)/image[w.dev].Sector())
 		default:
 			f.keep = rng.IntN(9) < keep
 		}
@@ -176,7 +185,7 @@ func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (*sim.Imag
 			l.Lost++
 		}
 		if log != nil {
-			log.say("write %d bytes at %d (submitted %d, ended %s, sync %v): keep %v, sectors %v", len(w.data), w.off, w.submitted, when(w.ended), w.sync, f.keep, f.sectors)
+			log.say("disk %d: write %d bytes at %d (submitted %d, ended %s, sync %v): keep %v, sectors %v", w.dev, len(w.data), w.off, w.submitted, when(w.ended), w.sync, f.keep, f.sectors)
 		}
 		// A write that was under way may have reached the medium before others that were under way with it.
 		at := len(list)
@@ -191,14 +200,15 @@ func (t *tape) cut(m int, variant uint64, rng *rand.Rand, log *lines) (*sim.Imag
 		list = slices.Insert(list, at, placed{w, f})
 	}
 	for _, p := range list {
+		disk := image[p.dev]
 		if p.keep {
-			image.WriteAt(p.data, p.off)
+			disk.WriteAt(p.data, p.off)
 			continue
 		}
 		for i, there := range p.sectors {
 			if there {
-				at := i * image.Sector()
-				image.WriteAt(p.data[at:at+image.Sector()], p.off+int64(at))
+				at := i * disk.Sector()
+				disk.WriteAt(p.data[at:at+disk.Sector()], p.off+int64(at))
 			}
 		}
 	}

@@ -48,7 +48,7 @@ func (v *device) do(kind loop.DiskKind, off int64, sectors int, with byte) {
 
 // outcomes are the different contents of some sectors after many cuts at the end.
 func (v *device) outcomes(rec *sim.Recording, before *sim.Image, sectors int) []string {
-	tp, err := newTape(before, rec, false)
+	tp, err := newTape(images{before}, rec, []*sim.Disk{v.d})
 	if err != nil {
 		v.t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func (v *device) outcomes(rec *sim.Recording, before *sim.Image, sectors int) []
 	for i := range uint64(2000) {
 		image, _ := tp.cut(tp.steps, i, rng, nil)
 		b := make([]byte, sectors*512)
-		image.ReadAt(b, 0)
+		image[0].ReadAt(b, 0)
 		var s []byte
 		for i := 0; i < len(b); i += 512 {
 			if !slices.Equal(b[i:i+512], slices.Repeat(b[i:i+1], 512)) {

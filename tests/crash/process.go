@@ -14,13 +14,14 @@ import (
 // patience is how much simulated time anything may take; nothing here needs a second.
 const patience = time.Hour
 
-// process is an OSD's store on a disk of its own world.
+// process is an OSD's store on disks of its own world.
 type process struct {
 	w     *sim.World
 	l     *sim.Loop
-	dev   *sim.Disk
-	disk  loop.Disk
-	wrap  func(loop.Loop, loop.Disk) loop.Disk // put between the store and the disk; may be nil
+	devs  []*sim.Disk // the first has the data
+	disks []loop.Disk
+	disk  loop.Disk                            // all of them
+	wrap  func(loop.Loop, loop.Disk) loop.Disk // put between the store and each disk; may be nil
 	s     *store.Store
 	c     *layoutOf
 	stops int // how often OnFailure was called
@@ -34,22 +35,70 @@ type layoutOf struct {
 	size         int64
 	writeThrough bool
 	smallWrite   uint32
+	others       []beside // disks besides the one with the data
+}
+
+// beside is a disk with metadata, the journal, or both.
+type beside struct {
+	role         string // m: metadata, and the journal unless there is a j; j: the journal
+	writeThrough bool
+}
+
+// images are what is on a store's disks.
+type images []*sim.Image
+
+// Clone is images with the same content.
+func (i images) Clone() images {
+	out := make(images, len(i))
+	for k := range i {
+		out[k] = i[k].Clone()
+	}
+	return out
 }
 
 func (c *layoutOf) units() int { return int(c.config.BlockSize / c.config.Granularity) }
 
-// boot starts a process in a new world whose disk holds the image (nil: nothing).
-func boot(seed uint64, c *layoutOf, image *sim.Image) *process {
+// boot starts a process in a new world whose disks hold the images (nil: nothing).
+func boot(seed uint64, c *layoutOf, all images) *process {
 	p := &process{w: sim.NewWorld(seed), c: c}
-	if image != nil {
-		p.dev = p.w.NewDiskFrom("d", image)
-	} else {
-		p.dev = p.w.NewDisk("d", c.size, c.sector)
-	}
-	if c.writeThrough {
-		p.dev.SetWriteThrough()
+	for i, o := range append([]beside{{"d", c.writeThrough}}, c.others...) {
+		var d *sim.Disk
+		if all != nil {
+			d = p.w.NewDiskFrom(o.role, all[i])
+		} else {
+			d = p.w.NewDisk(o.role, c.size, c.sector)
+		}
+		if o.writeThrough {
+			d.SetWriteThrough()
+		}
+		p.devs = append(p.devs, d)
 	}
 	return p
+}
+
+// images are what is durable on the disks now.
+func (p *process) images() (out images) {
+	for _, d := range p.devs {
+		out = append(out, d.Image())
+	}
+	return out
+}
+
+// record records all disks from now on.
+func (p *process) record() *sim.Recording {
+	rec := p.devs[0].Record()
+	for _, d := range p.devs[1:] {
+		rec.Also(d)
+	}
+	return rec
+}
+
+// powerOff ends the process and the power of all disks.
+func (p *process) powerOff(how sim.CrashPolicy) {
+	p.l.PowerOff()
+	for _, d := range p.devs {
+		d.Crash(how)
+	}
 }
 
 func (p *process) end() { p.w.Close() }
@@ -57,14 +106,28 @@ func (p *process) end() { p.w.Close() }
 // start makes a process on the disk; one before must be dead.
 func (p *process) start() error {
 	p.l = p.w.NewLoop("osd")
-	disk, err := p.l.OpenDisk("d", loop.DiskOptions{})
-	if err != nil {
-		return err
+	p.disks = nil
+	var d store.Devices
+	for _, dev := range p.devs {
+		disk, err := p.l.OpenDisk(dev.Name(), loop.DiskOptions{})
+		if err != nil {
+			return err
+		}
+		if p.wrap != nil {
+			disk = p.wrap(p.l, disk)
+		}
+		p.disks = append(p.disks, disk)
+		this := store.Device{Disk: disk, Name: dev.Name()}
+		switch dev.Name() {
+		case "d":
+			d.Data = this
+		case "m":
+			d.Meta = this
+		case "j":
+			d.Journal = this
+		}
 	}
-	if p.wrap != nil {
-		disk = p.wrap(p.l, disk)
-	}
-	p.disk = disk
+	p.disk = d.Join(p.l)
 	return nil
 }
 

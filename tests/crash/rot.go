@@ -15,7 +15,7 @@ func (p *process) rot(h *history, rng *rand.Rand) error {
 	}
 	area := p.s.Superblock().Data
 	for range 12 {
-		p.dev.Flip(area.Off+rng.Int64N(area.Len), 1<<rng.IntN(8))
+		p.devs[0].Flip(area.Off+rng.Int64N(area.Len), 1<<rng.IntN(8))
 	}
 	j := &judge{process: p, h: h, moment: never - 1, busy: true}
 	for _, o := range h.objects {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"holdfast/core/loop"
-	"holdfast/core/sim"
 	"holdfast/osd/store"
 )
 
@@ -159,8 +158,8 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 		return nil, err
 	}
 	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 2)), bare: b.bare}
-	before := p.dev.Image()
-	r.rec = p.dev.Record()
+	before := p.images()
+	r.rec = p.record()
 	r.run(c.Sequence, c.Mode)
 	if r.problem != nil {
 		return nil, r.problem
@@ -175,7 +174,7 @@ func (w *worker) record(c Case) (out *recorded, err error) {
 	if err := (&judge{process: p, h: r.h, moment: never - 1, busy: true}).judgeSpace(found, true); err != nil {
 		return nil, err
 	}
-	t, err := newTape(before, r.rec, b.layout.writeThrough)
+	t, err := newTape(before, r.rec, p.devs)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +190,7 @@ func (w *worker) state(rc *recorded, moment int, variant uint64) (err error) {
 	name := State{rc.Case, moment, variant}.String()
 	seed := hash(name)
 	rng := rand.New(rand.NewPCG(seed, 3))
-	var image *sim.Image
+	var image images
 	var volatile []*taped
 	killed := rng.IntN(8) == 0 && !rc.base.layout.writeThrough
 	if killed {
@@ -219,7 +218,7 @@ func (t *tape) cached(m int) (out []*taped) {
 		replaced := false
 		for k := i + 1; k < len(t.writes); k++ {
 			v := &t.writes[k]
-			replaced = replaced || v.durable < m && v.off < w.off+int64(len(w.data)) && w.off < v.off+int64(len(v.data))
+			replaced = replaced || v.durable < m && v.dev == w.dev && v.off < w.off+int64(len(w.data)) && w.off < v.off+int64(len(v.data))
 		}
 		if !replaced {
 			out = append(out, w)
@@ -229,13 +228,13 @@ func (t *tape) cached(m int) (out []*taped) {
 }
 
 // look opens the store on an image, judges it, works with it and cuts the power again.
-func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Image, volatile []*taped, moment int, killed bool) error {
+func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image images, volatile []*taped, moment int, killed bool) error {
 	p := boot(seed, rc.base.layout, image)
 	defer p.end()
 	if err := p.start(); err != nil {
 		return err
 	}
-	rec := p.dev.Record()
+	rec := p.record()
 	p.rewrite(volatile)
 	from := len(rec.Log)
 	if rng.IntN(16) == 0 {
@@ -265,7 +264,7 @@ func (w *worker) look(rc *recorded, seed uint64, rng *rand.Rand, image *sim.Imag
 		return nil
 	}
 	w.Nested++
-	t, err := newTape(image, rec, rc.base.layout.writeThrough)
+	t, err := newTape(image, rec, p.devs)
 	if err != nil {
 		return err
 	}
@@ -301,7 +300,7 @@ func (p *process) rewrite(writes []*taped) {
 		done := false
 		ref := p.l.Alloc(len(v.data))
 		copy(ref.Bytes(), v.data)
-		p.disk.Submit(&loop.DiskOp{Kind: loop.DiskWrite, Off: v.off, Data: ref.Bytes(), Done: func(*loop.DiskOp) { done = true }})
+		p.disks[v.dev].Submit(&loop.DiskOp{Kind: loop.DiskWrite, Off: v.off, Data: ref.Bytes(), Done: func(*loop.DiskOp) { done = true }})
 		p.w.RunUntil(func() bool { return done }, patience)
 		ref.Release()
 	}

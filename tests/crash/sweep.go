@@ -33,9 +33,14 @@ func (f Fault) err() error {
 	return io.ErrShortWrite
 }
 
-// faulty is a disk whose n-th call of a kind fails.
+// faulty is a disk among those of which the n-th call of a kind fails.
 type faulty struct {
 	loop.Disk
+	*faults
+}
+
+// faults is what faulty disks of one store have in common.
+type faults struct {
 	l     loop.Loop
 	fault Fault
 	calls int
@@ -103,17 +108,17 @@ func (w *worker) fail(name, sequence string, mode byte, f Fault) (fired bool, er
 	seed := hash(name, sequence, string(mode), f.String())
 	p := boot(seed, b.layout, b.image)
 	defer p.end()
-	var d *faulty
+	d := &faults{fault: f}
 	p.wrap = func(l loop.Loop, inner loop.Disk) loop.Disk {
-		d = &faulty{Disk: inner, l: l, fault: f}
-		return d
+		d.l = l
+		return &faulty{inner, d}
 	}
 	if err := p.start(); err != nil {
 		return false, err
 	}
-	before := p.dev.Image()
+	before := p.images()
 	r := &runner{process: p, h: b.h.fork(), rng: rand.New(rand.NewPCG(seed, 5)), lenient: true, bare: b.bare}
-	r.rec = p.dev.Record()
+	r.rec = p.record()
 	if err := p.open(); err != nil {
 		if !d.fired {
 			return false, err
@@ -121,7 +126,7 @@ func (w *worker) fail(name, sequence string, mode byte, f Fault) (fired bool, er
 	} else if err := r.underFault(sequence, mode, d); err != nil {
 		return false, err
 	}
-	t, err := newTape(before, r.rec, b.layout.writeThrough)
+	t, err := newTape(before, r.rec, p.devs)
 	if err != nil {
 		return false, err
 	}
@@ -136,7 +141,7 @@ func (w *worker) fail(name, sequence string, mode byte, f Fault) (fired bool, er
 }
 
 // underFault does the sequence, reads and closes, and checks that the store says what is wrong and answers everybody.
-func (r *runner) underFault(sequence string, mode byte, d *faulty) error {
+func (r *runner) underFault(sequence string, mode byte, d *faults) error {
 	r.run(sequence, mode)
 	if r.problem == nil {
 		r.problem = r.readUnderFault(d)
@@ -164,7 +169,7 @@ func (r *runner) underFault(sequence string, mode byte, d *faulty) error {
 }
 
 // readUnderFault reads every object: it is as the model says, or the reader is told.
-func (r *runner) readUnderFault(d *faulty) error {
+func (r *runner) readUnderFault(d *faults) error {
 	j := &judge{process: r.process, h: r.h, moment: never - 1, busy: true}
 	for _, o := range r.h.objects {
 		op := &store.Op{Kind: store.OpReadObject, Object: o.id}
