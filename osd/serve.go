@@ -25,13 +25,15 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.List(r)
 	case wire.OpDescribe:
 		s.prim.Describe(r)
+	case wire.OpScrub:
+		s.prim.Scrub(r)
 	case wire.OpFence:
 		s.fenceNow(r)
 	case wire.OpSubDead:
 		s.sec.Serve(r)
 		s.borrowersDied()
 	case wire.OpSubChange, wire.OpSubRead, wire.OpSubReplace, wire.OpSubVoid, wire.OpSubForget, wire.OpSubList, wire.OpSubLock, wire.OpSubRenew, wire.OpSubUnlock, wire.OpSubAnnounce, wire.OpSubSync,
-		wire.OpSubReadRange, wire.OpSubCommit, wire.OpSubRollback:
+		wire.OpSubReadRange, wire.OpSubCommit, wire.OpSubRollback, wire.OpSubDigest:
 		s.sec.Serve(r)
 	default:
 		r.Fail(wire.EINVAL)

@@ -110,6 +110,10 @@ func init() {
 		{"sub_commit/one", 53, &Sub{Op: OpSubCommit, Grant: ownGrant, Meta: VersionedSize}, VersionedSize},
 		{"sub_rollback/one", 54, &Sub{Op: OpSubRollback, Grant: ownGrant, Meta: VersionedSize}, VersionedSize},
 		{"sub_reply/commit", 53, &SubReply{Op: OpSubCommit, Retval: ERANGE}, 0},
+		{"sub_digest/one", 55, &Sub{Op: OpSubDigest, Object: ownObject, Grant: ownGrant}, 0},
+		{"sub_reply/digest", 55, &SubReply{Op: OpSubDigest, Version: 5<<16 | 8, Written: 4, Meta: DigestSize}, DigestSize},
+		{"fix/any_part", 56, &Fix{ownObject, 70000, AnyPart}, 0},
+		{"scrub_reply/bad", 3, &ScrubReply{OpScrub, 0, 3 * 131072, FoundBad, 1}, 0},
 		{"fence/json", 45, &Sub{Op: OpFence, Meta: 2}, 2},
 	}...)
 }

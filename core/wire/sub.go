@@ -287,10 +287,10 @@ func (m *SubReadRange) Decode(h *Header) error {
 	return nil
 }
 
-// Sub is any other request from a primary to a store: SUB_READ, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST, SUB_SYNC, SUB_COMMIT and SUB_ROLLBACK (with a list of Versioned as payload) and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
+// Sub is any other request from a primary to a store: SUB_READ, SUB_DIGEST, SUB_REPLACE, SUB_VOID, SUB_FORGET, SUB_LIST, SUB_SYNC, SUB_COMMIT and SUB_ROLLBACK (with a list of Versioned as payload) and, with a JSON payload, SUB_LOCK, SUB_RENEW, SUB_UNLOCK, SUB_ANNOUNCE, SUB_DEAD.
 type Sub struct {
 	Op           Opcode
-	Object       layout.ObjectID // @24: of SUB_READ and SUB_REPLACE; of SUB_LIST the stripe is the cursor that the last answer gave
+	Object       layout.ObjectID // @24: of SUB_READ, SUB_DIGEST and SUB_REPLACE; of SUB_LIST the stripe is the cursor that the last answer gave
 	Base         layout.Version  // @40: SUB_REPLACE: what the member holds now
 	Version      layout.Version  // @48: SUB_REPLACE: what it shall hold
 	BaseInterval layout.Interval // @56: SUB_REPLACE
@@ -308,7 +308,7 @@ const (
 	SubUnstable  uint32 = 4 // reply to SUB_READ and SUB_READ_RANGE: the version waits for its commit
 )
 
-var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence, OpSubSync, OpSubCommit, OpSubRollback)
+var subOps = set(OpSubRead, OpSubReplace, OpSubVoid, OpSubForget, OpSubList, OpSubLock, OpSubRenew, OpSubUnlock, OpSubAnnounce, OpSubDead, OpFence, OpSubSync, OpSubCommit, OpSubRollback, OpSubDigest)
 
 var subReplyOps = subOps | set(OpSubReadRange)
 
@@ -346,7 +346,7 @@ func (m *Sub) Decode(h *Header) error {
 	return nil
 }
 
-// SubReply answers a Sub or a SubReadRange. For SUB_READ and SUB_READ_RANGE Version and Written are the object's, Flags its state (SubTombstone, SubUnstable); for SUB_LIST Flags has SubResume when there is more, from the cursor in Object's stripe.
+// SubReply answers a Sub or a SubReadRange. For SUB_READ, SUB_DIGEST and SUB_READ_RANGE Version and Written are the object's, Flags its state (SubTombstone, SubUnstable); for SUB_LIST Flags has SubResume when there is more, from the cursor in Object's stripe.
 type SubReply struct {
 	Op         Opcode
 	Retval     int64

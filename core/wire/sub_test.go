@@ -87,7 +87,11 @@ func TestOurOwnPacketsSurviveTheWire(t *testing.T) {
 		}
 		check(&SubReadRange{object(), version(), rng.Uint32(), rng.Uint32N(MaxData + 1), grant()}, new(SubReadRange))
 		check(&SubReply{OpSubReadRange, int64(rng.Uint64()), rng.Uint64(), version(), layout.Interval(rng.Uint64()), object(), rng.Uint32(), size(), size()}, new(SubReply))
-		for op := OpSubRead; op <= OpSubRollback; op++ {
+		check(&Fix{object(), layout.OSDNum(rng.Uint64()), rng.Uint32()}, new(Fix))
+		for _, op := range []Opcode{OpScrub, OpFix} {
+			check(&ScrubReply{op, int64(rng.Uint64()), rng.Uint64(), Found(rng.Uint32N(uint32(FoundUnclean) + 1)), rng.Uint32()}, new(ScrubReply))
+		}
+		for op := OpSubRead; op <= OpSubDigest; op++ {
 			if op == OpSubReadRange {
 				continue
 			}

@@ -20,7 +20,8 @@ type Change struct {
 	Tombstone bool
 	Session   uint64
 	Sequence  uint64
-	Owner     any // the operation that the change is embedded in
+	Owner     any  // the operation that the change is embedded in
+	Anew      bool // it makes an object whole that was not: nothing of what was there is left
 	// Committed is called once, when this change and all before it are on every member. Set once by the owner.
 	Committed func()
 
@@ -48,7 +49,10 @@ type Object struct {
 	// Unclean says which members lack the truth; nil when the object is whole.
 	Unclean    *peering.Unclean
 	Recovering bool
-	Corrupted  []layout.OSDNum // whose copies of the truth could not be read
+	Corrupted  []layout.OSDNum // whose copies of the truth could not be read, or are known to be wrong
+	// Of an Unclean object, why nobody can make it whole. It is neither read nor changed then, but for what needs nothing of what is there.
+	Inconsistent bool // its copies differ, and nobody knows which are right
+	Broken       bool // too few of its copies can be read
 
 	committed  layout.Version
 	head, tail *Change // assigned and not committed, in order
@@ -134,6 +138,7 @@ func (o *Object) Assign(c *Change) {
 func (t *Table) Ack(c *Change) {
 	o := c.Object
 	c.acked = true
+	anew := false
 	for o.head != nil && o.head.acked {
 		d := o.head
 		if o.head = d.next; o.head == nil {
@@ -141,9 +146,14 @@ func (t *Table) Ack(c *Change) {
 		}
 		d.next, d.Object = nil, nil
 		o.committed = d.Version
+		anew = anew || d.Anew
 		d.Committed()
 	}
 	t.wakeReaders(o)
+	if anew && t.m[o.ID] == o {
+		t.Whole(o, o.Last, o.Gone)
+		return
+	}
 	t.Close(o)
 }
 
@@ -249,8 +259,16 @@ func (o *Object) Blocked() bool { return o.blocked != nil }
 
 // Whole says that every member has the object's truth, version v (gone: a tombstone or nothing), and lets those go on who waited for it, oldest first.
 func (t *Table) Whole(o *Object, v layout.Version, gone bool) {
-	o.Unclean, o.Recovering, o.Corrupted = nil, false, nil
+	o.Unclean, o.Recovering, o.Corrupted, o.Inconsistent, o.Broken = nil, false, nil, false, false
 	o.Last, o.Gone, o.committed = v, gone, v
+	t.Wake(o)
+	if t.m[o.ID] == o {
+		t.Close(o)
+	}
+}
+
+// Wake lets those go on who wait for the object to be whole, oldest first: it is, or it is known that it will not be.
+func (t *Table) Wake(o *Object) {
 	w := o.blocked
 	o.blocked, o.blockedEnd = nil, nil
 	for w != nil {
@@ -258,9 +276,6 @@ func (t *Table) Whole(o *Object, v layout.Version, gone bool) {
 		w.next = nil
 		w.Wake()
 		w = next
-	}
-	if t.m[o.ID] == o {
-		t.Close(o)
 	}
 }
 

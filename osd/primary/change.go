@@ -7,6 +7,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/planted"
 	"holdfast/core/wire"
+	"holdfast/osd/pg"
 	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
@@ -156,8 +157,7 @@ func (o *op) begin(base layout.Version) {
 	obj := q.Table.Get(o.id)
 	version := max(base, q.floor, layout.Version(q.Interval)<<layout.VersionCounterBits) + 1
 	o.ch.Version, o.ch.Tombstone = version, o.kind == wire.ChangeDelete
-	o.ch.Session, o.ch.Sequence = o.trail.Session, o.trail.Sequence
-	obj.Assign(&o.ch)
+	o.assign(obj)
 	m := wire.SubChange{
 		Object: o.id, Base: base, Version: version, Offset: o.off, Len: o.len, Kind: o.kind, Grant: q.grant,
 		Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.how), Order: q.lends.send(&o.place),
@@ -166,6 +166,7 @@ func (o *op) begin(base layout.Version) {
 	for i, osd := range q.others {
 		c := o.call(i)
 		c.osd = osd
+		m.Base = o.baseOn(obj, osd, base)
 		m.Encode(&c.c.Header)
 		c.c.Meta, c.c.Payload = nil, c.c.Payload[:0] // it was a chunk's, perhaps
 		if o.data != nil {
@@ -174,8 +175,18 @@ func (o *op) begin(base layout.Version) {
 		p.hub.Call(osd, &c.c)
 	}
 	o.sop.Data, o.sop.DataOff = o.data, 0
+	m.Base = o.baseOn(obj, p.o.Self, base)
 	q.begin()
 	p.sec.Change(&o.sop, &m)
+}
+
+// assign puts the change into its object's order, with the version it has been given. Nobody else has an object that is made anew.
+func (o *op) assign(obj *pg.Object) {
+	o.ch.Session, o.ch.Sequence = o.trail.Session, o.trail.Sequence
+	if o.ch.Anew = obj.Inconsistent || obj.Broken; o.ch.Anew {
+		obj.Recovering = true
+	}
+	obj.Assign(&o.ch)
 }
 
 // call is the i-th sub-operation.
@@ -274,6 +285,11 @@ func (o *op) committed() {
 	}
 	if q.coded != nil {
 		q.commitLater(o.id, o.ch.Version)
+	}
+	if o.ch.Anew {
+		q.madeWhole(q.Table.Get(o.id))
+		p.host.Restated(q.ID)
+		p.kick()
 	}
 	if o.ch.Tombstone {
 		if e := (wire.SubEntry{Object: o.id, Version: o.ch.Version, Interval: q.Interval}); o.how != store.Durable && !planted.TombsUnsynced {

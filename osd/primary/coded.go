@@ -300,6 +300,10 @@ func (x *coded) spoilt(io *chunkIO) {
 			return
 		}
 	}
+	if obj.Broken {
+		p.refuse(o, wire.EIO)
+		return
+	}
 	obj.Block(&o.waiter)
 	x.release()
 	x.reset()

@@ -254,8 +254,7 @@ func (o *op) sendCoded() {
 	obj := q.open(o.id)
 	version := max(x.base, q.floor, layout.Version(q.Interval)<<layout.VersionCounterBits) + 1
 	o.ch.Version, o.ch.Tombstone = version, o.kind == wire.ChangeDelete
-	o.ch.Session, o.ch.Sequence = o.trail.Session, o.trail.Sequence
-	obj.Assign(&o.ch)
+	o.assign(obj)
 	q.sendCommits() // the last version's, before this one on every connection
 	o.left = c.here.Len()
 	hull, n := x.hull(), 0
@@ -263,7 +262,7 @@ func (o *op) sendCoded() {
 		if osd == 0 {
 			continue
 		}
-		m := wire.SubChange{Object: chunk(o.id, role), Base: x.base, Version: version, Kind: wire.ChangeWrite, Grant: q.grant,
+		m := wire.SubChange{Object: chunk(o.id, role), Base: o.baseOn(obj, osd, x.base), Version: version, Kind: wire.ChangeWrite, Grant: q.grant,
 			Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Unstable: true}
 		var data *buf.Ref
 		var bitmap []byte

@@ -231,6 +231,15 @@ func (j *copyJob) mend() {
 	}
 }
 
+// mended counts the copies that could not be read, or were wrong, and are right now.
+func (j *copyJob) mended() {
+	for _, osd := range j.obj.Corrupted {
+		if slices.ContainsFunc(j.u.Lacks, func(l peering.Lack) bool { return l.OSD == osd }) {
+			j.p.Events.Mended++
+		}
+	}
+}
+
 func (j *copyJob) dropData() {
 	if j.data != nil {
 		j.data.Release()
@@ -364,6 +373,7 @@ func (j *copyJob) written(err error) {
 			p.Moved.add(n, took)
 		}
 		obj, truth, unfound := j.obj, j.u.Truth, len(q.unfound)
+		j.mended()
 		q.madeWhole(obj)
 		if j.undone && truth.Tombstone {
 			q.buried(wire.SubEntry{Object: truth.Object, Version: truth.Version, Interval: truth.Interval})
@@ -397,12 +407,16 @@ func (j *copyJob) fail() {
 	if !q.unfound[object] || err != nil { // of what nobody can give, once
 		p.l.Log().Warn("object cannot be recovered now", "pg", q.ID.String(), "object", object.String(), "holders", j.u.Holders, "err", err)
 	}
-	j.obj.Recovering = false
+	obj.Recovering = false
 	j.end()
 	if err == nil {
 		q.notFound(u)
 		if p.host.Unfound(q.ID); len(q.unfound) == 1 {
 			p.host.Restated(q.ID)
+		}
+		if q.hopeless(obj) {
+			obj.Broken = true
+			q.Table.Wake(obj) // they are refused
 		}
 	}
 	var base *store.BaseError

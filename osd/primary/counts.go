@@ -17,15 +17,22 @@ type Counts struct {
 	Total     int // as many as there were when the PG began to serve, at least
 	Misplaced int // of Left, those of which there are as many copies as the pool is to have, if elsewhere
 	Unfound   int // of Left, those that no OSD could give when it was tried last: incomplete, as stock tools say; none is among Misplaced
-	Corrupted int // of Left, those of which a copy could not be read
+	Corrupted int // of Left, those of which a copy could not be read, or was found to be wrong
+	// Inconsistent are of Left those whose copies differ, and nobody knows which are right; none is among Misplaced or Unfound. Nothing is done about them before somebody decides.
+	Inconsistent int
 }
 
 // Degraded are those that only miss copies.
-func (c Counts) Degraded() int { return c.Left - c.Misplaced - c.Unfound }
+func (c Counts) Degraded() int { return c.Left - c.Misplaced - c.Unfound - c.Inconsistent }
+
+// ToRecover are those of Left that recovery is to make whole, and Total what that was.
+func (c Counts) ToRecover() (left, total int) {
+	return c.Left - c.Inconsistent, c.Total - c.Inconsistent
+}
 
 // Counts counts them, without looking at any.
 func (q *PG) Counts() Counts {
-	return Counts{Left: q.left, Total: max(q.total, q.left), Misplaced: q.misplaced, Unfound: len(q.unfound), Corrupted: q.corrupted}
+	return Counts{Left: q.left, Total: max(q.total, q.left), Misplaced: q.misplaced, Unfound: len(q.unfound), Corrupted: q.corrupted, Inconsistent: q.inconsistent}
 }
 
 // State is what the counts add to the PG's state.
@@ -33,7 +40,7 @@ func (c Counts) State() (b wire.PGState) {
 	for _, f := range [...]struct {
 		n   int
 		bit wire.PGState
-	}{{c.Degraded(), wire.PGHasDegraded}, {c.Misplaced, wire.PGHasMisplaced}, {c.Unfound, wire.PGHasIncomplete}, {c.Corrupted, wire.PGHasCorrupted}} {
+	}{{c.Degraded(), wire.PGHasDegraded}, {c.Misplaced, wire.PGHasMisplaced}, {c.Unfound, wire.PGHasIncomplete}, {c.Corrupted, wire.PGHasCorrupted}, {c.Inconsistent, wire.PGHasInconsistent}} {
 		if f.n > 0 {
 			b |= f.bit
 		}
@@ -84,13 +91,32 @@ func (q *PG) notFound(u *peering.Unclean) {
 	}
 }
 
-// unreadable notes that an OSD's copy of an object could not be read.
+// disputed notes whether an object's copies differ without its being known which are right.
+func (q *PG) disputed(o *pg.Object, now bool) {
+	if o.Inconsistent == now {
+		return
+	}
+	o.Inconsistent = now
+	by := 1
+	if !now {
+		by = -1
+	}
+	q.inconsistent += by
+	if q.misplacedBy(o.Unclean) && !q.unfound[o.ID] {
+		q.misplaced -= by
+	}
+}
+
+// unreadable notes that an OSD's copy of an object could not be read, or is wrong.
 func (q *PG) unreadable(o *pg.Object, osd layout.OSDNum) {
 	if slices.Contains(o.Corrupted, osd) {
 		return
 	}
 	if len(o.Corrupted) == 0 {
 		q.corrupted++
+	}
+	if q.p != nil {
+		q.p.Events.BadCopies++
 	}
 	o.Corrupted = append(o.Corrupted, osd)
 }
@@ -106,6 +132,8 @@ func (q *PG) madeWhole(o *pg.Object) {
 		q.corrupted--
 	}
 	switch u := o.Unclean; {
+	case o.Inconsistent:
+		q.inconsistent--
 	case q.unfound[u.Object]:
 		delete(q.unfound, u.Object)
 	case q.misplacedBy(u):

@@ -14,7 +14,9 @@ import (
 // state is an object's state (wire.ObjectDegraded ...).
 func (q *PG) state(o *pg.Object) (s uint64) {
 	switch u := o.Unclean; {
-	case q.unfound[u.Object], q.coded != nil && u.Truth.Version != 0 && !u.Truth.Tombstone && u.Roles() < q.coded.k:
+	case o.Inconsistent:
+		s = wire.ObjectInconsistent
+	case o.Broken, q.unfound[u.Object], q.coded != nil && u.Truth.Version != 0 && !u.Truth.Tombstone && u.Roles() < q.coded.k:
 		s = wire.ObjectIncomplete
 	case q.misplacedBy(u):
 		s = wire.ObjectMisplaced
@@ -129,9 +131,12 @@ func (q *PG) describe(b []byte, o *pg.Object, own bool) []byte {
 		b = wire.AppendDescribeItem(b, wire.DescribeItem{OID: u.Object, Role: uint32(role), Bad: bad | flags, OSD: osd})
 	}
 	hold := func(osd layout.OSDNum) {
-		if slices.Contains(o.Corrupted, osd) {
+		switch {
+		case slices.Contains(o.Corrupted, osd):
 			add(osd, wire.LocCorrupted)
-		} else {
+		case o.Inconsistent:
+			add(osd, wire.LocInconsistent)
+		default:
 			add(osd, 0)
 		}
 	}

@@ -67,6 +67,7 @@ type Primary struct {
 	zero     []byte
 	free     *op
 	freeCopy *copyJob
+	freeTest *comparison
 	space    map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
 	backfill map[layout.OSDNum]uint64 // how many objects recovery may bring there
 	taking   int                      // changes that need space under way, over all PGs
@@ -87,6 +88,7 @@ type Primary struct {
 	forget     loop.Timer
 	Recovery   RecoveryStat // all of it
 	Moved      RecoveryStat // of that, objects that were only misplaced
+	Scrubbed   ScrubStat
 	Events     Events
 }
 
@@ -160,12 +162,14 @@ type PG struct {
 	misplaced int                      // of left
 	unfound   map[layout.ObjectID]bool // of left; nil as a rule
 	corrupted int                      // of left
-	meter     meter
-	clean     bool // the record says so: tombstones may go
-	tombs     []wire.SubEntry
-	waiting   []wire.SubEntry // tombstones made while not clean
-	tidyAt    int             // how many of these there are when tidy is due
-	reported  bool
+	// inconsistent are of left those whose copies differ.
+	inconsistent int
+	meter        meter
+	clean        bool // the record says so: tombstones may go
+	tombs        []wire.SubEntry
+	waiting      []wire.SubEntry // tombstones made while not clean
+	tidyAt       int             // how many of these there are when tidy is due
+	reported     bool
 
 	// In erasure-coded pools, versions that every member has, and which are not committed yet:
 	commits    []wire.Versioned

@@ -35,6 +35,8 @@ type Events struct {
 	Full        uint64 // changes refused for lack of space
 	Unmade      uint64 // of these, changes that some members had made already, and undid
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
+	BadCopies   uint64 // copies that could not be read, or were found to be wrong
+	Mended      uint64 // of them, those that were made anew from others
 	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read
 	Lapsed      uint64 // times when a member's grant was found to have run out
 	Forgotten   uint64 // tombstones whose forgetting was begun

@@ -375,22 +375,27 @@ func (j *copyJob) removeStrays() {
 	j.written(nil)
 }
 
-// repairChunk makes an object unclean whose chunk of a role cannot be read, so that recovery computes it from the others; false when there are too few. s is what our own chunk is at.
+// repairChunk makes an object unclean whose chunk of a role cannot be read, so that recovery computes it from the others; when there are too few it is broken. s is what our own chunk is at; false: there is nothing to be read.
 func (q *PG) repairChunk(obj *pg.Object, role int, s store.State) bool {
 	c := q.coded
-	if s.Version == 0 || s.Flags&(store.Tombstone|store.Void) != 0 || (c.here&^ec.SetOf(role)).Len() < c.k {
+	if s.Version == 0 || s.Flags&(store.Tombstone|store.Void) != 0 {
 		return false
 	}
+	few := (c.here &^ ec.SetOf(role)).Len() < c.k
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
 	u := &peering.Unclean{Object: obj.ID, Truth: truth}
 	for r, osd := range c.roles {
-		if osd != 0 && r != role {
+		if osd != 0 && (r != role || few) {
 			u.Holders, u.Chunks = append(u.Holders, osd), append(u.Chunks, peering.Chunk{OSD: osd, Role: r})
 		}
 	}
 	have := truth
 	have.Object = chunk(obj.ID, role)
-	u.Lacks = []peering.Lack{{OSD: c.roles[role], Have: have}}
-	q.spoil(obj, u, c.roles[role])
+	if !few {
+		u.Lacks = []peering.Lack{{OSD: c.roles[role], Have: have}}
+	}
+	if q.spoil(obj, u, c.roles[role]); few {
+		q.broken(obj)
+	}
 	return true
 }

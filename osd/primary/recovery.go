@@ -33,7 +33,7 @@ func (p *Primary) recoverSome() {
 		if q == nil {
 			break
 		}
-		if obj := q.Table.Get(q.dequeue(u)); obj != nil && obj.Unclean != nil && !obj.Recovering {
+		if obj := q.Table.Get(q.dequeue(u)); obj != nil && obj.Unclean != nil && !obj.Recovering && !obj.Inconsistent {
 			if q.noRoomFor(obj) {
 				q.hold(obj.ID)
 				continue
@@ -74,7 +74,7 @@ func (p *Primary) rested() {
 		for _, o := range again {
 			obj := q.Table.Get(o)
 			switch {
-			case obj == nil || obj.Unclean == nil || obj.Recovering:
+			case obj == nil || obj.Unclean == nil || obj.Recovering || obj.Inconsistent:
 			case obj.Blocked():
 				q.recoverNow(obj)
 			default:
@@ -96,7 +96,7 @@ func (p *Primary) armRetry() {
 
 // recoverNow starts the recovery of an object that a request waits for, if it is not under way.
 func (q *PG) recoverNow(obj *pg.Object) {
-	if !obj.Recovering && obj.Unclean != nil {
+	if !obj.Recovering && obj.Unclean != nil && !obj.Inconsistent {
 		q.recover(obj, false)
 	}
 }
@@ -107,19 +107,30 @@ func (q *PG) repair(obj *pg.Object, s store.State) bool {
 		return false
 	}
 	truth := peering.Entry{Object: obj.ID, Version: s.Version, Interval: s.Interval}
-	q.spoil(obj, &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}, q.p.o.Self)
+	u := &peering.Unclean{Object: obj.ID, Truth: truth, Holders: q.others, Lacks: []peering.Lack{{OSD: q.p.o.Self, Have: truth}}}
+	if len(q.others) == 0 {
+		u.Holders, u.Lacks = q.members, nil
+	}
+	if q.spoil(obj, u, q.p.o.Self); len(q.others) == 0 {
+		q.broken(obj)
+	}
 	return true
 }
 
-// spoil notes that an object was found not to be whole: what an OSD has of it cannot be read.
-func (q *PG) spoil(obj *pg.Object, u *peering.Unclean, osd layout.OSDNum) {
+// spoil notes that an object was found not to be whole: what OSDs have of it cannot be read, or is wrong.
+func (q *PG) spoil(obj *pg.Object, u *peering.Unclean, on ...layout.OSDNum) {
 	obj.Unclean = u
+	if q.misplacedBy(u) {
+		q.misplaced++
+	}
 	if q.spoiled == nil {
 		q.spoiled = map[layout.ObjectID]*peering.Unclean{}
 	}
 	q.spoiled[obj.ID] = obj.Unclean
 	q.left++
-	q.unreadable(obj, osd)
+	for _, osd := range on {
+		q.unreadable(obj, osd)
+	}
 	q.reported = false // the PG may be shown as degraded meanwhile, and is not when it is whole again
 }
 

@@ -2,6 +2,7 @@ package primary
 
 import (
 	"errors"
+	"slices"
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -9,6 +10,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/planted"
 	"holdfast/core/wire"
+	"holdfast/osd/peering"
 	"holdfast/osd/pg"
 	"holdfast/osd/secondary"
 	"holdfast/osd/store"
@@ -243,7 +245,16 @@ func (o *op) admit() {
 		p.refuse(o, errno)
 		return
 	}
-	if obj := q.Table.Get(o.id); obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
+	obj := q.Table.Get(o.id)
+	if obj != nil && obj.Unclean != nil && !obj.Recovering && !o.alone() && (obj.Inconsistent || obj.Broken) {
+		if !o.anew(obj) {
+			p.refuse(o, wire.EIO)
+			return
+		}
+		o.change()
+		return
+	}
+	if obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
 		o.block(obj)
 		q.recoverNow(obj)
@@ -260,6 +271,25 @@ func (o *op) admit() {
 		return
 	}
 	o.change()
+}
+
+// anew reports whether o needs nothing of what is there of its object, and can be made whatever each member has.
+func (o *op) anew(obj *pg.Object) bool {
+	u := obj.Unclean
+	whole := o.kind == wire.ChangeDelete || o.off == 0 && uint64(o.len) == o.q.Geometry.ObjectSize()
+	return o.code != wire.OpRead && whole && len(u.Newer)+len(u.Strays) == 0 && u.Back == nil && !slices.ContainsFunc(u.Lacks, func(l peering.Lack) bool { return l.Have.Void || l.Have.Unstable })
+}
+
+// baseOn is what a member has of the object now, when o is about to make it anew; base is what it is to have.
+func (o *op) baseOn(obj *pg.Object, osd layout.OSDNum, base layout.Version) layout.Version {
+	if obj.Unclean != nil {
+		for i := range obj.Unclean.Lacks {
+			if l := &obj.Unclean.Lacks[i]; l.OSD == osd {
+				return l.Have.Version
+			}
+		}
+	}
+	return base
 }
 
 // block has o admitted again when an object is whole.
@@ -475,8 +505,12 @@ func (o *op) readFailed() {
 		s, _ := p.st.State(o.id)
 		p.Events.Repaired++
 		p.l.Log().Warn("copy unreadable, repairing it from another", "pg", q.ID.String(), "object", o.id.String(), "err", o.sop.Err)
-		if len(q.others) == 0 || !q.repair(obj, s) {
+		if !q.repair(obj, s) {
 			q.Table.Close(obj)
+			p.refuse(o, wire.EIO)
+			return
+		}
+		if obj.Broken {
 			p.refuse(o, wire.EIO)
 			return
 		}

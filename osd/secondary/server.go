@@ -49,6 +49,8 @@ type job struct {
 	pg   layout.PGID
 	op   store.Op
 	next *job
+
+	digest bool // only a checksum of what is read is asked for
 }
 
 func (s *Server) job(r *peer.Request) *job {
@@ -64,7 +66,7 @@ func (s *Server) job(r *peer.Request) *job {
 }
 
 func (s *Server) put(j *job) {
-	j.r = nil
+	j.r, j.digest = nil, false
 	ResetOp(&j.op)
 	j.next, s.free = s.free, j
 }
@@ -198,6 +200,11 @@ func (s *Server) Serve(r *peer.Request) {
 		j.pg = m.PG
 		j.op.Kind, j.op.Object = store.OpReadObject, m.Object
 		s.st.Submit(&j.op)
+	case wire.OpSubDigest:
+		j := s.job(r)
+		j.pg, j.digest = m.PG, true
+		j.op.Kind, j.op.Object = store.OpReadObject, m.Object
+		s.st.Submit(&j.op)
 	case wire.OpSubReplace:
 		s.serveReplace(r, &m)
 	case wire.OpSubCommit, wire.OpSubRollback:
@@ -304,6 +311,10 @@ func (j *job) done() {
 		}
 		j.answerRange()
 	case store.OpReadObject:
+		if j.digest {
+			j.answerDigest()
+			break
+		}
 		a := wire.SubReply{Op: wire.OpSubRead, Retval: Retval(j.op.Err)}
 		if j.op.Err != nil {
 			a.Encode(&h)

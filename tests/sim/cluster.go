@@ -383,6 +383,7 @@ type Result struct {
 	Version uint64
 	Data    []byte
 	Tries   int
+	Reply   wire.Header
 }
 
 // Do sends one READ, WRITE or DELETE until it is answered with something else than EPIPE, and runs the world meanwhile.
@@ -415,7 +416,7 @@ func (k *Client) Begin(m wire.ReadWrite, data []byte, done func(Result)) {
 			k.Loop.Arm(retry, k.Loop.Now().Add(50*time.Millisecond))
 			return
 		}
-		out.Retval = call.Reply.Retval()
+		out.Retval, out.Reply = call.Reply.Retval(), call.Reply
 		if m.Op == wire.OpDelete {
 			var r wire.DeleteReply
 			_ = r.Decode(&call.Reply)

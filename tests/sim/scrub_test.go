@@ -1,0 +1,267 @@
+package sim
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"holdfast/core/cluster"
+	"holdfast/core/layout"
+	"holdfast/core/wire"
+	"holdfast/osd/store"
+)
+
+// find says where on an OSD's disk some bytes lie; there must be one place.
+func (n *Node) find(t *testing.T, what []byte) int64 {
+	t.Helper()
+	at, ok := n.has(what)
+	if !ok {
+		t.Fatalf("OSD %d: the data lies nowhere, or in two places", n.Num)
+	}
+	return at
+}
+
+// has is find when it may lie elsewhere.
+func (n *Node) has(what []byte) (int64, bool) {
+	d := n.c.W.Disk(n.disk())
+	all := make([]byte, d.Size())
+	d.Peek(all, 0)
+	at := bytes.Index(all, what)
+	return int64(at), at >= 0 && !bytes.Contains(all[at+1:], what)
+}
+
+// spoil changes a byte of an object that was written as a whole, on some OSDs, each the same one to the same.
+func spoil(t *testing.T, c *Cluster, what []byte, on ...layout.OSDNum) {
+	t.Helper()
+	for _, osd := range on {
+		n := c.Nodes[osd]
+		c.W.Disk(n.disk()).Flip(n.find(t, what[:64])+5000, 0x40)
+	}
+}
+
+// spoilOther changes another byte on each of the OSDs.
+func spoilOther(t *testing.T, c *Cluster, what []byte, on ...layout.OSDNum) {
+	t.Helper()
+	for i, osd := range on {
+		n := c.Nodes[osd]
+		c.W.Disk(n.disk()).Flip(n.find(t, what[:64])+int64(9000+i), 0x40)
+	}
+}
+
+// scrub compares the copies of the object at an offset of the image.
+func (k *Client) scrub(t *testing.T, offset uint64) wire.ScrubReply {
+	t.Helper()
+	r, ok := k.Do(wire.ReadWrite{Op: wire.OpScrub, Inode: image, Offset: offset}, nil, time.Minute)
+	var m wire.ScrubReply
+	if !ok || r.Retval != 0 || m.Decode(&r.Reply) != nil {
+		t.Fatalf("scrub at %d: %+v answered %v; %s", offset, r, ok, k.c.describe())
+	}
+	return m
+}
+
+const blockLen = 128 << 10
+
+// unsummed is a store without checksums of the data.
+var unsummed = store.Config{ChecksumType: store.ChecksumNone}
+
+// wholes is content that occurs once.
+func wholes(seed byte) []byte {
+	p := make([]byte, blockLen)
+	x := uint64(seed) + 1
+	for i := range p {
+		x = x*6364136223846793005 + 1442695040888963407
+		p[i] = byte(x >> 56)
+	}
+	return p
+}
+
+// TestScrubMendsWhatChecksumsOrTheMajorityTell: whatever is wrong on one copy of three is found, made anew from the others, and counted.
+func TestScrubMendsWhatChecksumsOrTheMajorityTell(t *testing.T) {
+	for _, s := range []store.Config{{}, unsummed} {
+		for wrong := range layout.OSDNum(3) {
+			c := start(t, Options{Seed: 5, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1, Store: s})
+			k := c.NewClient(7)
+			data := wholes(1)
+			k.Write(image, 0, data)
+			if m := k.scrub(t, 0); m.Found != wire.FoundSame || m.Bytes != 3*blockLen || m.Bad != 0 {
+				t.Errorf("of whole copies %+v is found", m)
+			}
+			spoil(t, c, data, wrong+1)
+			if m := k.scrub(t, 0); m.Found != wire.FoundBad || m.Bad != 1 {
+				t.Errorf("checksums %v, OSD %d wrong: %+v is found", s.ChecksumType, wrong+1, m)
+			}
+			c.Wait("the PG is whole", time.Minute, func() bool { return c.States(cluster.StateActive) && c.mended() == 1 })
+			for _, n := range c.Nodes {
+				n.find(t, data)
+			}
+			if m := k.scrub(t, 0); m.Found != wire.FoundSame {
+				t.Errorf("after that %+v is found", m)
+			}
+			c.W.Close()
+		}
+	}
+}
+
+// mended is how many copies were made anew.
+func (c *Cluster) mended() (n uint64) {
+	for _, node := range c.Nodes {
+		n += node.OSD.Events().Mended
+	}
+	return n
+}
+
+// read reads the whole object at the start of the image, and brings what is answered.
+func (k *Client) read(t *testing.T, n int) Result {
+	t.Helper()
+	r, ok := k.Do(wire.ReadWrite{Op: wire.OpRead, Inode: image, Len: uint32(n)}, nil, time.Minute)
+	if !ok {
+		t.Fatalf("a read is not answered; %s", k.c.describe())
+	}
+	return r
+}
+
+// TestScrubOfCopiesThatDiffer: where nobody can know which copy is right none is served, until it is written anew or deleted.
+func TestScrubOfCopiesThatDiffer(t *testing.T) {
+	for _, replicas := range []int{2, 3} {
+		c := start(t, Options{Seed: 6, OSDs: replicas, Replicas: replicas, MinSize: 1, PGs: 1, Store: unsummed})
+		k := c.NewClient(7)
+		data := wholes(2)
+		k.Write(image, 0, data)
+		spoilOther(t, c, data, 1, 2)
+		if replicas == 2 {
+			c.Nodes[2].find(t, data[:64])
+		}
+		if m := k.scrub(t, 0); m.Found != wire.FoundInconsistent || m.Bad != 0 {
+			t.Fatalf("of %d copies that differ %+v is found", replicas, m)
+		}
+		c.Wait("that is shown", time.Minute, func() bool { return c.States(cluster.StateActive | cluster.StateHasInconsistent) })
+		if r := k.read(t, blockLen); r.Retval != wire.EIO {
+			t.Errorf("a read is answered %d", r.Retval)
+		}
+		if r, _ := k.Do(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Len: 4096}, data[:4096], time.Minute); r.Retval != wire.EIO {
+			t.Errorf("a write of a part is answered %d", r.Retval)
+		}
+		c.W.Run(5 * time.Second)
+		if n := c.mended(); n != 0 {
+			t.Errorf("%d copies were made anew", n)
+		}
+		if m := k.scrub(t, 0); m.Found != wire.FoundInconsistent {
+			t.Errorf("then %+v is found", m)
+		}
+		if replicas == 2 {
+			again := wholes(3)
+			k.Write(image, 0, again)
+			if r := k.read(t, blockLen); !bytes.Equal(r.Data, again) {
+				t.Errorf("what was written anew reads differently: %d", r.Retval)
+			}
+		} else {
+			if r, _ := k.Do(wire.ReadWrite{Op: wire.OpDelete, Inode: image}, nil, time.Minute); r.Retval != 0 {
+				t.Errorf("a deletion is answered %d", r.Retval)
+			}
+			if r := k.read(t, blockLen); !bytes.Equal(r.Data, make([]byte, blockLen)) {
+				t.Errorf("what was deleted reads %d", r.Retval)
+			}
+		}
+		c.Wait("the PG is whole", time.Minute, func() bool { return c.States(cluster.StateActive) })
+		if m := k.scrub(t, 0); m.Found != wire.FoundSame && m.Found != wire.FoundNothing {
+			t.Errorf("at last %+v is found", m)
+		}
+		c.W.Close()
+	}
+}
+
+// TestAllCopiesUnreadable: an object of which no copy can be read is refused, not waited for, and may be written anew.
+func TestAllCopiesUnreadable(t *testing.T) {
+	for _, coded := range []int{0, 1} {
+		for _, byScrub := range []bool{false, true} {
+			c := start(t, Options{Seed: 6, OSDs: 3, Replicas: 3, Parity: coded, MinSize: 2, PGs: 1})
+			k := c.NewClient(7)
+			n := blockLen * (1 + coded)
+			data, parts := make([]byte, n), [][]byte{}
+			for i := 0; i < n; i += blockLen {
+				parts = append(parts, wholes(byte(9+i>>17)))
+				copy(data[i:], parts[len(parts)-1])
+			}
+			k.Write(image, 0, data)
+			if coded == 0 {
+				spoil(t, c, data, 1, 2, 3)
+			} else {
+				for _, p := range parts { // each on one of them
+					for _, node := range c.Nodes {
+						if at, ok := node.has(p[:64]); ok {
+							c.W.Disk(node.disk()).Flip(at+5000, 1)
+						}
+					}
+				}
+			}
+			if byScrub {
+				if m := k.scrub(t, 0); m.Found != wire.FoundLost {
+					t.Errorf("%+v is found", m)
+				}
+			}
+			if r := k.read(t, n); r.Retval != wire.EIO {
+				t.Errorf("coded %d, by scrub %v: a read is answered %d", coded, byScrub, r.Retval)
+			}
+			c.Wait("that is shown", time.Minute, func() bool {
+				return c.States(cluster.StateActive | cluster.StateHasIncomplete | cluster.StateHasCorrupted)
+			})
+			again := append(wholes(70), wholes(71)...)[:n]
+			k.Write(image, 0, again)
+			if r := k.read(t, n); !bytes.Equal(r.Data, again) {
+				t.Errorf("what was written anew reads differently: %d", r.Retval)
+			}
+			c.Wait("the PG is whole", time.Minute, func() bool { return c.States(cluster.StateActive) })
+			if m := k.scrub(t, 0); m.Found != wire.FoundSame {
+				t.Errorf("at last %+v is found", m)
+			}
+			c.W.Close()
+		}
+	}
+}
+
+// TestScrubOfChunks: chunks without checksums are judged by each other as far as the code goes.
+func TestScrubOfChunks(t *testing.T) {
+	for _, x := range []struct {
+		k, m  int
+		wrong int // chunks
+		sums  bool
+		found wire.Found
+	}{{2, 1, 1, false, wire.FoundInconsistent}, {2, 1, 1, true, wire.FoundBad}, {3, 2, 1, false, wire.FoundBad}, {3, 2, 2, false, wire.FoundInconsistent}, {3, 2, 2, true, wire.FoundBad}, {2, 3, 2, false, wire.FoundBad}} {
+		o := Options{Seed: 8, OSDs: x.k + x.m, Replicas: x.k + x.m, Parity: x.m, MinSize: x.k, PGs: 1}
+		if !x.sums {
+			o.Store = unsummed
+		}
+		c := start(t, o)
+		k := c.NewClient(7)
+		var data []byte
+		for i := range x.k {
+			data = append(data, wholes(byte(i+1))...)
+		}
+		k.Write(image, 0, data)
+		if m := k.scrub(t, 0); m.Found != wire.FoundSame || m.Bytes != uint64((x.k+x.m)*blockLen) {
+			t.Errorf("of whole chunks %+v is found", m)
+		}
+		wrong := 0
+		for i := range x.wrong {
+			for _, node := range c.Nodes {
+				if at, ok := node.has(data[i*blockLen:][:64]); ok {
+					c.W.Disk(node.disk()).Flip(at+5000+int64(i), 1)
+					wrong++
+				}
+			}
+		}
+		m := k.scrub(t, 0)
+		if m.Found != x.found || wrong != x.wrong {
+			t.Errorf("%+v: %+v is found", x, m)
+		}
+		if x.found == wire.FoundBad {
+			c.Wait("the PG is whole", time.Minute, func() bool { return c.States(cluster.StateActive) && c.mended() == uint64(x.wrong) })
+			if r := k.read(t, len(data)); !bytes.Equal(r.Data, data) {
+				t.Errorf("%+v: then it reads differently: %d", x, r.Retval)
+			}
+		} else if r := k.read(t, len(data)); r.Retval != wire.EIO {
+			t.Errorf("%+v: a read is answered %d", x, r.Retval)
+		}
+		c.W.Close()
+	}
+}
