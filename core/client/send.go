@@ -257,13 +257,32 @@ func (c *Client) answer(p *part) {
 		r.Data, r.DataOff, r.Version = data, int(p.inOff), version
 		if n := len(call.ReplyMeta); n > 0 {
 			at := len(op.bits)
-			op.bits = append(op.bits, call.ReplyMeta...)
-			r.Bitmap = op.bits[at : at+n : at+n]
+			op.bits = c.appendBits(op.bits, call.ReplyMeta, op.Inode.Pool())
+			r.Bitmap = op.bits[at:len(op.bits):len(op.bits)]
 		} else {
 			r.Bitmap = nil
 		}
 		c.ended(p, version)
 	}
+}
+
+// appendBits appends the bitmap of an object as a reply has it, a bit for each unit without gaps: chunks begin with a byte each there.
+func (c *Client) appendBits(dst, bitmap []byte, pool layout.PoolID) []byte {
+	pl := c.pools[pool]
+	if pl == nil || pl.err != nil || pl.g.Units()%8 == 0 || pl.g.DataChunks == 1 {
+		return append(dst, bitmap...)
+	}
+	n, units := pl.g.BitmapLen(), pl.g.Units()
+	first := len(dst)
+	for i := range len(bitmap) / n * units {
+		if i%8 == 0 {
+			dst = append(dst, 0)
+		}
+		if unit := i % units; bitmap[i/units*n+unit/8]>>(unit%8)&1 != 0 {
+			dst[first+i/8] |= 1 << (i % 8)
+		}
+	}
+	return dst
 }
 
 // replyVersion is the version in the reply to a READ, WRITE, DELETE or ZERO.

@@ -166,13 +166,13 @@ func (p *Pool) Validate() error {
 	return errors.Join(faults...)
 }
 
-// checkGranularity checks bitmap_granularity against block_size, which is 0 when it is not known. A bitmap is whole bytes: a block has at least 8 granules.
+// checkGranularity checks bitmap_granularity against block_size, which is 0 when it is not known.
 func checkGranularity(granularity, block uint64) error {
 	switch {
 	case !layout.IsPowerOfTwo(granularity) || granularity < 512:
 		return fmt.Errorf("bitmap_granularity is %d, want a power of two from 512", granularity)
-	case block != 0 && granularity*8 > block:
-		return fmt.Errorf("bitmap_granularity is %d, want at most an eighth of block_size, %d", granularity, block/8)
+	case block != 0 && granularity > block:
+		return fmt.Errorf("bitmap_granularity is %d, want at most block_size, %d", granularity, block)
 	}
 	return nil
 }

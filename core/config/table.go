@@ -58,7 +58,7 @@ var params = []*Param{
 	{Name: "block_size", Group: "Layout", Type: Bytes, Default: "128K", Min: 4096, Max: 128 << 20, Effect: AtFormat, Used: OSD | Monitor | Client, NotFile: true,
 		Help: "Bytes of an object, or of a chunk, on one OSD; a power of two. A pool may have its own."},
 	{Name: "bitmap_granularity", Group: "Layout", Type: Bytes, Default: "4K", Min: 512, Max: 1 << 20, Effect: AtFormat, Used: OSD | Monitor | Client, NotFile: true,
-		Help: "Smallest write, and bytes per bit of an object's bitmap; a power of two, at most an eighth of block_size."},
+		Help: "Smallest write, and bytes per bit of an object's bitmap; a power of two, at most block_size."},
 	{Name: "immediate_commit", Group: "Layout", Type: String, Default: "all", Choices: []string{"all", "small", "none"}, Effect: AtFormat, Used: OSD | Monitor | Client, NotFile: true,
 		Help: "Which writes are durable when they are acknowledged, where a pool says nothing itself: all; small: not those that fill a block or begin an object of more than 16 KiB; none. It is for clients that keep copies until they sync, such as stock ones: gateways and `holdfast` itself have all of theirs durable."},
 	{Name: "data_device", Group: "Layout", Type: String, Effect: AtFormat, Used: OSD, NotFile: true, NotEtcd: true,

@@ -125,8 +125,11 @@ type Geometry struct {
 // ObjectSize is the number of client bytes in one object.
 func (g Geometry) ObjectSize() uint64 { return uint64(g.BlockSize) * uint64(g.DataChunks) }
 
-// BitmapLen is the number of bytes of one chunk's bitmap.
-func (g Geometry) BitmapLen() int { return int(g.BlockSize / g.Granularity / 8) }
+// Units is the number of units of bitmap_granularity in one chunk.
+func (g Geometry) Units() int { return int(g.BlockSize / g.Granularity) }
+
+// BitmapLen is the number of bytes of one chunk's bitmap: whole ones, of which a chunk of fewer than 8 units uses the low bits.
+func (g Geometry) BitmapLen() int { return (g.Units() + 7) / 8 }
 
 // Stripe is the start of the object that holds offset.
 func (g Geometry) Stripe(offset uint64) uint64 { return offset / g.ObjectSize() * g.ObjectSize() }

@@ -44,8 +44,8 @@ type Config struct {
 	Force         bool         // format even where a store is; not kept on disk
 }
 
-// BitmapLen is the number of bytes of an object's bitmap.
-func (c Config) BitmapLen() int { return int(c.BlockSize / c.Granularity / 8) }
+// BitmapLen is the number of bytes of an object's bitmap: whole ones, of which an object of fewer than 8 units uses the low bits.
+func (c Config) BitmapLen() int { return (c.units() + 7) / 8 }
 
 func (c Config) units() int { return int(c.BlockSize / c.Granularity) }
 
@@ -113,8 +113,8 @@ func (c Config) validate(sector int) error {
 	if okG && c.Granularity < max(MinGranularity, uint32(sector)) {
 		bad("bitmap_granularity %d is smaller than %d, the sector size of the device", c.Granularity, max(MinGranularity, sector))
 	}
-	if okB && okG && c.BlockSize/c.Granularity < 8 {
-		bad("block_size %d is less than 8 x bitmap_granularity %d", c.BlockSize, c.Granularity)
+	if okB && okG && c.BlockSize < c.Granularity {
+		bad("block_size %d is less than bitmap_granularity %d", c.BlockSize, c.Granularity)
 	}
 	switch c.ChecksumType {
 	case ChecksumNone:

@@ -19,7 +19,7 @@ func TestFormatRefuses(t *testing.T) {
 		want string
 	}{
 		{"block size", Config{BlockSize: 100_000}, "power of two"},
-		{"granularity above block", Config{BlockSize: 32 << 10, Granularity: 8192}, "8 x bitmap_granularity"},
+		{"granularity above block", Config{BlockSize: 32 << 10, Granularity: 64 << 10}, "less than bitmap_granularity"},
 		{"checksum block", Config{ChecksumBlock: 8192}, "larger than bitmap_granularity"},
 		{"checksum type", Config{ChecksumType: 7}, "crc32c or none"},
 		{"journal", Config{JournalSize: 4096}, "journal_size"},

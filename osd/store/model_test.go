@@ -123,7 +123,7 @@ func boolsOf(b []byte, n int) []bool {
 }
 
 func bitsOf(v []bool) []byte {
-	b := make([]byte, len(v)/8)
+	b := make([]byte, (len(v)+7)/8)
 	for i, x := range v {
 		if x {
 			b[i/8] |= 1 << (i % 8)
@@ -343,7 +343,7 @@ func (m *model) one() {
 func (m *model) refuse(o *mobject, op *Op, want error) {
 	op.Kind, op.Object = OpVoid, o.id
 	if m.rng.IntN(2) == 0 {
-		op.Kind, op.Bitmap, op.Present = OpReplace, make([]byte, m.units/8), make([]byte, m.units/8)
+		op.Kind, op.Bitmap, op.Present = OpReplace, make([]byte, (m.units+7)/8), make([]byte, (m.units+7)/8)
 	}
 	op.Done = func(*Op) {}
 	if m.r.s.Submit(op); !errors.Is(op.Err, want) {
@@ -633,8 +633,11 @@ func (m *model) drain() {
 // forget starts again after a crash: what was under way will never complete.
 func (m *model) forget() { m.running = 0 }
 
+// Seeds above drawnSeeds have objects of fewer than 8 units: a bitmap is not a whole byte.
+const drawnSeeds, modelSeeds = 60, 72
+
 // modelConfig draws a configuration.
-func modelConfig(rng *rand.Rand) (Config, int64) {
+func modelConfig(rng *rand.Rand, seed uint64) (Config, int64) {
 	c := Config{Granularity: 4096, BlockSize: 32 << 10, JournalSize: 1 << 20}
 	switch rng.IntN(5) {
 	case 0:
@@ -647,6 +650,9 @@ func modelConfig(rng *rand.Rand) (Config, int64) {
 	case 3:
 		c.Granularity, c.ChecksumBlock = 4096, 1024
 	}
+	if seed > drawnSeeds {
+		c.Granularity, c.ChecksumBlock, c.BlockSize = 4096, 0, 16<<10>>(seed%3)
+	}
 	if rng.IntN(2) == 0 {
 		c.JournalSize = minJournal(c.BlockSize)
 	}
@@ -655,10 +661,10 @@ func modelConfig(rng *rand.Rand) (Config, int64) {
 }
 
 func TestStoreMatchesANaiveModel(t *testing.T) {
-	for seed := uint64(1); seed <= 60; seed++ {
+	for seed := uint64(1); seed <= modelSeeds; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
-			c, size := modelConfig(rng)
+			c, size := modelConfig(rng, seed)
 			r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 			m := newModel(r, rng, 4+rng.IntN(30))
 			for range 6 {
@@ -691,10 +697,10 @@ func TestStoreMatchesANaiveModel(t *testing.T) {
 func TestAcknowledgedChangesSurvivePowerLoss(t *testing.T) {
 	policies := []sim.CrashPolicy{sim.CrashDrop, sim.CrashKeep, sim.CrashRandom}
 	acks := 0
-	for seed := uint64(1); seed <= 60; seed++ {
+	for seed := uint64(1); seed <= modelSeeds; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))
-			c, size := modelConfig(rng)
+			c, size := modelConfig(rng, seed)
 			r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 			m := newModel(r, rng, 3+rng.IntN(20))
 			for range 12 {

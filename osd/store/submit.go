@@ -261,6 +261,9 @@ func (s *Store) place(op *Op, c *change, hasBlock bool) (direct bool, err error)
 			return false, fmt.Errorf("%w: bitmaps of %d and %d bytes, %d are meant", ErrUnsupported, len(op.Bitmap), len(op.Present), bm)
 		}
 		c.off, c.length = presentRange(op.Present, cfg.Granularity)
+		if c.off+c.length > cfg.BlockSize {
+			return false, fmt.Errorf("%w: a bitmap with bits behind those of %d units", ErrUnsupported, cfg.units())
+		}
 		if c.length == 0 {
 			return false, nil
 		}

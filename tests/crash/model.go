@@ -216,7 +216,7 @@ func bools(b []byte, n int) []bool {
 }
 
 func bitmapOf(v []bool) []byte {
-	b := make([]byte, len(v)/8)
+	b := make([]byte, (len(v)+7)/8)
 	for i, x := range v {
 		if x {
 			b[i/8] |= 1 << (i % 8)

@@ -1,6 +1,8 @@
 package scenarios
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -91,6 +93,75 @@ func parityChange(t *testing.T) {
 	}
 	c.quiet()
 	c.sameChunks(5)
+}
+
+// smallBlockSize: blocks of 16 KiB with a bitmap_granularity of 4 KiB, so that a block has fewer units than a byte has bits. fio reads and writes 128 KiB and 4 KiB in order, at random and
+// mixed, verifying, with copies and with erasure codes; nothing ends, and what was written is there, also when it has to come from other OSDs, and the map of what was written is right.
+func smallBlockSize(t *testing.T) {
+	for _, plan := range []stand.Plan{{OSDs: 3, Copies: 2, MinSize: 1}, {OSDs: 3, Code: "2+1", MinSize: 2}} {
+		t.Run(cmp.Or(plan.Code, "copies"), func(t *testing.T) {
+			plan.Format = []string{"--block_size", "16K", "--bitmap_granularity", "4K"}
+			plan.Keys = map[string]string{}
+			c := start(t, plan, `,"block_size":16384,"etcd_lease_ttl":3`)
+			c.CLI("create", "testimg", "--size", "32M")
+			uri := "nbd://" + c.NBD + "/testimg"
+			for _, way := range []string{"--bs=128k --rw=randwrite", "--bs=4k --rw=randwrite", "--bs=128k --rw=write", "--bs=4k --rw=write --size=4M", "--bs=4k --rw=randrw", "--bs=128k --rw=randrw", "--bs=4k --rw=randread", "--bs=128k --rw=read"} {
+				args := append([]string{"--name=test", "--thread", "--minimal", "--ioengine=nbd", "--uri=" + uri, "--iodepth=16", "--size=16M", "--verify_fatal=1", "--verify_state_save=0"}, strings.Fields(way)...)
+				if !strings.Contains(way, "read") {
+					args = append(args, "--verify=crc32c", "--do_verify=1")
+				}
+				if out, err := c.Client.Try(settle, "fio", args...); err != nil {
+					t.Fatalf("fio %s: %v\n%s", way, err, out)
+				}
+			}
+			m := newMirror(c, "other", 8<<20)
+			m.fill()
+			m.begin(2)
+			c.kill(2, true)
+			m.progress(50)
+			c.revive(2)
+			c.awaitClean()
+			c.kill(1, true)
+			m.progress(50)
+			m.end()
+			m.compare("without OSD 1")
+			c.revive(1)
+			c.awaitClean()
+			m.compare("at last")
+			s := newMirrorOn(c, "holes", 1<<20, func(image string) disk { d, err := c.Dial(image)(); m.must(err); return d })
+			s.must(s.write(s.random(0), 4<<10, 4<<10))
+			s.must(s.write(s.random(0), 40<<10, 8<<10))
+			s.compare("with holes")
+			if out := stand.Run(t, "qemu-img", "map", "--output=json", "-f", "raw", "nbd://"+c.NBD+"/holes"); written(t, out) != "4096+4096 40960+8192" {
+				t.Errorf("of the image with holes is written: %s\n%s", written(t, out), out)
+			}
+			c.quiet()
+			if plan.Code == "" {
+				c.sameCopies(2)
+			} else {
+				c.sameChunks(3)
+			}
+		})
+	}
+}
+
+// written is what `qemu-img map` says is no hole.
+func written(t *testing.T, out string) string {
+	t.Helper()
+	var list []struct {
+		Start, Length uint64
+		Data          bool
+	}
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("qemu-img map: %v\n%s", err, out)
+	}
+	var parts []string
+	for _, e := range list {
+		if e.Data {
+			parts = append(parts, fmt.Sprintf("%d+%d", e.Start, e.Length))
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // sameChunks stops the OSDs and looks at their disks: each object of a clean cluster is there in so many chunks, each once, in one version. What has left an OSD goes a while after the PGs

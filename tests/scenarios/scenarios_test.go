@@ -29,6 +29,7 @@ var scenarios = []struct {
 	{"etcd_fail", etcdFail},
 	{"change_pg_size", changePGSize},
 	{"parity_change", parityChange},
+	{"small_block_size", smallBlockSize},
 }
 
 func TestScenario(t *testing.T) {

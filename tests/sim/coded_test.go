@@ -9,13 +9,17 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/registry"
+	"holdfast/osd/store"
 )
 
 // TestCodedObjects writes and reads anywhere in erasure-coded objects, whole, with chunks away, and again when they are back.
 func TestCodedObjects(t *testing.T) {
-	for _, c := range []struct{ k, m int }{{2, 1}, {4, 2}} {
-		x := start(t, Options{Seed: 7, OSDs: c.k + c.m, Replicas: c.k + c.m, Parity: c.m, MinSize: c.k, PGs: 2})
-		object := uint64(c.k) * uint64(128<<10)
+	for _, c := range []struct {
+		k, m  int
+		block uint32
+	}{{2, 1, 128 << 10}, {4, 2, 128 << 10}, {2, 1, 16 << 10}, {3, 2, 4 << 10}} { // the last two: fewer units than a byte of a bitmap has bits
+		x := start(t, Options{Seed: 7, OSDs: c.k + c.m, Replicas: c.k + c.m, Parity: c.m, MinSize: c.k, PGs: 2, Store: store.Config{BlockSize: c.block, Granularity: 4096}})
+		object := uint64(c.k) * uint64(c.block)
 		size := 2 * object
 		want := make([]byte, size)
 		k := x.NewClient(7)
