@@ -220,12 +220,15 @@ func (c *call) answered() {
 			p.space[c.osd] = 0
 		}
 	}
-	if errno == wire.EAGAIN && q.coded != nil && !q.stopped {
-		p.l.Arm(&c.again, p.l.Now().Add(roomPause))
-		return
-	}
-	if errno == wire.ENOSPC && q.coded != nil && !q.stopped {
-		o.refusedBy(c.osd)
+	if q.coded != nil && !q.stopped && (errno == wire.EAGAIN || errno == wire.ENOSPC) {
+		if errno == wire.ENOSPC {
+			p.space[c.osd] = 0
+			o.full = !planted.FullIgnored
+		} else if !o.yields() {
+			p.l.Arm(&c.again, p.l.Now().Add(roomPause))
+			return
+		}
+		o.member()
 		return
 	}
 	if errno != 0 {
@@ -253,7 +256,7 @@ func (o *op) member() {
 		o.p.put(o) // the client was answered when the interval ended
 	case o.failed:
 		// The interval is about to end and answers the client; committed puts the operation back.
-	case o.full:
+	case o.full || o.later:
 		o.undo()
 	default:
 		o.q.Table.Ack(&o.ch)

@@ -256,7 +256,7 @@ func (o *op) sendCoded() {
 	o.ch.Version, o.ch.Tombstone = version, o.kind == wire.ChangeDelete
 	o.assign(obj)
 	q.sendCommits() // the last version's, before this one on every connection
-	o.left = c.here.Len()
+	o.left, o.sent = c.here.Len(), p.l.Now()
 	hull, n := x.hull(), 0
 	for role, osd := range c.roles {
 		if osd == 0 {

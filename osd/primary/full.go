@@ -2,6 +2,7 @@ package primary
 
 import (
 	"slices"
+	"time"
 
 	"holdfast/core/layout"
 	"holdfast/core/peer"
@@ -77,19 +78,29 @@ func (p *Primary) tryShort() {
 	}
 }
 
-// refusedBy takes a member's word that it has no space for its chunk.
-func (o *op) refusedBy(osd layout.OSDNum) {
-	if osd != o.p.o.Self {
-		o.p.space[osd] = 0
-	}
-	o.full = !planted.FullIgnored
-	o.member()
+// patience is how long a change holds what it has on some members while others have no room for one more version that waits for its commit.
+const patience = 20 * time.Millisecond
+
+// yields reports whether the change is to be undone where it was made, to begin anew later: others may hold what it waits for, and wait for what it holds.
+func (o *op) yields() bool {
+	o.later = o.later || o.full || o.p.l.Now().Sub(o.sent) > patience
+	return o.later
 }
 
-// undo has every member drop what it has of a change that one of them refused for lack of space. The object is ours alone, and nobody has read of the change: it was not committed.
+// beginAnew has an operation that was undone everywhere try again, after a pause that grows and is another one for each.
+func (o *op) beginAnew() {
+	p, x := o.p, o.x
+	p.Events.Yielded++
+	turn := x.turn
+	x.reset()
+	x.turn, o.later = turn, false
+	o.anews = min(o.anews+1, 5)
+	p.l.Arm(&o.anew, p.l.Now().Add(roomPause*time.Duration(1+p.l.Rand().IntN(1<<o.anews))))
+}
+
+// undo has every member drop what it has of a change that one of them refused. The object is ours alone, and nobody has read of the change: it was not committed.
 func (o *op) undo() {
 	p, q, x := o.p, o.q, o.x
-	p.Events.Unmade++
 	o.left = q.coded.here.Len()
 	for role, osd := range q.coded.roles {
 		if osd == 0 {
@@ -131,7 +142,12 @@ func (o *op) undone(osd layout.OSDNum, err error) {
 			// The interval is about to end and answers the client; committed puts the operation back.
 		default:
 			q.Table.Retract(&o.ch, x.base, x.gone)
+			if !o.full {
+				o.beginAnew()
+				break
+			}
 			p.Events.Full++
+			p.Events.Unmade++
 			p.refuse(o, wire.ENOSPC)
 		}
 	}

@@ -34,6 +34,7 @@ type Events struct {
 	Crowded     uint64 // changes refused because a member remembers too many requests already
 	Full        uint64 // changes refused for lack of space
 	Unmade      uint64 // of these, changes that some members had made already, and undid
+	Yielded     uint64 // changes undone on every member to begin anew, since a member had no room for one more version that waits
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
 	BadCopies   uint64 // copies that could not be read, or were found to be wrong
 	Mended      uint64 // of them, those that were made anew from others

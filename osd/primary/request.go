@@ -46,7 +46,11 @@ type op struct {
 	calls  []*call
 	left   int // members that have not answered
 	failed bool
-	full   bool // a member refused the change for lack of space
+	full   bool // a member refused the change for lack of space,
+	later  bool // or for so many versions that wait there for their commits that it begins anew later
+	sent   loop.Instant
+	anew   loop.Timer // when that is
+	anews  int        // how often it was
 	taking bool // it is counted in Primary.taking
 	sure   bool // the members have confirmed their grants since the request came
 	synced bool // what was acknowledged before the request came is durable
@@ -74,6 +78,7 @@ func (p *Primary) get() *op {
 		o.waiter.Wake = o.admit
 		o.sop.Done = func(*store.Op) { o.stored() }
 		o.resend.Fire = o.storeAgain
+		o.anew.Fire = o.admit
 		o.unsure = o.confirmed
 		o.ch.Owner, o.ch.Committed = o, o.committed
 	} else {
@@ -103,7 +108,7 @@ func (p *Primary) put(o *op) {
 		p.taken()
 	}
 	o.right = secondary.Right{}
-	o.full, o.taking = false, false
+	o.full, o.later, o.taking, o.anews = false, false, false, 0
 	o.q, o.r, o.joined, o.waits, o.failed, o.sure, o.lazy, o.again, o.synced = nil, nil, nil, nil, false, false, false, false, false
 	o.next, p.free = p.free, o
 }
@@ -352,16 +357,18 @@ func (o *op) stored() {
 	}
 	q := o.q
 	err := o.sop.Err
-	if q.coded != nil && !q.stopped && errors.Is(err, store.ErrWaiting) {
+	waiting := q.coded != nil && !q.stopped && errors.Is(err, store.ErrWaiting)
+	if waiting && !o.yields() {
 		o.p.l.Arm(&o.resend, o.p.l.Now().Add(roomPause))
 		return
 	}
 	o.p.sec.Changed(q.ID)
 	switch {
-	case err == nil:
+	case err == nil || waiting:
 		o.member()
 	case q.coded != nil && !q.stopped && errors.Is(err, store.ErrNoSpace):
-		o.refusedBy(o.p.o.Self)
+		o.full = !planted.FullIgnored
+		o.member()
 	default:
 		o.failed = true
 		o.member()
