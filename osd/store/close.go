@@ -23,6 +23,7 @@ func (s *Store) Close(done func()) {
 	}
 	s.closing, s.onClosed = true, done
 	s.l.Disarm(&s.idle)
+	s.releaseHeld(true)
 	s.fl.urgent = true
 	s.l.Defer(&s.j.task)
 	s.l.Defer(&s.finish)

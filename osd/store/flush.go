@@ -88,6 +88,9 @@ func (s *Store) depth() int {
 	if age < flushStart {
 		return 0
 	}
+	if s.throttle.On {
+		return s.o.FlushDepth // clients wait for it already
+	}
 	return min(s.o.FlushDepth, 2+(age-flushStart)*s.o.FlushDepth/(flushFull-flushStart))
 }
 

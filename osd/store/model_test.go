@@ -666,6 +666,9 @@ func TestStoreMatchesANaiveModel(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			c, size := modelConfig(rng, seed)
 			r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
+			if seed%4 == 0 {
+				r.s.SetThrottle(Throttle{On: true, IOPS: 20000, MBs: 100, Parallelism: 2})
+			}
 			m := newModel(r, rng, 4+rng.IntN(30))
 			for range 6 {
 				depth := 1 + rng.IntN(40)

@@ -55,6 +55,8 @@ func newStore(l loop.Loop, d loop.Disk, o Options, sb Superblock) *Store {
 	s.finish.Run = s.runFinished
 	s.fl.skip.Run = s.roundFlushed
 	s.idle.Fire = s.idleStep
+	s.throttle.Throttle = o.Throttle
+	s.throttle.timer.Fire = func() { s.releaseHeld(false) }
 	s.pgs.m = map[layout.PGID]*pgState{}
 	s.round.batch = noBlock
 	s.view.init(&sb.Config)

@@ -18,6 +18,7 @@ type Options struct {
 	SmallWrite uint32
 	// FlushDepth is the most writes that the flusher has under way; default 32.
 	FlushDepth int
+	Throttle   Throttle
 
 	// For tests: pages in one round, and queued bytes that send a second batch beside the first.
 	roundPages, secondBatch int
@@ -47,14 +48,15 @@ type Store struct {
 	dirtyLen   int
 	fifo       dirtyList // objects with changes to flush, oldest first
 
-	j     journal
-	fl    flusher
-	round round
-	lazy  lazy
-	pairs pairs
-	pgs   pgRecords
-	lists map[layout.PoolID]*poolLists
-	space map[layout.Inode]*int64
+	j        journal
+	fl       flusher
+	round    round
+	lazy     lazy
+	throttle throttle
+	pairs    pairs
+	pgs      pgRecords
+	lists    map[layout.PoolID]*poolLists
+	space    map[layout.Inode]*int64
 
 	view      view // scratch of reads
 	foldView  view // scratch of folds
@@ -116,11 +118,12 @@ type opImpl struct {
 	slot        uint32
 	gen         uint16
 	block       uint32
-	first, last uint32 // units being read
-	journaled   bool   // the data travels in the journal
-	block0      uint32 // the block the change gives to the object
-	lazy        bool   // done before it is durable
-	stamp       uint64 // the landing of its data, if that was written lazily
+	first, last uint32       // units being read
+	journaled   bool         // the data travels in the journal
+	block0      uint32       // the block the change gives to the object
+	lazy        bool         // done before it is durable
+	stamp       uint64       // the landing of its data, if that was written lazily
+	start, due  loop.Instant // a small write: its submission, and its reply if that is held back
 }
 
 // ReadOnly reports whether the store was opened for looking only.
@@ -293,6 +296,7 @@ func (s *Store) fail(err error) {
 	s.failure = err
 	s.log.Error("store stopped after a device error", "err", err)
 	s.j.queue = opList{}
+	s.releaseHeld(true)
 	for i, op := range s.ops {
 		if op != nil && s.changes[i].state != changeWriting {
 			s.ops[i] = nil

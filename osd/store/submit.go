@@ -132,7 +132,7 @@ func (s *Store) change(op *Op) error {
 	if op.impl.journaled {
 		c.flags |= inJournal
 	}
-	op.impl.lazy = s.isLazy(op, direct)
+	op.impl.lazy, op.impl.start = s.isLazy(op, direct), s.l.Now()
 	if !ok && s.t.slotFree.free <= s.slotReserve(op) {
 		err = ErrNoSpace
 	} else if c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
@@ -579,5 +579,5 @@ func (s *Store) written(op *Op, soft bool) {
 	op.State = s.dirty[d].visible
 	s.wake(d)
 	s.clean(d)
-	op.Done(op)
+	s.reply(op)
 }
