@@ -181,6 +181,7 @@ type DiskOptions struct {
 type DiskInfo struct {
 	Size         int64 // bytes
 	SectorSize   int   // smallest unit and alignment of I/O, bytes: 512 or 4096
+	WritesAtOnce int   // bytes that the device writes at once: a smaller write may damage its neighbours when the power goes. 0: not known
 	WriteThrough bool  // the device reports no volatile cache, so that a completed write is durable
 	Identity     string
 }

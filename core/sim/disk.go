@@ -36,6 +36,7 @@ type Disk struct {
 	bad     []badRange
 	space   int64 // of the backing file; 0: enough
 	stalled bool
+	atOnce  int        // for Info
 	stalls  int        // times that Stall was called
 	waiting []*diskRun // done when the stall ends
 
@@ -139,6 +140,9 @@ func (d *Disk) Size() int64 { return d.size }
 func (d *Disk) SetWriteThrough() {
 	d.m.stable = d.m.current
 }
+
+// SetWritesAtOnce is what Info says the disk writes at once; it tears accordingly only with SetTearUnit.
+func (d *Disk) SetWritesAtOnce(n int) { d.atOnce = n }
 
 // WriteThrough reports whether every completed write is durable.
 func (d *Disk) WriteThrough() bool { return d.m.stable == d.m.current }
@@ -256,7 +260,7 @@ func (d *Disk) open(l *Loop, o loop.DiskOptions) (loop.Disk, error) {
 // Info is what is known of the disk.
 func (h *handle) Info() loop.DiskInfo {
 	d := h.d
-	return loop.DiskInfo{Size: d.size, SectorSize: d.m.sector, WriteThrough: d.WriteThrough(), Identity: "sim-" + d.name}
+	return loop.DiskInfo{Size: d.size, SectorSize: d.m.sector, WritesAtOnce: d.atOnce, WriteThrough: d.WriteThrough(), Identity: "sim-" + d.name}
 }
 
 // Submit starts op.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"holdfast/core/loop"
 )
 
 // ChecksumType says how data blocks are protected.
@@ -41,6 +43,7 @@ type Config struct {
 	ChecksumBlock uint32       // bytes under one checksum; a power of two, at most Granularity; default 4096 or Granularity, the smaller
 	JournalSize   int64        // bytes; default 1/32 of the device within 4 MiB..128 MiB
 	Identity      string       // device identity that Open compares; default what the disk says; at most 128 bytes
+	Alignment     uint32       // what the data device writes at once; default what it says, at most 4096; not kept on disk
 	Force         bool         // format even where a store is; not kept on disk
 }
 
@@ -94,6 +97,18 @@ func (c Config) withDefaults(size int64) Config {
 
 // minJournal leaves room for eight batches that each carry a whole block.
 func minJournal(blockSize uint32) int64 { return max(256<<10, 8*(int64(blockSize)+64<<10)) }
+
+// aligned refuses units that the device does not write at once: when the power goes in such a write, what is beside may be damaged, and on each replica that is the same.
+func (c Config) aligned(info loop.DiskInfo) error {
+	if c.Alignment == 0 {
+		c.Alignment = min(4096, uint32(info.WritesAtOnce))
+	}
+	if c.Granularity >= c.Alignment {
+		return nil
+	}
+	return fmt.Errorf("bitmap_granularity %d is smaller than %d, what the device writes at once; choose bitmap_granularity %d, or disk_alignment %d if the device does not damage what is beside when the power goes",
+		c.Granularity, c.Alignment, c.Alignment, c.Granularity)
+}
 
 // validate names every fault of c at once.
 func (c Config) validate(sector int) error {

@@ -201,6 +201,9 @@ func Format(l loop.Loop, d loop.Disk, c Config, done func(Superblock, error)) {
 	}
 	x.readSuper(func(st superState, _ error) {
 		err := c.validate(info.SectorSize)
+		if err == nil {
+			err = c.aligned(info)
+		}
 		var sb Superblock
 		if err == nil {
 			sizes := make([]int64, len(parts))
@@ -216,7 +219,7 @@ func Format(l loop.Loop, d loop.Disk, c Config, done func(Superblock, error)) {
 			finish(sb, err)
 			return
 		}
-		sb.Config.Force = false
+		sb.Config.Force, sb.Config.Alignment = false, 0
 		for i, p := range parts[1:] {
 			sb.Others[i] = p.info.Identity[:min(len(p.info.Identity), maxIdentity)]
 		}

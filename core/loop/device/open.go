@@ -66,6 +66,11 @@ func inspect(f *os.File, o loop.DiskOptions) (info loop.DiskInfo, block bool, er
 			return info, false, fmt.Errorf("read its sector size: %w", err)
 		}
 		info.SectorSize = int(sector)
+		var physical uint32
+		if err := ioctl(fd, unix.BLKPBSZGET, unsafe.Pointer(&physical)); err != nil {
+			return info, false, fmt.Errorf("read its physical sector size: %w", err)
+		}
+		info.WritesAtOnce = int(physical)
 		major, minor := unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev))
 		sysfs := fmt.Sprintf("/sys/dev/block/%d:%d", major, minor)
 		info.WriteThrough = writeThrough(sysfs)
