@@ -2,6 +2,7 @@ package osd
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -37,6 +38,8 @@ type node struct {
 	s    *OSD
 	boot uint64
 	err  error
+	from layout.OSDNum // the disk that it runs on [num]
+	at   layout.OSDNum // the host that it runs on [num]
 }
 
 var pg1 = layout.PGID{Pool: 1, Num: 1}
@@ -73,7 +76,7 @@ func newBed(t *testing.T, n int) *bed {
 	return b
 }
 
-func (o *node) disk() string { return fmt.Sprintf("disk%d", o.num) }
+func (o *node) disk() string { return fmt.Sprintf("disk%d", cmp.Or(o.from, o.num)) }
 
 func (o *node) format() {
 	w := o.b.w
@@ -97,7 +100,8 @@ func (o *node) format() {
 // start begins a new process; it runs as the world does.
 func (o *node) start() {
 	b := o.b
-	o.l = b.w.NewLoop(fmt.Sprintf("osd%d", o.num))
+	host := cmp.Or(o.at, o.num)
+	o.l = b.w.NewLoop(fmt.Sprintf("osd%d", host))
 	o.reg, o.st, o.s, o.err = b.reg.Open(o.l), nil, nil, nil
 	o.boot++
 	d, err := o.l.OpenDisk(o.disk(), loop.DiskOptions{})
@@ -115,7 +119,7 @@ func (o *node) start() {
 		}
 		o.st = st
 		o.s, err = Start(o.l, Options{
-			Num: o.num, Instance: uint64(o.num)<<32 | o.boot, Host: fmt.Sprintf("h%d", o.num), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", o.num)}},
+			Num: o.num, Instance: uint64(o.num)<<32 | o.boot, Host: fmt.Sprintf("h%d", host), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", host)}},
 			AllowLegacy: func(loop.Addr) bool { return true }, Registry: o.reg, Store: st, Fatal: func(err error) { o.err = err },
 		})
 		if err != nil {

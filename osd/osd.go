@@ -93,6 +93,7 @@ type OSD struct {
 	backs    int  // how often etcd has gone back to an earlier state
 	entered  bool // osd/identity may say of this opening of the store
 	identity *cluster.OSDIdentity
+	holder   holder // of our number, when it is not us
 
 	pgs       map[layout.PGID]*pgRun
 	peers     map[layout.OSDNum]*peerRun
@@ -132,9 +133,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	}
 	s.locks = secondary.NewLocks(l, o.Store, s.self, o.LockTime, s.fences.forHolder)
 	s.sec = secondary.New(l, o.Store, s.locks)
-	po := o.Peer
-	po.Self, po.Instance, po.Key, po.AllowLegacy, po.Config, po.Log = o.Num, o.Instance, o.Key, o.AllowLegacy, s.config, s.log
-	s.hub = peer.New(l, po, s)
+	s.hub = peer.New(l, s.peerOptions(), s)
 	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth, LockConfirm: o.LockConfirm, Probe: o.Probe})
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
@@ -158,6 +157,13 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	}
 	s.follower = cluster.Follow(l, o.Registry, cluster.ForOSD|cluster.SectionGateways, s)
 	return s, nil
+}
+
+// peerOptions are those of our connections.
+func (s *OSD) peerOptions() peer.Options {
+	o := s.o.Peer
+	o.Self, o.Instance, o.Key, o.AllowLegacy, o.Config, o.Log = s.o.Num, s.o.Instance, s.o.Key, s.o.AllowLegacy, s.config, s.log
+	return o
 }
 
 func (s *OSD) closeListeners() {
@@ -240,6 +246,10 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 // begin checks our identity against the registry and asks for a lease.
 func (s *OSD) begin() {
 	sb := s.o.Store.Superblock()
+	if err := checkPlace(s.Snapshot(), s.o.Num, sb.StoreID); err != nil {
+		s.fatal(err)
+		return
+	}
 	id, ok := s.Snapshot().Stores.Get(s.o.Num)
 	if ok {
 		s.identity = id
@@ -330,7 +340,14 @@ func (s *OSD) register() {
 		s.l.Arm(&s.retry, s.l.Now().Add(5*time.Second))
 		return
 	}
+	if old, ok := s.Snapshot().OSDStates.Get(s.o.Num); ok && uint64(old.Instance) != s.o.Instance && !s.place(old) {
+		return
+	}
 	sb := s.o.Store.Superblock()
+	if err := checkPlace(s.Snapshot(), s.o.Num, sb.StoreID); err != nil {
+		s.fatal(err)
+		return
+	}
 	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
@@ -364,18 +381,14 @@ func (s *OSD) register() {
 			{Kind: registry.Put, Key: key, Value: s.stateValue(), Lease: s.lease.ID()},
 			{Kind: registry.Put, Key: cluster.OSDIdentityKey(s.o.Num), Value: cluster.Value(&id)},
 			{Kind: registry.Put, Key: cluster.OSDStatsKey(s.o.Num), Value: cluster.Value(s.statsValue())},
+			{Kind: registry.Delete, Key: cluster.OSDFailureKey(s.o.Num)},
 		},
 	}
 	if planted.HalfRestored {
 		t.If = t.If[:2]
 	}
 	if old, ok := s.Snapshot().OSDStates.Get(s.o.Num); ok {
-		// The key of an earlier process on the same store: only one process can have the store open, so that one is dead.
-		if old.Store != s.self.Store {
-			s.log.Warn("another OSD of this number is up; waiting for it to go", "addresses", old.Addresses, "port", uint64(old.Port))
-			s.l.Arm(&s.retry, s.l.Now().Add(500*time.Millisecond))
-			return
-		}
+		// Ours, or that of an earlier process on the same store, which has ended.
 		t.If[0] = registry.Unchanged(key, old.Mod)
 	}
 	lease, known := s.lease, s.o.Store.PGs()

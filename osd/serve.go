@@ -1,9 +1,6 @@
 package osd
 
 import (
-	"net"
-	"strconv"
-
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -52,11 +49,7 @@ func (s *OSD) applyPeers(prev, next *cluster.Snapshot) {
 		if old, ok := prev.OSDStates.Get(n); ok && old.Mod == st.Mod {
 			continue
 		}
-		var addrs []loop.Addr
-		for _, a := range st.Addresses {
-			addrs = append(addrs, loop.Addr{Network: "tcp", Address: net.JoinHostPort(a, strconv.Itoa(int(st.Port)))})
-		}
-		s.hub.SetPeer(n, addrs)
+		s.hub.SetPeer(n, addressesOf(st))
 		if old, ok := prev.OSDStates.Get(n); ok && old.Instance != st.Instance {
 			s.hub.Drop(n, nil) // another process: what the old one was sent is lost
 		}

@@ -284,7 +284,7 @@ func (c *Cluster) startOSDs(ctx context.Context) error {
 	waiting := false
 	for i, err := range errs {
 		if err != nil {
-			c.o.Say("warning: %v", err)
+			c.reportFailure(layout.OSDNum(i+1), c.say(layout.OSDNum(i+1), err))
 		}
 		if osd.Untrusted(err) && !c.v.Bool("readonly") {
 			waiting = true
@@ -357,7 +357,7 @@ func (c *Cluster) succeed(n layout.OSDNum, cause error) {
 			}
 		}
 		if c.ctx.Err() == nil {
-			c.o.Say("warning: %v", err)
+			c.reportFailure(n, c.say(n, err))
 		}
 	})
 }
@@ -379,10 +379,31 @@ func (c *Cluster) serveOSD(d *daemon.OSD) error {
 	return nil
 }
 
+// say tells the user why an OSD has ended or does not start. What it returns is for reportFailure.
+func (c *Cluster) say(n layout.OSDNum, err error) *cluster.OSDFailure {
+	o := c.osdOptions(n)
+	f, err := o.Halt(err)
+	c.o.Say("warning: %v", err)
+	return f
+}
+
+// reportFailure has `holdfast status` say why an OSD has stopped, if it does not start again by itself.
+func (c *Cluster) reportFailure(n layout.OSDNum, f *cluster.OSDFailure) {
+	if f == nil {
+		return
+	}
+	ctx, cancel := stopContext()
+	defer cancel()
+	if err := c.link.ReportFailure(ctx, n, f); err != nil {
+		c.log.Warn("`holdfast status` cannot say why the OSD has stopped", "osd", uint64(n), "err", err)
+	}
+}
+
 // lost ends an OSD that cannot go on, and tells the others, so that they go on at once. It is called on the OSD's loop.
 func (c *Cluster) lost(n layout.OSDNum, err error) {
 	c.bury.Go(func() {
-		c.o.Say("warning: %v", err)
+		f := c.say(n, err)
+		defer c.reportFailure(n, f)
 		c.mu.Lock()
 		d := c.osds[n]
 		delete(c.osds, n)

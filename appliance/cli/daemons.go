@@ -13,6 +13,7 @@ import (
 	"holdfast/appliance/bootstrap"
 	"holdfast/appliance/daemon"
 	"holdfast/core/admin"
+	"holdfast/core/cluster"
 	"holdfast/core/config"
 	"holdfast/core/layout"
 	"holdfast/osd/secondary"
@@ -127,6 +128,9 @@ func (a *app) runParent(ctx context.Context, v *config.Values) error {
 	p := &daemon.Parent{
 		Name: fmt.Sprintf("OSD %d", v.Int("osd_num")), Command: append([]string{self, "osd", "--child"}, a.flags()...), Log: log,
 		Report: func(ctx context.Context, h secondary.Holder) error { return k.ReportDeath(ctx, key, h) },
+		Failed: func(ctx context.Context, f *cluster.OSDFailure) error {
+			return k.ReportFailure(ctx, layout.OSDNum(v.Int("osd_num")), f)
+		},
 	}
 	code, err := p.Run(ctx)
 	if err == nil && code != 0 {
@@ -160,11 +164,21 @@ func (a *app) runOSD(ctx context.Context) error {
 	}
 	failed := make(chan error, 1)
 	n := layout.OSDNum(v.Int("osd_num"))
-	d, err := daemon.StartOSD(ctx, daemon.OSDOptions{
+	o := daemon.OSDOptions{
 		Num: n, Device: v.String("data_device"), Config: live, Key: key, Bind: bind, Host: daemon.Host(), Version: Version, Log: log, Fatal: func(err error) { failed <- err },
-	})
-	if err != nil {
+	}
+	halt := func(err error) error {
+		f, err := o.Halt(err)
+		if f != nil {
+			if err := daemon.AnnounceFailure(f); err != nil {
+				log.Warn("no parent", "err", err)
+			}
+		}
 		return err
+	}
+	d, err := daemon.StartOSD(ctx, o)
+	if err != nil {
+		return halt(err)
 	}
 	if err := daemon.AnnounceSelf(d.Holder()); err != nil {
 		log.Warn("no parent", "err", err)
@@ -176,7 +190,7 @@ func (a *app) runOSD(ctx context.Context) error {
 	case err := <-failed:
 		// At once: what the disk did not take was not acknowledged, and the parent reports the death.
 		d.Kill()
-		return err
+		return halt(err)
 	case <-ctx.Done():
 	}
 	return a.stop(d.Stop)

@@ -260,6 +260,8 @@ func (a *app) lsOSD() *cobra.Command {
 						state = "up"
 					case o.Waits != "":
 						state = "waits"
+					case o.Stopped != nil:
+						state = "failed"
 					}
 					if len(o.Addresses) > 0 {
 						addr = o.Addresses[0] + ":" + num(o.Port)
@@ -270,6 +272,9 @@ func (a *app) lsOSD() *cobra.Command {
 				for _, o := range list {
 					if o.Waits != "" {
 						fmt.Fprintf(w, "OSD %d waits: %s\n", o.Num, o.Waits)
+					}
+					if o.Stopped != nil && o.Waits == "" {
+						fmt.Fprintf(w, "OSD %d on host %s stopped at %s: %s\n", o.Num, o.Stopped.Host, o.Stopped.Time, o.Stopped.Reason)
 					}
 					if o.Left > 0 {
 						fmt.Fprintf(w, "OSD %d is down, and copies of %d PGs that have no place there any more may be left: they go when it is started\n", o.Num, o.Left)

@@ -95,7 +95,7 @@ func (a *app) root() *cobra.Command {
 
 A cluster is named by --config DIR/holdfast.conf, by HOLDFAST_CONFIG, or by --etcd_address HOST:PORT.
 
-Exit codes: 0 done, 1 tried and went wrong, 2 wrong command or configuration, 3 no such thing, 4 refused (exists already, in use, changed meanwhile), 5 the cluster does not answer.`,
+Exit codes: 0 done, 1 tried and went wrong, 2 wrong command or configuration, 3 no such thing, 4 refused (exists already, in use, changed meanwhile), 5 the cluster does not answer, 6 an OSD must not be started again before somebody has looked: its disk has failed, or its disk or number is another one's.`,
 		SilenceErrors: true, SilenceUsage: true,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"holdfast/core/admin"
+	"holdfast/core/cluster"
 	"holdfast/core/config"
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -95,14 +96,53 @@ func (d *OSD) open(ctx context.Context) error {
 	if err != nil {
 		return diskError(name, o.Device, err)
 	}
+	owner, err := d.place(ctx)
+	if err != nil {
+		return err
+	}
 	d.st, err = Await(ctx, t, func(done func(*store.Store, error)) {
-		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), OnFailure: d.storeFailed}, done)
+		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), Owner: owner, OnFailure: d.storeFailed}, done)
 	})
 	if err != nil {
 		return storeError(name, o.Device, err)
 	}
 	d.StoreID = d.st.Superblock().StoreID
 	return nil
+}
+
+// place says whose the disk is to be, and compares it with what the cluster knows, before anything is written to it. It waits for etcd: an OSD cannot start without.
+func (d *OSD) place(ctx context.Context) (store.Owner, error) {
+	o, v := d.o, d.o.Config.Values()
+	k := &Link{Thread: d.t, Config: v}
+	var err error
+	d.t.Do(func() { k.Registry, err = OpenRegistry(d.t, v, o.Log) })
+	if err != nil {
+		return store.Owner{}, err
+	}
+	defer d.t.Do(k.Registry.Close)
+	var s *cluster.Snapshot
+	for s, err = k.Snapshot(ctx, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionStores); err != nil; s, err = k.Snapshot(ctx, cluster.SectionConfig|cluster.SectionOSDs|cluster.SectionStores) {
+		if ctx.Err() != nil {
+			return store.Owner{}, ctx.Err()
+		}
+		o.Log.Warn("waiting for etcd", "err", err)
+	}
+	owner := store.Owner{OSD: o.Num}
+	if s.ClusterID != nil {
+		owner.Cluster = s.ClusterID.ID
+	}
+	_, err = Await(ctx, d.t, func(done func(struct{}, error)) {
+		store.Peek(d.t, d.disk, func(sb store.Superblock, err error) {
+			if err != nil {
+				done(struct{}{}, nil) // opening it says more
+				return
+			}
+			po := PeerOptions(v)
+			po.Instance, po.Key, po.Log = d.Instance, o.Key, o.Log
+			osd.CheckPlace(d.t, s, o.Num, &sb, po, func(err error) { done(struct{}{}, err) })
+		})
+	})
+	return owner, err
 }
 
 // Serve starts the OSD on its open disk. After an error it has ended.
@@ -242,6 +282,8 @@ func OpenDisk(l loop.Loop, path string, o loop.DiskOptions) (loop.Disk, error) {
 func diskError(name, device string, err error) error {
 	e := &admin.Error{Kind: admin.Failed, What: fmt.Sprintf("%s: cannot open its disk %s", name, device), Err: err}
 	switch {
+	case errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENOMEDIUM):
+		e.Kind, e.Way = admin.Halted, "the disk is gone or has failed: look at its cables and at the kernel's log, or replace it"
 	case errors.Is(err, syscall.ENOENT):
 		e.Kind, e.Way = admin.NotFound, "check --data_device; `holdfast disk format` makes a new one"
 	case errors.Is(err, syscall.EACCES):

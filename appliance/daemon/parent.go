@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"holdfast/core/admin"
+	"holdfast/core/cluster"
 	"holdfast/osd/secondary"
 )
 
@@ -40,6 +41,8 @@ type Parent struct {
 	Log     *slog.Logger
 	// Report tells the cluster of a death; nothing is told of a child that never announced itself.
 	Report func(context.Context, secondary.Holder) error
+	// Failed tells the cluster why a child has ended that must not be started again (admin.Halted).
+	Failed func(context.Context, *cluster.OSDFailure) error
 
 	hangup chan os.Signal
 }
@@ -56,22 +59,33 @@ func (p *Parent) Run(ctx context.Context) (code int, err error) {
 	pause, ran := firstPause, false
 	for {
 		start := time.Now()
-		state, holder, err := p.once(ctx)
+		state, said, err := p.once(ctx)
 		if err != nil {
 			return int(admin.Failed), err
 		}
+		holder := said.Holder
 		// What the disk has not answered yet of a child that was killed holds the disk: the next one is refused it for a moment.
 		if code := state.ExitCode(); state.Success() || fatal(code) && !(ran && code == int(admin.Refused)) {
 			return code, nil
 		}
 		ran = ran || holder.OSD != 0
 		p.Log.Warn("the child has died", "state", state.String(), "life", time.Since(start).Round(time.Millisecond))
-		if holder.OSD != 0 {
+		report := func(f func(context.Context) error, what string) {
 			x, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportTime)
-			if err := p.Report(x, holder); err != nil {
-				p.Log.Warn("the death was not reported; the others wait for the lease to run out", "err", err)
+			defer cancel()
+			if err := f(x); err != nil {
+				p.Log.Warn(what, "err", err)
 			}
-			cancel()
+		}
+		if holder.OSD != 0 {
+			report(func(x context.Context) error { return p.Report(x, holder) }, "the death was not reported; the others wait for the lease to run out")
+		}
+		if said.Failure != nil {
+			report(func(x context.Context) error { return p.Failed(x, said.Failure) }, "`holdfast status` cannot say why the OSD has stopped")
+		}
+		if code := state.ExitCode(); code == int(admin.Halted) {
+			p.Log.Error("the OSD is not started again before somebody has looked", "exit", code)
+			return code, nil
 		}
 		if ctx.Err() != nil {
 			return int(admin.Failed), nil
@@ -95,12 +109,18 @@ func fatal(code int) bool {
 	return slices.Contains([]int{int(admin.Usage), int(admin.NotFound), int(admin.Refused)}, code)
 }
 
+// said is what a child tells its parent, in one JSON object per line: who it is, and in the end why it stops.
+type said struct {
+	secondary.Holder
+	Failure *cluster.OSDFailure `json:"failure,omitempty"`
+}
+
 // once runs one child until it is reaped. ctx's end asks it to stop.
-func (p *Parent) once(ctx context.Context) (*os.ProcessState, secondary.Holder, error) {
-	var holder secondary.Holder
+func (p *Parent) once(ctx context.Context) (*os.ProcessState, said, error) {
+	var all said
 	r, w, err := os.Pipe()
 	if err != nil {
-		return nil, holder, fmt.Errorf("start %s: %w", p.Name, err)
+		return nil, all, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	defer r.Close()
 	cmd := exec.Command(p.Command[0], p.Command[1:]...)
@@ -110,15 +130,21 @@ func (p *Parent) once(ctx context.Context) (*os.ProcessState, secondary.Holder, 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		w.Close()
-		return nil, holder, fmt.Errorf("start %s: %w", p.Name, err)
+		return nil, all, fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	w.Close()
-	heard := make(chan secondary.Holder, 1)
+	heard := make(chan said, 1)
 	go func() { // ends when the child's end of the pipe is closed, at the latest by its death
-		var h secondary.Holder
-		line, _ := bufio.NewReader(r).ReadBytes('\n')
-		if len(line) > 0 && json.Unmarshal(line, &h) != nil {
-			h = secondary.Holder{}
+		var h said
+		for lines := bufio.NewScanner(r); lines.Scan(); {
+			var line said
+			switch err := json.Unmarshal(lines.Bytes(), &line); {
+			case err != nil:
+			case line.Failure != nil:
+				h.Failure = line.Failure
+			default:
+				h.Holder = line.Holder
+			}
 		}
 		heard <- h
 	}()
@@ -149,27 +175,28 @@ func (p *Parent) once(ctx context.Context) (*os.ProcessState, secondary.Holder, 
 	err = cmd.Wait()
 	close(ended)
 	<-stopper
-	holder = <-heard
+	all = <-heard
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		return nil, holder, fmt.Errorf("wait for %s: %w", p.Name, err)
+		return nil, all, fmt.Errorf("wait for %s: %w", p.Name, err)
 	}
-	return cmd.ProcessState, holder, nil
+	return cmd.ProcessState, all, nil
 }
 
-// AnnounceSelf tells the parent, if there is one, who this run of the OSD is.
-func AnnounceSelf(h secondary.Holder) error {
-	f := os.NewFile(childPipe, "parent")
-	if f == nil {
-		return nil
+// AnnounceSelf tells the parent who this run of the OSD is.
+func AnnounceSelf(h secondary.Holder) error { return tellParent(&said{Holder: h}) }
+
+// AnnounceFailure tells the parent why this run ends.
+func AnnounceFailure(f *cluster.OSDFailure) error { return tellParent(&said{Failure: f}) }
+
+// tellParent writes one line. The pipe stays open until the process ends.
+func tellParent(s *said) error {
+	b, err := json.Marshal(s)
+	if err == nil {
+		_, err = syscall.Write(childPipe, append(b, '\n'))
 	}
-	defer f.Close()
-	b, err := json.Marshal(&h)
 	if err != nil {
-		return err
-	}
-	if _, err := f.Write(append(b, '\n')); err != nil {
-		return fmt.Errorf("tell the parent who we are: %w", err)
+		return fmt.Errorf("tell the parent: %w", err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"holdfast/core/admin"
+	"holdfast/core/cluster"
 	"holdfast/core/config"
 	"holdfast/osd/secondary"
 )
@@ -91,6 +92,25 @@ func TestChildThatIsRefusedWhatAnEarlierOneHeldIsStartedAgain(t *testing.T) {
 	}
 	if len(f.died) != 1 {
 		t.Errorf("reported %v, want the first", f.died)
+	}
+}
+
+// What must not be started again ends the parent, too, although the child had run; its death and why it ended are told.
+func TestHaltedChildIsReportedAndNotStartedAgain(t *testing.T) {
+	f := newFamily(t, fmt.Sprintf(announce, 5)+`echo '{"failure":{"reason":"the disk has failed","host":"h","device":"/dev/x","errno":5}}' >&3; exit 6`)
+	var told []*cluster.OSDFailure
+	f.Failed = func(_ context.Context, x *cluster.OSDFailure) error {
+		if len(f.died) != 1 {
+			t.Error("the failure was told before the death")
+		}
+		told = append(told, x)
+		return nil
+	}
+	if code, err := f.Run(t.Context()); err != nil || code != int(admin.Halted) {
+		t.Errorf("Run = %d, %v, want %d", code, err, admin.Halted)
+	}
+	if len(f.died) != 1 || len(told) != 1 || told[0].Reason != "the disk has failed" || told[0].Errno != 5 {
+		t.Errorf("deaths %v, failures %+v", f.died, told)
 	}
 }
 

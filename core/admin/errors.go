@@ -10,6 +10,7 @@ const (
 	NotFound                    // 3: there is no such thing
 	Refused                     // 4: it exists already, has changed meanwhile, or must not be done now
 	Unreachable                 // 5: the cluster does not answer
+	Halted                      // 6: an OSD must not be started again before somebody has looked: its disk has failed or is gone, or its disk or number is another one's
 )
 
 // Error says what is wrong, why, and what can be done about it.

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
@@ -191,10 +192,22 @@ type OSD struct {
 	BlockSize uint64   `json:"block_size"`
 	Version   string   `json:"version"`
 	Store     string   `json:"store_id,omitempty"`
-	PGs       uint64   `json:"pgs"`             // whose set it is in
-	Primary   uint64   `json:"primary"`         // of them, those that it serves
-	Left      uint64   `json:"left_pgs"`        // it is down, and these have no place on it any more: copies that nobody needs may be left there
-	Waits     string   `json:"waits,omitempty"` // why it is not up although it runs: what is wrong with its disk, what it waits for, and what would help
+	PGs       uint64   `json:"pgs"`               // whose set it is in
+	Primary   uint64   `json:"primary"`           // of them, those that it serves
+	Left      uint64   `json:"left_pgs"`          // it is down, and these have no place on it any more: copies that nobody needs may be left there
+	Stopped   *Stopped `json:"stopped,omitempty"` // why it is down, if it told
+	Waits     string   `json:"waits,omitempty"`   // why it is not up although it runs: what is wrong with its disk, what it waits for, and what would help
+}
+
+// Stopped is why an OSD has stopped and is not started again by itself.
+type Stopped struct {
+	Time      string `json:"time"`
+	Host      string `json:"host"`
+	Reason    string `json:"reason"` // and what to do
+	Device    string `json:"device,omitempty"`
+	Operation string `json:"operation,omitempty"`
+	Offset    int64  `json:"offset,omitempty"`
+	Errno     int    `json:"errno,omitempty"`
 }
 
 // OSDs lists the OSDs by number.
@@ -223,6 +236,12 @@ func OSDs(s *cluster.Snapshot) []OSD {
 		v := get(n)
 		v.Waits = w.Reason
 		v.Host = cmp.Or(v.Host, w.Host)
+	}
+	for n, f := range s.Failures.All() {
+		if v := get(n); !v.Up {
+			v.Host = cmp.Or(v.Host, f.Host)
+			v.Stopped = &Stopped{stamp(time.Unix(f.Time, 0)), cmp.Or(f.Host, v.Host), f.Reason, f.Device, f.Operation, f.Offset, f.Errno}
+		}
 	}
 	for n, c := range s.OSDConfigs.All() {
 		v := get(n)

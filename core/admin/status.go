@@ -96,6 +96,11 @@ func Report(s *cluster.Snapshot) Status {
 			if t := lastHeard(s, layout.OSDNum(o.Num)); !t.IsZero() {
 				since = ", last heard of " + stamp(t)
 			}
+			if o.Stopped != nil && o.Waits == "" {
+				warn("OSD %d on host %s stopped at %s: %s", o.Num, o.Stopped.Host, o.Stopped.Time, o.Stopped.Reason)
+				worse("degraded")
+				continue
+			}
 			if o.Waits != "" {
 				since += ", its process runs and waits: " + o.Waits
 			}

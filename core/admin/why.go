@@ -58,7 +58,7 @@ func lastHeard(s *cluster.Snapshot, n layout.OSDNum) time.Time {
 }
 
 // stamp writes a moment for people.
-func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05") + " UTC" }
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" }
 
 // downText names an OSD that is down, on which host it was, and since when at most.
 func downText(s *cluster.Snapshot, n layout.OSDNum) string {

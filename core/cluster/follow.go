@@ -24,7 +24,7 @@ const (
 	SectionStores                          // osd/identity/, restored, restoring
 	SectionFences                          // fence/
 	SectionGateways                        // gateway/
-	SectionOSDStats                        // osd/stats/, osd/waiting/
+	SectionOSDStats                        // osd/stats/, osd/waiting/, osd/failure/
 	SectionOSDSpace                        // osd/space/, osd/inodestats/
 	SectionPGStats                         // pgstats/
 	SectionInodeStats                      // inode/stats/
@@ -56,7 +56,7 @@ func (s Sections) Prefixes() []string {
 		{PrefixOSDIdentity, KeyRestored, KeyRestoring},
 		{PrefixFence},
 		{PrefixGateway},
-		{PrefixOSDStats, PrefixOSDWaiting},
+		{PrefixOSDStats, PrefixOSDWaiting, PrefixOSDFailure},
 		{PrefixOSDSpace, PrefixOSDInodeStats},
 		{PrefixPGStats},
 		{PrefixInodeStats},

@@ -44,6 +44,7 @@ const (
 	PrefixOSDIdentity  = "osd/identity/"
 	PrefixOSDWaiting   = "osd/waiting/"
 	PrefixOSDMissing   = "osd/missing/"
+	PrefixOSDFailure   = "osd/failure/"
 	PrefixFence        = "fence/"
 	PrefixGateway      = "gateway/"
 	PrefixExport       = "config/export/"
@@ -85,6 +86,7 @@ const (
 	KindOSDIdentity
 	KindOSDWaiting
 	KindOSDMissing
+	KindOSDFailure
 	KindFence
 	KindGateway
 	KindExport
@@ -142,6 +144,7 @@ var prefixKeys = []struct {
 	{PrefixOSDIdentity, KindOSDIdentity, shapeOSD},
 	{PrefixOSDWaiting, KindOSDWaiting, shapeOSD},
 	{PrefixOSDMissing, KindOSDMissing, shapeOSD},
+	{PrefixOSDFailure, KindOSDFailure, shapeOSD},
 	{PrefixFence, KindFence, shapeName},
 	{PrefixGateway, KindGateway, shapeName},
 	{PrefixExport, KindExport, shapeName},
@@ -265,6 +268,9 @@ func OSDIdentityKey(n layout.OSDNum) string { return osdKey(PrefixOSDIdentity, n
 
 // OSDWaitingKey is osd/waiting/<n>.
 func OSDWaitingKey(n layout.OSDNum) string { return osdKey(PrefixOSDWaiting, n) }
+
+// OSDFailureKey is osd/failure/<n>.
+func OSDFailureKey(n layout.OSDNum) string { return osdKey(PrefixOSDFailure, n) }
 
 // FenceKey is fence/<name>; FenceSessionName and FenceGatewayName make the names.
 func FenceKey(name string) string { return PrefixFence + name }

@@ -16,6 +16,7 @@ func TestKeysSurviveParsing(t *testing.T) {
 		OSDSpaceKey(4):                      {Kind: KindOSDSpace, OSD: 4},
 		OSDInodeStatsKey(4):                 {Kind: KindOSDInodeStats, OSD: 4},
 		OSDIdentityKey(4):                   {Kind: KindOSDIdentity, OSD: 4},
+		OSDFailureKey(5):                    {Kind: KindOSDFailure, OSD: 5},
 		OSDWaitingKey(4):                    {Kind: KindOSDWaiting, OSD: 4},
 		InodeKey(inode):                     {Kind: KindInode, Inode: inode},
 		InodeStatsKey(inode):                {Kind: KindInodeStats, Inode: inode},

@@ -103,6 +103,20 @@ type OSDWaiting struct {
 	Reason string         `json:"reason"` // for people: what is wrong with the store, what the OSD waits for, and what would help; see ClipReason
 }
 
+// OSDFailure is osd/failure/<n>, ours: why the OSD has stopped and is not started again by itself. The next run that registers removes it.
+type OSDFailure struct {
+	Meta   `json:"-"`
+	Reason string         `json:"reason"` // for people: what went wrong and what to do; see ClipReason
+	Host   string         `json:"host,omitempty"`
+	Store  layout.StoreID `json:"store,omitzero"`
+	Time   int64          `json:"time"` // Unix time, seconds
+	// Of a device that failed:
+	Device    string `json:"device,omitempty"`
+	Operation string `json:"operation,omitempty"` // "write", "sync write", "flush", "read"
+	Offset    int64  `json:"offset,omitempty"`
+	Errno     int    `json:"errno,omitempty"`
+}
+
 // OSDMissing is osd/missing/<n>, ours, under the OSD's lease: OSDs that are up by etcd, and that this one has lost and cannot reach.
 type OSDMissing struct {
 	Meta `json:"-"`

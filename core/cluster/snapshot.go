@@ -39,7 +39,8 @@ type Snapshot struct {
 	Missing     Map[layout.OSDNum, *OSDMissing]
 	OSDStates   Map[layout.OSDNum, *OSDState]
 	OSDStats    Map[layout.OSDNum, *OSDStats]
-	Waiting     Map[layout.OSDNum, *OSDWaiting]  // SectionOSDStats
+	Waiting     Map[layout.OSDNum, *OSDWaiting] // SectionOSDStats
+	Failures    Map[layout.OSDNum, *OSDFailure]
 	Stores      Map[layout.OSDNum, *OSDIdentity] // SectionStores
 	Restored    *Restored                        // nil when etcd was never restored
 	Restoring   *Restoring                       // nil but while a snapshot of etcd is put back
@@ -82,6 +83,7 @@ func newSnapshot() *Snapshot {
 		OSDStates:   NewMap[layout.OSDNum, *OSDState](cmp.Compare[layout.OSDNum]),
 		OSDStats:    NewMap[layout.OSDNum, *OSDStats](cmp.Compare[layout.OSDNum]),
 		Waiting:     NewMap[layout.OSDNum, *OSDWaiting](cmp.Compare[layout.OSDNum]),
+		Failures:    NewMap[layout.OSDNum, *OSDFailure](cmp.Compare[layout.OSDNum]),
 		Stores:      NewMap[layout.OSDNum, *OSDIdentity](cmp.Compare[layout.OSDNum]),
 		Fences:      NewMap[string, *Fence](strings.Compare),
 		Gateways:    NewMap[string, *Gateway](strings.Compare),
@@ -284,6 +286,8 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		err = applyTo(&s.Missing, k.OSD, ev)
 	case KindOSDWaiting:
 		err = applyTo(&s.Waiting, k.OSD, ev)
+	case KindOSDFailure:
+		err = applyTo(&s.Failures, k.OSD, ev)
 	case KindOSDIdentity:
 		err = applyTo(&s.Stores, k.OSD, ev)
 	case KindFence:

@@ -169,7 +169,7 @@ func TestImageTransactions(t *testing.T) {
 // FuzzApply gives every kind of key any value: it never panics, and either takes it or names the key.
 func FuzzApply(f *testing.F) {
 	keys := []string{KeyGlobal, KeyPools, KeyPlacement, KeyPGConfig, KeyMonMaster, KeyLastClean, KeyStats, KeyClusterID, OSDConfigKey(1), InodeKey(layout.MakeInode(1, 1)), "pg/state/1/1", "pg/history/1/1",
-		"pgstats/1/1", "osd/state/1", "osd/stats/1", "osd/space/1", "osd/inodestats/1", "mon/member/a", "inode/stats/1/1", "pool/stats/1", "pool/identity/1", "interval/1/1", "osd/identity/1", "osd/waiting/1", "fence/x", "gateway/x", KeyRestored, KeyRestoring}
+		"pgstats/1/1", "osd/state/1", "osd/stats/1", "osd/space/1", "osd/inodestats/1", "mon/member/a", "inode/stats/1/1", "pool/stats/1", "pool/identity/1", "interval/1/1", "osd/identity/1", "osd/waiting/1", "osd/failure/1", "fence/x", "gateway/x", KeyRestored, KeyRestoring}
 	for i, v := range []string{`{}`, `null`, ``, `[1]`, `"x"`, `{"1":{"name":"a"}}`, `{"items":{"1":{"1":{"osd_set":["1"],"primary":1}}}}`, `{"a":1}{`, `{"primary":1,"state":["active"],"peers":[1]}`} {
 		f.Add(uint8(i), []byte(v))
 	}

@@ -239,6 +239,25 @@ type DiskOp struct {
 	Impl DiskOpImpl
 }
 
+// DiskError says what a disk did not do.
+type DiskError struct {
+	Disk string // its path
+	Kind DiskKind
+	Off  int64 // not of a flush
+	Len  int64
+	Err  error
+}
+
+func (e *DiskError) Error() string {
+	if e.Kind == DiskFlush {
+		return fmt.Sprintf("%s: flush: %v", e.Disk, e.Err)
+	}
+	return fmt.Sprintf("%s: %v %d bytes at %d: %v", e.Disk, e.Kind, e.Len, e.Off, e.Err)
+}
+
+// Unwrap is the cause.
+func (e *DiskError) Unwrap() error { return e.Err }
+
 // DiskOpImpl is an implementation's private part of a DiskOp.
 type DiskOpImpl struct {
 	Next  *DiskOp

@@ -80,6 +80,10 @@ const (
 	HalfRestored       = false
 	SetBackOpens       = false
 	RetiredOpens       = false
+	OwnerIgnored       = false
+	FlushTriedAgain    = false
+	PlaceTaken         = false
+	DiscardTaken       = false
 	EmptiedNeeded      = false
 	GenerationIgnored  = false
 	AtMostIgnored      = false

@@ -312,13 +312,11 @@ func (d *Disk) newRun() *diskRun {
 }
 
 func (r *diskRun) failed(err error) error {
-	switch r.op.Kind {
-	case loop.DiskFlush:
-		return fmt.Errorf("flush disk %s: %w", r.d.name, err)
-	case loop.DiskDiscard:
-		return fmt.Errorf("discard %d bytes at %d of disk %s: %w", r.op.Len, r.op.Off, r.d.name, err)
+	e := &loop.DiskError{Disk: r.d.name, Kind: r.op.Kind, Off: r.op.Off, Len: int64(r.bytes), Err: err}
+	if r.op.Kind == loop.DiskDiscard {
+		e.Len = r.op.Len
 	}
-	return fmt.Errorf("%s %d bytes at %d of disk %s: %w", r.op.Kind, r.bytes, r.op.Off, r.d.name, err)
+	return e
 }
 
 var (

@@ -95,7 +95,7 @@ func (o *op) beginAnew() {
 	x.reset()
 	x.turn, o.later = turn, false
 	o.anews = min(o.anews+1, 5)
-	p.l.Arm(&o.anew, p.l.Now().Add(roomPause*time.Duration(1+p.l.Rand().IntN(1<<o.anews))))
+	p.l.Arm(&o.afresh, p.l.Now().Add(roomPause*time.Duration(1+p.l.Rand().IntN(1<<o.anews))))
 }
 
 // undo has every member drop what it has of a change that one of them refused. The object is ours alone, and nobody has read of the change: it was not committed.

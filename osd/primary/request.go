@@ -49,11 +49,11 @@ type op struct {
 	full   bool // a member refused the change for lack of space,
 	later  bool // or for so many versions that wait there for their commits that it begins anew later
 	sent   loop.Instant
-	anew   loop.Timer // when that is
+	afresh loop.Timer // when that is
 	anews  int        // how often it was
-	taking bool // it is counted in Primary.taking
-	sure   bool // the members have confirmed their grants since the request came
-	synced bool // what was acknowledged before the request came is durable
+	taking bool       // it is counted in Primary.taking
+	sure   bool       // the members have confirmed their grants since the request came
+	synced bool       // what was acknowledged before the request came is durable
 	unsure func(ok bool)
 	x      *coded // in erasure-coded pools; made when it is needed
 	joined *op    // requests repeated by the client while the first try is under way
@@ -78,7 +78,7 @@ func (p *Primary) get() *op {
 		o.waiter.Wake = o.admit
 		o.sop.Done = func(*store.Op) { o.stored() }
 		o.resend.Fire = o.storeAgain
-		o.anew.Fire = o.admit
+		o.afresh.Fire = o.admit
 		o.unsure = o.confirmed
 		o.ch.Owner, o.ch.Committed = o, o.committed
 	} else {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"syscall"
 	"testing"
@@ -82,6 +83,9 @@ func TestFailedWriteOrFlushStopsTheStore(t *testing.T) {
 			if calls != 1 || r.s.Failure() == nil || !errors.Is(r.s.Failure(), syscall.EIO) {
 				t.Fatalf("%d calls of OnFailure, failure %v", calls, r.s.Failure())
 			}
+			if e, is := errors.AsType[*DeviceError](r.s.Failure()); !is || e.Op != kind || e.Device != "d" || e.Errno() != syscall.EIO || kind != loop.DiskFlush && (e.Len == 0 || e.Of == "") {
+				t.Errorf("the failure does not say what failed: %+v", r.s.Failure())
+			}
 			if op := r.do(&Op{Kind: OpRead, Object: obj(1), Len: 4096}); op.Err != ErrFailed {
 				t.Errorf("a read afterwards: %v", op.Err)
 			}
@@ -94,6 +98,26 @@ func TestFailedWriteOrFlushStopsTheStore(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A disk that was pulled answers reads with these, and the end of the device within its size: no other sector will do better.
+func TestReadFromADeviceThatIsGoneStopsTheStore(t *testing.T) {
+	for _, err := range []error{syscall.ENODEV, syscall.ENXIO, io.ErrUnexpectedEOF} {
+		r := newRig(t, 1, 8<<20, smallConfig)
+		r.write(1, 0, 1, 0, fill(32<<10, 'a'))
+		r.dev.Fail(loop.DiskRead, 1, err)
+		if op := r.do(&Op{Kind: OpRead, Object: obj(1), Len: 8192}); op.Err != ErrFailed || !errors.Is(r.s.Failure(), err) {
+			t.Errorf("read: %v, failure %v", op.Err, r.s.Failure())
+		}
+		r.close()
+		r.l.Kill()
+		r.process()
+		r.dev.Fail(loop.DiskRead, 1000, err)
+		opened := r.open()
+		if _, gone := BrokenDevice(opened); !gone || !errors.Is(opened, err) {
+			t.Errorf("the opening of a device that is gone says %v", opened)
+		}
 	}
 }
 

@@ -224,14 +224,14 @@ func (sb *Superblock) roles(device uint32) string {
 	return strings.Join(all, " and ")
 }
 
-// DeviceError says that the devices given for a store are not those that it is on. Nothing was written.
-type DeviceError struct {
+// WrongDeviceError says that the devices given for a store are not those that it is on. Nothing was written.
+type WrongDeviceError struct {
 	Name string // of the device
 	What string
 	Way  string // out of it
 }
 
-func (e *DeviceError) Error() string { return fmt.Sprintf("device %s: %s", e.Name, e.What) }
+func (e *WrongDeviceError) Error() string { return fmt.Sprintf("device %s: %s", e.Name, e.What) }
 
 // fit compares the devices given with those that the store is on; labels are what their superblocks say.
 func (st *superState) fit(parts []*part, meta, journal uint32) error {
@@ -246,12 +246,12 @@ func (st *superState) fit(parts []*part, meta, journal uint32) error {
 		switch {
 		case a.have == a.given:
 		case a.given == 0:
-			return &DeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on another device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
+			return &WrongDeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on another device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
 				fmt.Sprintf("give it with %s; %s", a.flag, ifLost)}
 		case a.have == 0:
-			return &DeviceError{parts[a.given].Name, fmt.Sprintf("store %v has its %s on the data device %s, not on one of its own", sb.StoreID, a.name, parts[0].Name), a.none}
+			return &WrongDeviceError{parts[a.given].Name, fmt.Sprintf("store %v has its %s on the data device %s, not on one of its own", sb.StoreID, a.name, parts[0].Name), a.none}
 		case a.have > uint32(len(parts)-1):
-			return &DeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on a third device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
+			return &WrongDeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on a third device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
 				fmt.Sprintf("give it with %s; %s", a.flag, ifLost)}
 		}
 	}
@@ -260,24 +260,24 @@ func (st *superState) fit(parts []*part, meta, journal uint32) error {
 		l := &st.labels[n]
 		want := sb.roles(n)
 		if want == "" {
-			return &DeviceError{p.Name, fmt.Sprintf("store %v has nothing on a third device: its %s is on %s", sb.StoreID, sb.roles(1), parts[1].Name), "leave it out"}
+			return &WrongDeviceError{p.Name, fmt.Sprintf("store %v has nothing on a third device: its %s is on %s", sb.StoreID, sb.roles(1), parts[1].Name), "leave it out"}
 		}
 		have := l.sb.roles(l.sb.device)
 		switch {
 		case !l.ok && isNotStore(l.failure()):
-			return &DeviceError{p.Name, fmt.Sprintf("nothing of store %v is on it; the store's %s was on %s when it was formatted", sb.StoreID, want, sb.Others[i]), "give the right device; " + ifLost}
+			return &WrongDeviceError{p.Name, fmt.Sprintf("nothing of store %v is on it; the store's %s was on %s when it was formatted", sb.StoreID, want, sb.Others[i]), "give the right device; " + ifLost}
 		case !l.ok:
-			return &DeviceError{p.Name, fmt.Sprintf("it should have the %s of store %v: %v", want, sb.StoreID, l.failure()), "give the right device; " + ifLost}
+			return &WrongDeviceError{p.Name, fmt.Sprintf("it should have the %s of store %v: %v", want, sb.StoreID, l.failure()), "give the right device; " + ifLost}
 		case l.sb.set != sb.set:
-			return &DeviceError{p.Name, fmt.Sprintf("it has the %s of store %v, not the %s of store %v, which was on %s when that was formatted", have, l.sb.StoreID, want, sb.StoreID, sb.Others[i]),
+			return &WrongDeviceError{p.Name, fmt.Sprintf("it has the %s of store %v, not the %s of store %v, which was on %s when that was formatted", have, l.sb.StoreID, want, sb.StoreID, sb.Others[i]),
 				"give the right device; " + ifLost}
 		case l.sb.device != n:
-			return &DeviceError{p.Name, fmt.Sprintf("it has the %s of store %v and is given for its %s", have, sb.StoreID, want), "give each device for what is on it: two of them are swapped"}
+			return &WrongDeviceError{p.Name, fmt.Sprintf("it has the %s of store %v and is given for its %s", have, sb.StoreID, want), "give each device for what is on it: two of them are swapped"}
 		case l.sb.seq < sb.seq:
-			return &DeviceError{p.Name, fmt.Sprintf("it is an older state of the %s of store %v: it was set back, or is a copy (write %d of the superblock, %s has write %d)", want, sb.StoreID, l.sb.seq, parts[0].Name, sb.seq),
+			return &WrongDeviceError{p.Name, fmt.Sprintf("it is an older state of the %s of store %v: it was set back, or is a copy (write %d of the superblock, %s has write %d)", want, sb.StoreID, l.sb.seq, parts[0].Name, sb.seq),
 				"give the device as it was last used; " + ifLost}
 		case l.sb.seq > sb.seq+1:
-			return &DeviceError{parts[0].Name, fmt.Sprintf("it is an older state of the data of store %v: it was set back, or is a copy (write %d of the superblock, %s has write %d)", sb.StoreID, sb.seq, p.Name, l.sb.seq),
+			return &WrongDeviceError{parts[0].Name, fmt.Sprintf("it is an older state of the data of store %v: it was set back, or is a copy (write %d of the superblock, %s has write %d)", sb.StoreID, sb.seq, p.Name, l.sb.seq),
 				"give the device as it was last used; " + ifLost}
 		}
 	}

@@ -140,30 +140,30 @@ func TestWrongDevicesAreRefused(t *testing.T) {
 			r.disk = r.join(c.given, c.data)
 			before := r.images()
 			err := r.open()
-			e, is := errors.AsType[*DeviceError](err)
+			e, is := errors.AsType[*WrongDeviceError](err)
 			if want := strings.ReplaceAll(c.what, "STORE", id); !is || e.Name != c.device || !strings.Contains(e.What, want) || !strings.Contains(e.Way, c.way) {
 				t.Fatalf("open: %v (%+v); want something about device %q, %q and %q", err, e, c.device, want, c.way)
 			}
 			// Neither emptying what is damaged nor looking at it is possible.
 			r.o.AcceptDamage = true
-			if err := r.open(); !errors.As(err, new(*DeviceError)) {
+			if err := r.open(); !errors.As(err, new(*WrongDeviceError)) {
 				t.Errorf("open, accepting damage: %v", err)
 			}
 			done := 0
 			Accept(r.l, r.disk, false, r.o, func(_ Superblock, err error) {
-				if !errors.As(err, new(*DeviceError)) {
+				if !errors.As(err, new(*WrongDeviceError)) {
 					t.Errorf("accept: %v", err)
 				}
 				done++
 			})
 			Examine(r.l, r.disk, r.o, func(_ Examination, err error) {
-				if !errors.As(err, new(*DeviceError)) {
+				if !errors.As(err, new(*WrongDeviceError)) {
 					t.Errorf("examine: %v", err)
 				}
 				done++
 			})
 			Check(r.l, r.disk, new(bytes.Buffer), nil, func(_ int, err error) {
-				if !errors.As(err, new(*DeviceError)) {
+				if !errors.As(err, new(*WrongDeviceError)) {
 					t.Errorf("check: %v", err)
 				}
 				done++

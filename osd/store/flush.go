@@ -163,7 +163,7 @@ func (s *Store) flushObject(d uint32) {
 func (s *Store) flushed(f *flushOp) {
 	s.fl.running--
 	if f.op.Err != nil {
-		s.fail(fmt.Errorf("write %d bytes of flushed data at device offset %d: %w", f.op.Bytes(), f.op.Off, f.op.Err))
+		s.deviceFailed("data", &f.op)
 	}
 	clear(f.vec[:])
 	s.fl.ops = append(s.fl.ops, f)

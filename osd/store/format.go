@@ -124,7 +124,7 @@ func (x *deviceIO) readSuper(then func(superState, error)) {
 	inOrder(steps, func(error) {
 		if st.there = st.ok; st.ok {
 			if st.sb.device != 0 {
-				st.misfit = &DeviceError{parts[0].Name, fmt.Sprintf("it has the %s of store %v, not its data", st.sb.roles(st.sb.device), st.sb.StoreID), "give the device with the data as the data device"}
+				st.misfit = &WrongDeviceError{parts[0].Name, fmt.Sprintf("it has the %s of store %v, not its data", st.sb.roles(st.sb.device), st.sb.StoreID), "give the device with the data as the data device"}
 			} else {
 				st.misfit = st.fit(parts, meta, journal)
 			}
@@ -171,6 +171,9 @@ func (st *superState) failure() error {
 
 // failure says why there is no good superblock.
 func (c *superCopies) failure() error {
+	if gone, is := BrokenDevice(c.errs[0]); is {
+		return gone
+	}
 	for _, err := range c.errs {
 		if _, is := errors.AsType[*NotStoreError](err); !is {
 			return &DamagedError{Area: "superblock", Offset: 0, What: fmt.Sprintf("neither copy is good (%v; %v)", c.errs[0], c.errs[1])}

@@ -372,7 +372,7 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 func (j *journal) landed(f *flight) {
 	s := j.s
 	if f.op.Err != nil {
-		s.fail(fmt.Errorf("write %d bytes of the journal at device offset %d: %w", len(f.op.Data), offsetOf(f.op.Off), f.op.Err))
+		s.deviceFailed("the journal", &f.op)
 	}
 	f.done = true
 	if f.soft {

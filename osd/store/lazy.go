@@ -1,8 +1,6 @@
 package store
 
 import (
-	"fmt"
-
 	"holdfast/core/loop"
 	"holdfast/core/planted"
 )
@@ -93,7 +91,7 @@ func (s *Store) softFlushed() {
 	z := &s.lazy
 	z.flushing = false
 	if z.op.Err != nil {
-		s.fail(fmt.Errorf("flush the device: %w", z.op.Err))
+		s.deviceFailed("", &z.op)
 	} else {
 		z.covered = z.mark
 	}

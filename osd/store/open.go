@@ -7,6 +7,7 @@ import (
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
+	"holdfast/core/planted"
 )
 
 // Open reads a formatted disk and calls done with the store, ready for use. The disk stays the caller's, to be closed after the store.
@@ -36,6 +37,11 @@ func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(
 		if !st.ok {
 			x.release()
 			done(nil, fmt.Errorf("open store: %w", st.failure()))
+			return
+		}
+		if !st.sb.Owner.admits(o.Owner) && !planted.OwnerIgnored {
+			x.release()
+			done(nil, fmt.Errorf("open store: %w", &OwnerError{Store: st.sb.StoreID, Has: st.sb.Owner, Want: o.Owner}))
 			return
 		}
 		if st.sb.accept != acceptNone && !o.salvage {
@@ -401,6 +407,7 @@ func (p *opening) writeBoot() {
 	s := p.s
 	j := &s.j
 	s.sb.Boot++
+	s.sb.Owner.claim(p.o.Owner)
 	s.sb.endBatch, s.sb.endEntry, s.sb.endCRC = j.seq, j.entry, j.crc
 	j.advance()
 	s.sb.tailBatch = min(j.oldest, j.seq)

@@ -171,6 +171,10 @@ func (s *Store) readDone(op *Op) {
 	case s.t.gen(x.slot) != x.gen:
 		retry()
 		return
+	case x.disk.Err != nil && gone(x.disk.Err):
+		s.deviceFailed("data", &x.disk)
+		s.dropRead(op, ErrFailed)
+		return
 	case x.disk.Err != nil:
 		s.dropRead(op, &MediaError{Object: op.Object, Device: x.disk.Off, Len: len(x.disk.Data), Err: x.disk.Err})
 		return

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"fmt"
 	"slices"
 
 	"holdfast/core/loop"
@@ -134,8 +133,12 @@ func (s *Store) flushDevice() {
 
 func (s *Store) roundFlushed() {
 	s.round.io--
-	if err := s.round.flushOp.Err; err != nil {
-		s.fail(fmt.Errorf("flush the device: %w", err))
+	if s.round.flushOp.Err != nil && planted.FlushTriedAgain {
+		s.flushDevice()
+		return
+	}
+	if s.round.flushOp.Err != nil {
+		s.deviceFailed("", &s.round.flushOp)
 	}
 	s.roundStep()
 }
@@ -190,7 +193,7 @@ func (s *Store) writePages() {
 			op.Done = func(*loop.DiskOp) {
 				s.round.io--
 				if op.Err != nil {
-					s.fail(fmt.Errorf("write %d bytes of metadata at device offset %d: %w", len(op.Data), offsetOf(op.Off), op.Err))
+					s.deviceFailed("metadata", op)
 				}
 				if s.round.waits == 1 && s.failure == nil && !planted.PagesUnflushed {
 					s.round.waits++

@@ -94,7 +94,7 @@ func TestFormatHonoursWhatTheDeviceWritesAtOnce(t *testing.T) {
 func TestNoJournalSectorIsWrittenTwiceInALap(t *testing.T) {
 	for seed := uint64(1); seed <= 6; seed++ {
 		rng := rand.New(rand.NewPCG(seed, 8))
-		c, size := modelConfig(rng)
+		c, size := modelConfig(rng, seed)
 		r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 		area := r.s.Superblock().Journal
 		dev := r.dev

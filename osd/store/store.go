@@ -14,6 +14,8 @@ type Options struct {
 	ReadOnly  bool         // nothing is written, not even the boot counter; changes are refused
 	// AcceptDamage lets Open go on where it would return a *DamagedError: the store takes a new id and is empty.
 	AcceptDamage bool
+	// Owner is who opens the store. A store of somebody else is not opened, and not changed (*OwnerError); one that is nobody's yet becomes theirs. Zero: whoever it is.
+	Owner Owner
 	// SmallWrite is the largest first write of an object that goes through the journal instead of straight to its block; default 16 KiB.
 	SmallWrite uint32
 	// FlushDepth is the most writes that the flusher has under way; default 32.
@@ -289,12 +291,12 @@ func (s *Store) runFinished() {
 }
 
 // fail stops the store for good: a device that lost a write cannot be trusted with the next one.
-func (s *Store) fail(err error) {
+func (s *Store) fail(err *DeviceError) {
 	if s.failure != nil {
 		return
 	}
 	s.failure = err
-	s.log.Error("store stopped after a device error", "err", err)
+	s.log.Error("store stopped after a device error", "err", err, "device", err.Device, "operation", err.Op.String(), "offset", err.Off, "len", err.Len, "errno", int(err.Errno()))
 	s.j.queue = opList{}
 	s.releaseHeld(true)
 	for i, op := range s.ops {

@@ -426,7 +426,7 @@ func (s *Store) deviceDone(op *Op) {
 	op.impl.bounce.release()
 	io := &op.impl.disk
 	if io.Err != nil {
-		s.fail(fmt.Errorf("write %d bytes of object %v at device offset %d: %w", len(io.Data), op.Object, io.Off, io.Err))
+		s.deviceFailed("data", io)
 	}
 	if io.Kind == loop.DiskWrite {
 		op.impl.stamp = s.lazy.landed()

@@ -77,7 +77,12 @@ type Superblock struct {
 	tailPos, headPos   uint64
 
 	accept acceptance // what is still to be done by whoever opens the store for writing
+
+	Owner Owner // whose store it is; zero until an OSD has opened it
 }
+
+// superOwner is where a superblock names the owner: the last 64 bytes.
+const superOwner = superSize - 64
 
 func (sb *Superblock) slotsPerPage() int {
 	return (int(sb.PageSize) - pageHeader) / sb.Config.slotSize()
@@ -142,6 +147,8 @@ func (sb *Superblock) encode(b []byte, device uint32) {
 		le.PutUint32(p, uint32(len(name)))
 		copy(p[8:8+maxIdentity], name)
 	}
+	copy(b[superOwner:superOwner+16], sb.Owner.Cluster[:])
+	le.PutUint64(b[superOwner+16:], uint64(sb.Owner.OSD))
 	le.PutUint32(b[8:], crc32.Checksum(b[12:superSize], castagnoli))
 }
 
@@ -202,6 +209,8 @@ func decodeSuperblock(b []byte) (Superblock, error) {
 		sb.Others[i] = string(p[8 : 8+n])
 	}
 	sb.Config.JournalSize = sb.Journal.Len
+	copy(sb.Owner.Cluster[:], b[superOwner:])
+	sb.Owner.OSD = layout.OSDNum(le.Uint64(b[superOwner+16:]))
 	return sb, sb.validate()
 }
 

@@ -168,7 +168,7 @@ func TestNothingIsHeldBackAtTheEnd(t *testing.T) {
 		if how == "close" {
 			r.s.Close(func() {})
 		} else {
-			r.s.fail(syscall.EIO)
+			r.s.fail(&DeviceError{Err: syscall.EIO})
 		}
 		r.w.Run(time.Millisecond)
 		if done != 3 {

@@ -193,11 +193,9 @@ func (d *Disk) wrap(op *loop.DiskOp, err error) error {
 	if d.file != nil {
 		name = d.file.Name()
 	}
-	switch op.Kind {
-	case loop.DiskFlush:
-		return fmt.Errorf("%s: flush: %w", name, err)
-	case loop.DiskDiscard:
-		return fmt.Errorf("%s: discard %d bytes at %d: %w", name, op.Len, op.Off, err)
+	e := &loop.DiskError{Disk: name, Kind: op.Kind, Off: op.Off, Len: int64(op.Bytes()), Err: err}
+	if op.Kind == loop.DiskDiscard {
+		e.Len = op.Len
 	}
-	return fmt.Errorf("%s: %v %d bytes at %d: %w", name, op.Kind, op.Bytes(), op.Off, err)
+	return e
 }

@@ -24,6 +24,10 @@ func open(path string, o loop.DiskOptions) (*os.File, loop.DiskInfo, bool, error
 	if !o.Buffered {
 		flags |= unix.O_DIRECT
 	}
+	var st unix.Stat_t
+	if o.Exclusive && unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		flags |= unix.O_EXCL // of a block device: refused when it, or a part of it, is mounted or claimed by somebody else, by whatever name (open(2))
+	}
 	fd, err := unix.Open(path, flags, 0)
 	if err != nil {
 		if errors.Is(err, unix.EINVAL) && !o.Buffered {
@@ -35,7 +39,7 @@ func open(path string, o loop.DiskOptions) (*os.File, loop.DiskInfo, bool, error
 	info, block, err := inspect(f, o)
 	if err == nil && o.Exclusive {
 		if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
-			err = fmt.Errorf("in use by another process (flock); stop that one first: %w", err)
+			err = fmt.Errorf("in use by %s (flock); stop that one first: %w", lockedBy(fd), err)
 		}
 	}
 	if err != nil {
@@ -43,6 +47,27 @@ func open(path string, o loop.DiskOptions) (*os.File, loop.DiskInfo, bool, error
 		return nil, loop.DiskInfo{}, false, fmt.Errorf("open disk %s: %w", path, err)
 	}
 	return f, info, block, nil
+}
+
+// lockedBy names the process that holds the lock on a file (proc_locks(5)).
+func lockedBy(fd int) string {
+	var st unix.Stat_t
+	text, err := os.ReadFile("/proc/locks")
+	if err != nil || unix.Fstat(fd, &st) != nil {
+		return "another process"
+	}
+	id := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for line := range strings.Lines(string(text)) {
+		// 1: FLOCK  ADVISORY  WRITE 12345 fe:00:1234 0 EOF; one that waits has -> behind the number.
+		if f := strings.Fields(line); len(f) >= 6 && f[1] == "FLOCK" && f[5] == id {
+			name, err := os.ReadFile("/proc/" + f[4] + "/comm")
+			if err != nil {
+				return "process " + f[4]
+			}
+			return fmt.Sprintf("process %s (%s)", f[4], strings.TrimSpace(string(name)))
+		}
+	}
+	return "another process"
 }
 
 func inspect(f *os.File, o loop.DiskOptions) (info loop.DiskInfo, block bool, err error) {
