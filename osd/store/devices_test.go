@@ -274,7 +274,7 @@ func TestFlushGoesWhereItIsNeeded(t *testing.T) {
 	done := false
 	d.Submit(&loop.DiskOp{Kind: loop.DiskFlush, Done: func(op *loop.DiskOp) { err, done = op.Err, true }})
 	r.until("a flush", func() bool { return done })
-	if err == nil || !strings.Contains(err.Error(), "disk m") {
+	if e, is := errors.AsType[*loop.DiskError](err); !is || e.Disk != "m" {
 		t.Errorf("a flush that failed on one device: %v", err)
 	}
 }
