@@ -23,7 +23,7 @@ func (m *Monitor) fullnessOf(st *cluster.OSDStats) (fullness, float64) {
 		return roomy, 0
 	}
 	switch used := st.Used(); {
-	case used >= m.o.Full:
+	case st.Refuses(m.o.Full):
 		return tooFull, used
 	case used >= m.o.NearFull:
 		return nearFull, used

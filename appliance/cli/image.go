@@ -52,7 +52,8 @@ func (a *app) create() *cobra.Command {
 	var text, poolName string
 	c := &cobra.Command{
 		Use: "create NAME --size SIZE", Short: "Create an image", Args: args(1, 1, "the name of an image"),
-		Long:    "create makes an image. It takes space only as it is written. When the command ends, every gateway serves it: on NBD by its name, on NFS as a file, on iSCSI as a target.",
+		Long: "create makes an image. It takes space only as it is written; if all images of the pool together may grow to more than there is space for, a warning says so. " +
+			"When the command ends, every gateway serves it: on NBD by its name, on NFS as a file, on iSCSI as a target.",
 		Example: "  holdfast create disk1 --size 10G\n  holdfast create vm/mail -s 512M --pool fast",
 		RunE: func(c *cobra.Command, names []string) error {
 			n, err := parseSize("--size", text)
@@ -82,6 +83,7 @@ func (a *app) create() *cobra.Command {
 				if i, ok := conn.Snapshot().Image(names[0]); ok {
 					v.Identity = i.Identity()
 				}
+				a.warnOfSpace(c, id.Pool())
 				return a.print(v, func(w io.Writer) { fmt.Fprintf(w, "created image %q of %s in pool %q\n", v.Name, size(n), pool.Name) })
 			})
 		},
@@ -279,6 +281,9 @@ func (a *app) modify() *cobra.Command {
 					name = rename
 				}
 				served(ctx, conn, i.ID)
+				if n > uint64(i.Size) {
+					a.warnOfSpace(c, i.ID.Pool())
+				}
 				out := map[string]any{"name": name, "size": uint64(i.Size)}
 				if n != 0 {
 					out["size"] = n

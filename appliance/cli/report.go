@@ -16,6 +16,7 @@ import (
 	"holdfast/core/admin"
 	"holdfast/core/cluster"
 	"holdfast/core/config"
+	"holdfast/core/layout"
 )
 
 // snapshot reads the whole state of the cluster.
@@ -97,11 +98,43 @@ func writeStatus(w io.Writer, v admin.Status) {
 	}
 	table(w, rows)
 	writeReasons(w, v.Reasons, v.MoreWait)
-	for _, t := range v.Warnings {
+	writeWarnings(w, v.Warnings)
+}
+
+// writeWarnings writes a line for each, after a line that is empty.
+func writeWarnings(w io.Writer, list []string) {
+	for _, t := range list {
 		fmt.Fprintf(w, "\nwarning: %s", t)
 	}
-	if len(v.Warnings) > 0 {
+	if len(list) > 0 {
 		fmt.Fprintln(w)
+	}
+}
+
+// poolWarnings are the warnings of all pools, each once: an OSD may be in several.
+func poolWarnings(pools []admin.Pool) (list []string) {
+	for _, p := range pools {
+		for _, t := range p.Warnings {
+			if !slices.Contains(list, t) {
+				list = append(list, t)
+			}
+		}
+	}
+	return list
+}
+
+// warnOfSpace says on standard error what is to be said of a pool's space after an image was made or has grown. The image is as it should be, whatever there is to say, and so is the command's end.
+func (a *app) warnOfSpace(c *cobra.Command, id layout.PoolID) {
+	s, err := a.snapshot(c)
+	if err != nil {
+		return
+	}
+	for _, p := range admin.Pools(s) {
+		if p.ID == uint64(id) {
+			for _, t := range p.Warnings {
+				fmt.Fprintf(a.err, "warning: %s\n", t)
+			}
+		}
 	}
 }
 
@@ -121,7 +154,8 @@ func writeReasons(w io.Writer, list []admin.Waits, more int) {
 func (a *app) df() *cobra.Command {
 	c := &cobra.Command{
 		Use: "df", Short: "Space of the pools", Args: args(0, 0, "no arguments"),
-		Long:    "df prints what images can use in each pool: sizes are those of data, with the copies taken out.",
+		Long: "df prints what images can use in each pool: sizes are those of data, with the copies taken out. PROVISIONED is what its images may grow to, all together; " +
+			"if that is more than there is space for, or an OSD is nearly full, a warning says so.",
 		Example: "  holdfast df\n  holdfast df --json",
 		RunE: func(c *cobra.Command, _ []string) error {
 			s, err := a.snapshot(c)
@@ -130,15 +164,16 @@ func (a *app) df() *cobra.Command {
 			}
 			pools := admin.Pools(s)
 			return a.print(pools, func(w io.Writer) {
-				rows := [][]string{{"NAME", "SCHEME", "PGS", "TOTAL", "USED", "AVAILABLE", "USED%", "EFFICIENCY"}}
+				rows := [][]string{{"NAME", "SCHEME", "PGS", "TOTAL", "USED", "AVAILABLE", "USED%", "PROVISIONED", "EFFICIENCY"}}
 				for _, p := range pools {
 					percent := 0.0
 					if p.Total > 0 {
 						percent = 100 * float64(p.Used) / float64(p.Total)
 					}
-					rows = append(rows, []string{p.Name, fmt.Sprintf("%s %d/%d", p.Scheme, p.PGSize, p.PGMinSize), num(p.PGCount), size(p.Total), size(p.Used), size(p.Available), fmt.Sprintf("%.1f", percent), fmt.Sprintf("%.0f%%", 100*p.Efficiency)})
+					rows = append(rows, []string{p.Name, fmt.Sprintf("%s %d/%d", p.Scheme, p.PGSize, p.PGMinSize), num(p.PGCount), size(p.Total), size(p.Used), size(p.Available), fmt.Sprintf("%.1f", percent), size(p.Provisioned), fmt.Sprintf("%.0f%%", 100*p.Efficiency)})
 				}
 				table(w, rows)
+				writeWarnings(w, poolWarnings(pools))
 			})
 		},
 	}
@@ -236,6 +271,7 @@ func (a *app) lsPools() *cobra.Command {
 					rows = append(rows, []string{num(p.ID), p.Name, fmt.Sprintf("%s %d/%d", p.Scheme, p.PGSize, p.PGMinSize), num(p.PGCount), num(p.Active), p.FailureDomain, size(p.BlockSize), num(p.Images)})
 				}
 				table(w, rows)
+				writeWarnings(w, poolWarnings(pools))
 			})
 		},
 	}

@@ -141,6 +141,10 @@ type Pool struct {
 	Available     uint64  `json:"available"` // and the rest
 	RawUsed       uint64  `json:"raw_used"`
 	Efficiency    float64 `json:"space_efficiency"` // stored bytes per used byte, copies taken out
+	Provisioned   uint64  `json:"provisioned"`      // bytes that images may grow to, all together
+	Fits          uint64  `json:"provisioned_fits"` // of them, for so many there is space, beside other pools on the same OSDs
+	// Warnings are what an operator should know of the pool's space.
+	Warnings []string `json:"warnings"`
 }
 
 // tb is the unit of pool/stats.
@@ -149,11 +153,13 @@ const tb = 1 << 40
 // Pools lists the pools by number, with their space (df and ls-pools).
 func Pools(s *cluster.Snapshot) []Pool {
 	out := []Pool{}
+	committed := commitments(s)
 	for id, p := range s.Pools.All() {
 		v := Pool{ID: uint64(id), Name: p.Name, Scheme: string(p.Scheme), PGSize: uint64(p.PGSize), PGMinSize: uint64(p.PGMinSize), PGCount: uint64(p.PGCount), FailureDomain: p.Domain()}
 		if g, err := s.Geometry(id); err == nil {
 			v.BlockSize, v.Granularity = uint64(g.BlockSize), uint64(g.Granularity)
 		}
+		v.Provisioned, v.Fits, v.Warnings = committed[id].provisioned, committed[id].fits, poolWarnings(s, id, p.Name, committed[id])
 		for pg, st := range s.PGStates.All() {
 			if pg.Pool == id && st.State&cluster.StateActive != 0 {
 				v.Active++
@@ -186,6 +192,7 @@ type OSD struct {
 	Port      uint64   `json:"port"`
 	Size      uint64   `json:"size"` // bytes
 	Free      uint64   `json:"free"`
+	Fullness  Fullness `json:"fullness"`
 	Reweight  float64  `json:"reweight"`
 	Tags      []string `json:"tags"`
 	NoOut     bool     `json:"noout"`
@@ -213,19 +220,21 @@ type Stopped struct {
 // OSDs lists the OSDs by number.
 func OSDs(s *cluster.Snapshot) []OSD {
 	out := []OSD{}
+	ratios := ratiosOf(s)
 	at := map[layout.OSDNum]int{}
 	get := func(n layout.OSDNum) *OSD {
 		i, ok := at[n]
 		if !ok {
 			i = len(out)
 			at[n] = i
-			out = append(out, OSD{Num: uint64(n), Reweight: 1, Addresses: []string{}, Tags: []string{}})
+			out = append(out, OSD{Num: uint64(n), Fullness: Roomy, Reweight: 1, Addresses: []string{}, Tags: []string{}})
 		}
 		return &out[i]
 	}
 	for n, st := range s.OSDStats.All() {
 		v := get(n)
 		v.Host, v.Size, v.Free, v.BlockSize, v.Version = st.Host, uint64(st.Size), uint64(st.Free), uint64(st.DataBlockSize), st.Version
+		v.Fullness = ratios.of(st)
 	}
 	for n, st := range s.OSDStates.All() {
 		v := get(n)

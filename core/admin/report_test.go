@@ -94,7 +94,7 @@ func TestReportNamesWhatIsWrong(t *testing.T) {
 		t.Errorf("flags %v, client %v", v.Flags, v.Client)
 	}
 	all := strings.Join(v.Warnings, "\n")
-	for _, want := range []string{"OSD 2 (host a) is down", "OSD 1 is nearly full", `pool "p": 1 of 2 PGs are not active`, "config/inode/1/3"} {
+	for _, want := range []string{"OSD 2 (host a) is down", "OSD 1 is full (99.0 % used", `pool "p": 1 of 2 PGs are not active`, "config/inode/1/3"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("no warning %q in:\n%s", want, all)
 		}

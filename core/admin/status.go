@@ -2,7 +2,6 @@ package admin
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,9 +66,6 @@ type Rate struct {
 // MaxReasons is how many PGs' reasons Report tells.
 const MaxReasons = 8
 
-// nearfull is osd_nearfull_ratio where config/global does not say otherwise.
-const nearfull = 0.95
-
 // Report sums the cluster up.
 func Report(s *cluster.Snapshot) Status {
 	v := Status{Health: "ok", Monitors: s.Monitors.Len(), Gateways: s.Gateways.Len(), Pools: s.Pools.Len(), Images: s.Inodes.Len(), PGs: []StateCount{}, Client: []Rate{}, Recovery: []Rate{}, Flags: []string{}, Reasons: []Waits{}, Warnings: []string{}}
@@ -111,8 +107,8 @@ func Report(s *cluster.Snapshot) Status {
 		v.OSDsUp++
 		v.RawTotal += o.Size
 		v.RawUsed += o.Size - min(o.Size, o.Free)
-		if o.Size > 0 && float64(o.Size-min(o.Size, o.Free)) >= ratio(s)*float64(o.Size) {
-			warn("OSD %d is nearly full (%s free of %s)", o.Num, Size(int64(o.Free)), Size(int64(o.Size)))
+		if text := fullWarning(s, layout.OSDNum(o.Num)); text != "" {
+			warn("%s", text)
 		}
 		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsPrimary+st.SlowOpsSecondary > 0 {
 			warn("OSD %d has %d slow operations", o.Num, uint64(st.SlowOpsPrimary+st.SlowOpsSecondary))
@@ -132,6 +128,7 @@ func Report(s *cluster.Snapshot) Status {
 		warn("a restore of etcd from %s was begun and has not ended, and nothing is served before it has: run `holdfast etcd restore` with it again", cmp.Or(r.File, "a snapshot"))
 		worse("down")
 	}
+	v.space(s, warn)
 	v.Snapshot = saved(s, warn)
 	v.pgs(s, warn, worse)
 	for _, name := range []string{"no_recovery", "no_rebalance", "no_scrub", "noout"} {
@@ -223,13 +220,4 @@ func saved(s *cluster.Snapshot, warn func(string, ...any)) (newest *EtcdSaved) {
 		}
 	}
 	return newest
-}
-
-// ratio is osd_nearfull_ratio.
-func ratio(s *cluster.Snapshot) float64 {
-	var f cluster.Float
-	if raw, ok := s.Global["osd_nearfull_ratio"]; ok && json.Unmarshal(raw, &f) == nil && f > 0 {
-		return float64(f)
-	}
-	return nearfull
 }

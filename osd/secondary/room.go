@@ -1,8 +1,7 @@
 package secondary
 
 import (
-	"math"
-
+	"holdfast/core/cluster"
 	"holdfast/osd/store"
 )
 
@@ -15,15 +14,12 @@ type Limits struct {
 // DefaultLimits is what the parameters say where nobody has set them.
 func DefaultLimits() Limits { return Limits{Full: 0.97, Backfill: 0.99} }
 
-// leastLeft is how many blocks clients leave at least, whatever the ratio says: several primaries send changes at once, and each knows of the others' only what the last answer said.
-const leastLeft = 32
-
 // leave is how much of Room clients must leave.
-func (l Limits) leave(st *store.Stats) uint64 { return max(leastLeft, besides(st, l.Full)) }
+func (l Limits) leave(st *store.Stats) uint64 { return max(cluster.LeastLeft, besides(st, l.Full)) }
 
 // besides is how many of a store's blocks there are beyond a part of them.
 func besides(st *store.Stats, ratio float64) uint64 {
-	return uint64(math.Ceil(float64(st.Blocks) * max(0, 1-ratio)))
+	return uint64(float64(st.Blocks) * max(0, 1-ratio))
 }
 
 func less(a, b uint64) uint64 { return a - min(a, b) }

@@ -30,6 +30,7 @@ var scenarios = []struct {
 	{"change_pg_size", changePGSize},
 	{"parity_change", parityChange},
 	{"small_block_size", smallBlockSize},
+	{"enospc", enospcs},
 }
 
 func TestScenario(t *testing.T) {
