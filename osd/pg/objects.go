@@ -169,7 +169,13 @@ func (t *Table) Retract(c *Change, last layout.Version, gone bool) {
 		w.until = 0 // they look again
 	}
 	t.wakeReaders(o)
-	t.Close(o)
+	if c.Anew {
+		c.Anew, o.Recovering = false, false
+		t.Wake(o)
+	}
+	if t.m[o.ID] == o {
+		t.Close(o)
+	}
 }
 
 // Await calls w.Wake when the object's committed version has reached v.

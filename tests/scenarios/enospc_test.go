@@ -31,9 +31,9 @@ type shortOfSpace struct {
 
 // What a block holds.
 const (
-	never   = iota // nothing
-	written        // want
-	either         // want or may
+	nothing   = iota
+	asWritten // want
+	either    // want or may
 )
 
 // piece is how much is written at once at first, as in the original.
@@ -66,7 +66,7 @@ func (s *shortOfSpace) write(workers, size int, next func() int) (done, refused 
 					ok.Add(1)
 					copy(s.want[off:], data)
 					for b := off / block; b < (off+size)/block; b++ {
-						s.set[b] = written
+						s.set[b] = asWritten
 					}
 				case full(err):
 					no.Add(1)
@@ -107,13 +107,13 @@ func (s *shortOfSpace) compare(when string) {
 		for i := 0; i < len(got); i += block {
 			have, want, may := got[i:i+block], s.want[off+i:off+i+block], s.may[off+i:off+i+block]
 			switch s.set[(off+i)/block] {
-			case never:
+			case nothing:
 				want = zero
 			case either:
 				if bytes.Equal(have, may) {
 					copy(want, may)
 				}
-				s.set[(off+i)/block] = written
+				s.set[(off+i)/block] = asWritten
 			}
 			if !bytes.Equal(have, want) {
 				s.t.Fatalf("LOST: %s: at %d is neither what was acknowledged nor what was refused since", when, off+i)
@@ -186,7 +186,7 @@ func enospc(t *testing.T, plan stand.Plan, commit string) {
 	// What is there can be overwritten.
 	var there []int
 	for b, set := range s.set {
-		if set == written && !bytes.Equal(s.want[b*block:(b+1)*block], make([]byte, block)) {
+		if set == asWritten && !bytes.Equal(s.want[b*block:(b+1)*block], make([]byte, block)) {
 			there = append(there, b*block)
 		}
 	}
