@@ -31,7 +31,7 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 		BlockstoreReady: true,
 		Size:            cluster.Number(st.Blocks * uint64(st.BlockSize)), Free: cluster.Number(secondary.Room(&st) * uint64(st.BlockSize)),
 		DataBlockSize: cluster.Number(st.BlockSize), BitmapGranularity: cluster.Number(st.Granularity), ImmediateCommit: "all",
-		Host: s.o.Host, Version: s.o.Version, ChecksumErrors: cluster.Number(st.ChecksumErrors), SlowOpsPrimary: cluster.Number(s.prim.SlowOps()),
+		Host: s.o.Host, Version: s.o.Version, ChecksumErrors: cluster.Number(st.ChecksumErrors), SlowOpsPrimary: cluster.Number(s.prim.SlowOps()), SlowOpsSecondary: cluster.Number(s.sec.SlowOps()),
 		OpStats: map[string]cluster.OpStats{}, RecoveryStats: map[string]cluster.OpStats{},
 	}
 	for _, op := range statsOps {

@@ -27,6 +27,7 @@ func (s *OSD) Tune(t Tuning) {
 	}
 	if t.Primary != s.prim.Tuning() {
 		s.prim.Tune(t.Primary)
+		s.sec.SlowLog(t.Primary.SlowLog)
 	}
 	if t.Sync != s.prim.Syncing() {
 		s.prim.TuneSync(t.Sync)

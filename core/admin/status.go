@@ -110,8 +110,11 @@ func Report(s *cluster.Snapshot) Status {
 		if text := fullWarning(s, layout.OSDNum(o.Num)); text != "" {
 			warn("%s", text)
 		}
-		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsPrimary+st.SlowOpsSecondary > 0 {
-			warn("OSD %d has %d slow operations", o.Num, uint64(st.SlowOpsPrimary+st.SlowOpsSecondary))
+		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsPrimary > 0 {
+			warn("OSD %d has %d slow operations of clients; its log says what they wait for (`a client's operation is slow`)", o.Num, uint64(st.SlowOpsPrimary))
+		}
+		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.SlowOpsSecondary > 0 {
+			warn("the disk of OSD %d (host %s) is slow: %d operations of other OSDs wait for it longer than slow_log_interval; look at the disk", o.Num, cmp.Or(o.Host, "unknown"), uint64(st.SlowOpsSecondary))
 		}
 		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.ChecksumErrors > 0 {
 			warn("OSD %d found %d damaged copies on its disk since it started and took them from other OSDs; look at the disk", o.Num, uint64(st.ChecksumErrors))

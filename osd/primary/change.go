@@ -280,7 +280,7 @@ func (o *op) committed() {
 		p.count(o, 0)
 		o.r.Fail(wire.EPIPE)
 		o.r = nil
-		p.slow.end(o)
+		p.slow.End(&o.watched)
 		if o.left == 0 {
 			p.put(o)
 		}

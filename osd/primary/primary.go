@@ -78,7 +78,7 @@ type Primary struct {
 	stats    [64]OpStat
 
 	tuning     Tuning
-	slow       slow
+	slow       secondary.Watch[*op] // clients' operations that have no answer yet
 	syncs      syncs
 	recovering int // objects under background recovery
 	queues     queues
@@ -120,7 +120,7 @@ func New(l loop.Loop, hub *peer.Hub, sec *secondary.Server, st *store.Store, hos
 	p.throttle.now = p.throttle.pacer.decide(&p.tuning.Recovery)
 	p.throttle.tick.Fire = p.repace
 	p.throttle.rested.Fire = p.recoverSome
-	p.slow.timer.Fire = p.nameSlow
+	p.slow.Init(l, p.tuning.SlowLog, p.nameSlow)
 	p.syncs.init(p)
 	p.kickTask.Run = p.recoverSome
 	p.again.Run = p.tryShort

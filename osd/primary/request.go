@@ -59,8 +59,7 @@ type op struct {
 	joined *op    // requests repeated by the client while the first try is under way
 	next   *op
 
-	timed        bool // in slow, with its neighbours:
-	older, newer *op
+	watched secondary.Watched[*op]
 }
 
 // call is one sub-operation under way to another member.
@@ -85,7 +84,7 @@ func (p *Primary) get() *op {
 		p.free, o.next = o.next, nil
 	}
 	o.start = p.l.Now()
-	p.slow.begin(o)
+	p.slow.Begin(&o.watched, o)
 	return o
 }
 
@@ -103,7 +102,7 @@ func (p *Primary) put(o *op) {
 		o.x.reset()
 	}
 	secondary.ResetOp(&o.sop)
-	p.slow.end(o)
+	p.slow.End(&o.watched)
 	if o.taking {
 		p.taken()
 	}
@@ -306,12 +305,12 @@ func (o *op) block(obj *pg.Object) {
 // Gone says that a client's connection has ended: what it has waiting for objects to be whole is dropped with its data. Some objects may not be whole for days, and the client comes again.
 func (p *Primary) Gone(c *peer.Incoming) {
 	var list []*op // a rare path: may allocate
-	for o := p.slow.first; o != nil; o = o.newer {
+	p.slow.All(func(o *op) {
 		if o.waits != nil && o.r.From == c {
 			o.waiter.Left = true
 			list = append(list, o)
 		}
-	}
+	})
 	for _, o := range list {
 		if o.waiter.Left {
 			o.waits.Unblock()

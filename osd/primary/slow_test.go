@@ -57,7 +57,7 @@ func TestSlowOperationsAreNamed(t *testing.T) {
 	}
 	p.put(second)
 	w.Run(time.Minute)
-	if lines() != 2 || p.slow.first != nil || p.slow.last != nil {
+	if _, left := p.slow.Last(); lines() != 2 || left || p.SlowOps() != 0 {
 		t.Fatalf("named after their end:\n%s", log.String())
 	}
 
@@ -68,7 +68,7 @@ func TestSlowOperationsAreNamed(t *testing.T) {
 	if lines() != 3 || !strings.Contains(log.String(), "session=4 age=3s") {
 		t.Fatalf("a shorter interval is not gone by:\n%s", log.String())
 	}
-	p.slow.end(third) // answered, and waits for members
+	p.slow.End(&third.watched) // answered, and waits for members
 	p.put(third)
 	w.Run(time.Minute)
 	if lines() != 3 {

@@ -70,7 +70,7 @@ func (p *Primary) mayRecover() bool {
 	t := &p.throttle
 	now := p.l.Now()
 	depth, rest := t.now.depth, t.now.rest
-	if o := p.slow.last; o != nil && now.Sub(o.start) < p.tuning.Recovery.Interval && depth > p.tuning.Recovery.Depth {
+	if o, any := p.slow.Last(); any && now.Sub(o.start) < p.tuning.Recovery.Interval && depth > p.tuning.Recovery.Depth {
 		depth, rest = p.tuning.Recovery.Depth, t.now.yield
 	}
 	kept := t.ended[:0]

@@ -28,10 +28,7 @@ func DefaultTuning() Tuning {
 // Tune takes over t. Objects under recovery are finished when fewer may be, or there is to be none.
 func (p *Primary) Tune(t Tuning) {
 	p.tuning = t
-	p.l.Disarm(&p.slow.timer)
-	if p.slow.first != nil {
-		p.watchSlow()
-	}
+	p.slow.SetLimit(t.SlowLog)
 	p.l.Disarm(&p.throttle.tick)
 	p.throttle.now = p.throttle.pacer.decide(&p.tuning.Recovery)
 	p.watchLoad()

@@ -7,6 +7,7 @@ package secondary
 import (
 	"encoding/json"
 	"errors"
+	"time"
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -35,11 +36,29 @@ type Server struct {
 	freeSettle   *settleOp
 	versions     []wire.Versioned
 	piece        [1]peer.Piece
+	slow         Watch[*job] // requests of primaries that our store has not carried out yet
+}
+
+// slowLog is slow_log_interval before SlowLog is called.
+const slowLog = 10 * time.Second
+
+// SlowLog sets after how long a request of a primary is named in the log.
+func (s *Server) SlowLog(d time.Duration) { s.slow.SetLimit(d) }
+
+// SlowOps is how many requests of primaries have waited for our store longer than that, and still do.
+func (s *Server) SlowOps() int { return s.slow.Slow() }
+
+// nameSlow logs a request that is slow: the disk is, as nothing else is waited for here.
+func (s *Server) nameSlow(j *job, age time.Duration) {
+	s.l.Log().Warn("the disk is slow: a primary's operation waits for it", "device", s.st.Device(), "waits_for", s.st.WaitsFor(&j.op), "object", j.op.Object.String(), "pg", j.pg.String(),
+		"peer", uint64(j.r.From.OSD), "age", age.Round(time.Millisecond), "slow", s.SlowOps())
 }
 
 // New makes the server of a store.
 func New(l loop.Loop, st *store.Store, locks *Locks) *Server {
-	return &Server{Locks: locks, Limits: DefaultLimits(), l: l, st: st}
+	s := &Server{Locks: locks, Limits: DefaultLimits(), l: l, st: st}
+	s.slow.Init(l, slowLog, s.nameSlow)
+	return s
 }
 
 // job is one request under way in the store.
@@ -50,7 +69,8 @@ type job struct {
 	op   store.Op
 	next *job
 
-	digest bool // only a checksum of what is read is asked for
+	digest  bool // only a checksum of what is read is asked for
+	watched Watched[*job]
 }
 
 func (s *Server) job(r *peer.Request) *job {
@@ -62,10 +82,12 @@ func (s *Server) job(r *peer.Request) *job {
 		s.free, j.next = j.next, nil
 	}
 	j.r = r
+	s.slow.Begin(&j.watched, j)
 	return j
 }
 
 func (s *Server) put(j *job) {
+	s.slow.End(&j.watched)
 	j.r, j.digest = nil, false
 	ResetOp(&j.op)
 	j.next, s.free = s.free, j

@@ -72,5 +72,37 @@ func gone(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || slices.Contains([]syscall.Errno{syscall.ENODEV, syscall.ENXIO, syscall.ENOMEDIUM, syscall.ESHUTDOWN, syscall.EBADF}, errno)
 }
 
+// Device is what the device calls itself: its serial number, or its path.
+func (s *Store) Device() string { return s.info.Identity }
+
+// WaitsFor names the part of the store's work that an op waits for; it is empty when the op is not under way. For people, when an op is slow.
+func (s *Store) WaitsFor(op *Op) string {
+	x := &op.impl
+	if !x.busy || x.store != s {
+		return ""
+	}
+	switch {
+	case (op.Kind == OpRead || op.Kind == OpReadObject) && x.onDevice:
+		return "read"
+	case op.Kind == OpRead || op.Kind == OpReadObject:
+		return "earlier changes of the object"
+	case op.Kind == OpSync && s.lazy.flushing:
+		return "flush"
+	case op.Kind == OpSync:
+		return "journal"
+	case s.ops[x.change] != op: // it has ended
+		return ""
+	}
+	switch c := &s.changes[x.change]; {
+	case c.state == changeWriting:
+		return "write of data"
+	case c.state == changeLogged:
+		return "write of the journal"
+	case s.j.stalled:
+		return "space in the journal: metadata and data are not written fast enough"
+	}
+	return "its turn in the journal"
+}
+
 // deviceFailed stops the store because of a disk operation that failed.
 func (s *Store) deviceFailed(of string, op *loop.DiskOp) { s.fail(deviceError(of, op)) }

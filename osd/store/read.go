@@ -152,6 +152,7 @@ func (s *Store) startRead(op *Op) {
 		io.Done = func(*loop.DiskOp) { op.impl.store.deviceDone(op) }
 	}
 	s.reads++
+	x.onDevice = true
 	s.d.Submit(io)
 }
 
@@ -159,6 +160,7 @@ func (s *Store) startRead(op *Op) {
 func (s *Store) readDone(op *Op) {
 	s.reads--
 	x := &op.impl
+	x.onDevice = false
 	retry := func() {
 		op.Data.Release()
 		op.Data = nil

@@ -126,6 +126,8 @@ type opImpl struct {
 	lazy        bool         // done before it is durable
 	stamp       uint64       // the landing of its data, if that was written lazily
 	start, due  loop.Instant // a small write: its submission, and its reply if that is held back
+	busy        bool         // between Submit and Done
+	onDevice    bool         // a read is
 }
 
 // ReadOnly reports whether the store was opened for looking only.
@@ -245,7 +247,7 @@ func (s *Store) objectOfIndex(v uint32) layout.ObjectID {
 // Submit starts an op; op.Done is called later, once.
 func (s *Store) Submit(op *Op) {
 	op.Err, op.State = nil, State{}
-	op.impl.store = s
+	op.impl.store, op.impl.busy = s, true
 	switch {
 	case s.failure != nil:
 		s.finishOp(op, ErrFailed)
@@ -285,6 +287,7 @@ func (s *Store) runFinished() {
 	q := s.finished
 	s.finished = opList{}
 	for op := q.pop(); op != nil; op = q.pop() {
+		op.impl.busy = false
 		op.Done(op)
 	}
 	s.closeStep()

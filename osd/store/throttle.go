@@ -63,6 +63,7 @@ func (t *throttle) target(n uint32, pressure float64) time.Duration {
 func (s *Store) reply(op *Op) {
 	t := &s.throttle
 	if !t.On && t.held.head == nil || s.closing || s.failure != nil {
+		op.impl.busy = false
 		op.Done(op)
 		return
 	}
@@ -74,6 +75,7 @@ func (s *Store) reply(op *Op) {
 		}
 	}
 	if due == now && !t.holds(op.Object) {
+		op.impl.busy = false
 		op.Done(op)
 		return
 	}
