@@ -99,4 +99,17 @@ const (
 	RollbackSkipped    = false
 	CommitEarly        = false
 	OlderSetTooFew     = false
+	ParityMixed        = false
+	DeltaFromNew       = false
+	BandLeftOut        = false
+	StabilisedEarly    = false
+	CommitLeftOut      = false
+	UntouchedLeft      = false
+	DegradedMixed      = false
+	UnstableRead       = false
+	StaleRebuilt       = false
+	BitmapUnrebuilt    = false
+	RoleIgnored        = false
+	UnreadableZero     = false
+	MendForgotten      = false
 )

@@ -40,8 +40,11 @@ type Disk struct {
 	stalls  int        // times that Stall was called
 	waiting []*diskRun // done when the stall ends
 
-	toLose, toMisdirect int   // of the next writes
-	from, length        int64 // where writes are lost and misdirected; a length of 0: everywhere
+	toLose, toMisdirect int    // of the next writes
+	from, length        int64  // where writes are lost and misdirected; a length of 0: everywhere
+	anywhere            bool   // misdirected ones land on all of the disk
+	lies                uint64 // writes lost and misdirected
+	kept                kept   // see Remember
 
 	// Counts is how many operations of each kind completed without error.
 	Counts [loop.DiskDiscard + 1]uint64
@@ -220,6 +223,7 @@ func (d *Disk) InFlight() int { return len(d.flight) }
 // Crash is loss of power: each write that no flush has covered, and each in flight, is kept, dropped or torn by the policy. Loops that had the disk open get EIO for everything from
 // then on; usually they are killed first.
 func (d *Disk) Crash(p CrashPolicy) {
+	d.kept.list = nil // of what is lost with the power nothing is kept
 	d.w.inflict(FaultDiskCrash, "-", "disk %s: crash with %d writes cached and %d operations in flight", d.name, len(d.m.cache), len(d.flight))
 	var writes []flying
 	for _, r := range d.flight {
@@ -416,6 +420,9 @@ func (d *Disk) effect(r *diskRun) {
 			}
 			return
 		}
+		if r.lost || r.astray {
+			d.lies++
+		}
 		if r.lost {
 			d.w.inflict(FaultLostWrite, r.h.l.name, "disk %s: %d+%d", d.name, r.off, r.bytes)
 			break
@@ -465,6 +472,7 @@ func (d *Disk) read(r *diskRun) {
 
 // put writes a whole operation into the media.
 func (d *Disk) put(r *diskRun, durable bool) {
+	d.kept.note(d.m, r.off, r.bytes)
 	off := r.off
 	each(r.op, func(p []byte) {
 		d.m.write(off, p, durable)
@@ -482,6 +490,7 @@ func (d *Disk) maybeWrite(r *diskRun) {
 		d.put(r, false)
 	case tear:
 		p := joined(r.op)
+		d.kept.note(d.m, r.off, len(p))
 		for _, part := range torn(d.rng, d.m.tear, len(p)) {
 			if part[0] < part[1] {
 				d.m.write(r.off+int64(part[0]), p[part[0]:part[1]], false)

@@ -84,7 +84,10 @@ func (d *Disk) LoseWrites(n int) { d.toLose += n }
 func (d *Disk) MisdirectWrites(n int) { d.toMisdirect += n }
 
 // Confine has only writes be lost and misdirected that lie within n bytes from off, and misdirected ones land there, too; n of 0 ends it.
-func (d *Disk) Confine(off, n int64) { d.from, d.length = off, n }
+func (d *Disk) Confine(off, n int64) { d.from, d.length, d.anywhere = off, n, false }
+
+// ConfineFrom is Confine, but what is misdirected may land on all of the disk.
+func (d *Disk) ConfineFrom(off, n int64) { d.from, d.length, d.anywhere = off, n, true }
 
 // confined reports whether a write may be lost or misdirected.
 func (d *Disk) confined(r *diskRun) bool {
@@ -95,7 +98,7 @@ func (d *Disk) confined(r *diskRun) bool {
 func (d *Disk) elsewhere(off int64, n int) int64 {
 	rng, sector := d.where(), int64(d.m.sector)
 	from, length := d.from, d.length
-	if length == 0 {
+	if length == 0 || d.anywhere {
 		from, length = 0, d.size
 	}
 	for {

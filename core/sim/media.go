@@ -89,6 +89,21 @@ func (m *media) zero(off, n int64) {
 	}
 }
 
+// restore puts p at off whatever happens later, as if nothing had been written there since.
+func (m *media) restore(off int64, p []byte) {
+	m.current.write(p, off)
+	if m.stable != m.current {
+		m.stable.write(p, off)
+	}
+	for i := range m.cache {
+		c := &m.cache[i]
+		lo, hi := max(off, c.off), min(off+int64(len(p)), c.off+int64(len(c.data)))
+		if lo < hi {
+			copy(c.data[lo-c.off:hi-c.off], p[lo-off:])
+		}
+	}
+}
+
 // flip inverts bits of one byte wherever it is held.
 func (m *media) flip(off int64, mask byte) {
 	m.current.own(off / pageSize).data[off%pageSize] ^= mask

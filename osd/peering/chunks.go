@@ -150,7 +150,7 @@ func (c *chunks) object(whole layout.ObjectID, heard []heardChunk) {
 		}
 	}
 	for role, osd := range c.roles {
-		if osd == 0 || slices.Contains(u.Chunks, Chunk{osd, role}) {
+		if osd == 0 || slices.Contains(u.Chunks, Chunk{osd, role}) || planted.RoleIgnored && slices.Contains(u.Holders, osd) {
 			continue
 		}
 		lack := Lack{OSD: osd, Have: Entry{Object: layout.ObjectID{Inode: whole.Inode, Stripe: whole.Stripe | uint64(role)}}}

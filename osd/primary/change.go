@@ -16,7 +16,7 @@ import (
 func (o *op) change() {
 	p, q := o.p, o.q
 	o.decide()
-	if q.coded != nil && !o.coded().alone() {
+	if q.coded != nil && !planted.ParityMixed && !o.coded().alone() {
 		return
 	}
 	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) && !planted.FencedWrite {
@@ -115,6 +115,7 @@ func (o *op) change() {
 		return
 	}
 	if q.coded != nil {
+		o.coded()
 		o.beginCoded(obj.Last, obj.Gone)
 		return
 	}
@@ -244,6 +245,9 @@ func (c *call) answered() {
 
 // member counts one member's answer; after the last the change is committed, or the operation is over.
 func (o *op) member() {
+	if c := o.q.coded; planted.StabilisedEarly && c != nil && o.left == c.here.Len() && !o.failed && !o.q.stopped {
+		o.q.commitLater(o.id, o.ch.Version)
+	}
 	if o.left--; o.left > 0 && !(planted.ReplyEarly && o.left == 1) {
 		return
 	}

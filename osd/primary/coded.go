@@ -5,6 +5,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/secondary"
 	"holdfast/osd/store"
@@ -182,6 +183,9 @@ func (x *coded) read(whole func()) {
 		io.osd = q.coded.roles[role]
 		x.left++
 		m := wire.SubReadRange{Object: chunk(o.id, role), AtMost: x.base, Offset: io.part.off, Len: io.part.len, Grant: q.grant}
+		if planted.DegradedMixed && o.code == wire.OpRead {
+			m.AtMost = 1<<64 - 1
+		}
 		if io.osd == p.o.Self {
 			q.begin()
 			p.sec.ReadRange(&io.op, &m)
@@ -249,8 +253,9 @@ func (x *coded) answered() {
 
 // failing is the first chunk that could not be read as of x.base, or nil.
 func (x *coded) failing() *chunkIO {
+	mixed := planted.ParityMixed && x.o.code != wire.OpRead || planted.DegradedMixed && x.o.code == wire.OpRead
 	for _, io := range x.io {
-		if io.wanted && (io.errno != 0 || io.version != x.base) {
+		if io.wanted && (io.errno != 0 || io.version != x.base && !mixed) {
 			return io
 		}
 	}

@@ -3,6 +3,7 @@ package primary
 import (
 	"holdfast/core/layout"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
@@ -47,6 +48,9 @@ func (o *op) readCoded() {
 // committed is the newest version of an object that every member has.
 func (q *PG) committed(id layout.ObjectID) layout.Version {
 	if obj := q.Table.Get(id); obj != nil && obj.Changing() {
+		if planted.UnstableRead {
+			return obj.Last
+		}
 		return obj.Committed()
 	}
 	s, _ := q.p.st.State(q.mine(id))

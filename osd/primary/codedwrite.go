@@ -5,6 +5,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 )
 
@@ -125,6 +126,9 @@ func (x *coded) encode() error {
 		return x.chunks
 	}
 	for i, b := range x.bands {
+		if planted.BandLeftOut && i > 0 {
+			break
+		}
 		if err := x.encodeBand(b, x.ways[i], out(b)); err != nil {
 			return err
 		}
@@ -142,7 +146,11 @@ func (x *coded) encodeBand(b band, r reading, parity [][]byte) error {
 		}
 		for role := range c.k {
 			if b.over.Has(role) {
-				if err := c.code.Delta(role, x.at(role).slice(b.part), x.payload(role, b.part), parity); err != nil {
+				old := x.at(role).slice(b.part)
+				if planted.DeltaFromNew {
+					old = x.payload(role, b.part)
+				}
+				if err := c.code.Delta(role, old, x.payload(role, b.part), parity); err != nil {
 					return err
 				}
 			}
@@ -274,6 +282,9 @@ func (o *op) sendCoded() {
 			m.Offset, m.Len = hull.off, hull.len
 			data, bitmap = x.parity[role-c.k], x.bits[role]
 			m.Meta = len(bitmap)
+		case planted.UntouchedLeft && part.len == 0:
+			o.left--
+			continue
 		case part.len > 0:
 			m.Kind, m.Offset, m.Len = o.kind, part.off, part.len
 			if o.kind == wire.ChangeWrite {
@@ -315,7 +326,7 @@ func (q *PG) sendCommits() {
 	}
 	p := q.p
 	for role, osd := range q.coded.roles {
-		if osd == 0 {
+		if osd == 0 || planted.CommitLeftOut && role == len(q.coded.roles)-1 {
 			continue
 		}
 		q.versions = q.versions[:0]

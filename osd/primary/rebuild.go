@@ -7,6 +7,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
@@ -67,7 +68,7 @@ func (b *rebuild) reset() {
 	}
 	b.space, b.bad, b.have, b.left, b.strays = b.space[:0], b.bad[:0], 0, 0, false
 	clear(b.data)
-	clear(b.bits)
+	clear(b.bits[:0])
 	clear(b.present)
 }
 
@@ -93,6 +94,13 @@ func (j *copyJob) readChunks() {
 	}
 	b.left = 1
 	asked := b.have
+	if planted.StaleRebuilt {
+		for _, l := range j.u.Lacks {
+			if c := (peering.Chunk{OSD: l.OSD, Role: l.Have.Object.Role()}); l.Have.Version != 0 && !slices.Contains(j.u.Chunks, c) {
+				j.u.Chunks = append([]peering.Chunk{c}, j.u.Chunks...)
+			}
+		}
+	}
 	for _, own := range []bool{true, false} {
 		for _, c := range j.u.Chunks {
 			if (c.OSD == p.o.Self) != own || c.Role >= ec.MaxChunks || asked.Has(c.Role) || asked.Len() == want || slices.Contains(b.bad, c) {
@@ -157,6 +165,12 @@ func (b *rebuild) wanted() int {
 func (r *chunkRead) took(ok, spoiled bool) {
 	b := r.b
 	j := b.j
+	if planted.UnreadableZero && spoiled {
+		r.data, ok = j.p.l.Alloc(int(j.q.Geometry.BlockSize)), true
+		clear(r.data.Bytes())
+		r.bitmap = append(r.bitmap[:0], make([]byte, j.q.Geometry.BitmapLen())...)
+		r.present = append(r.present[:0], r.bitmap...)
+	}
 	if ok {
 		b.have |= ec.SetOf(r.role)
 	} else {
@@ -174,7 +188,7 @@ func (r *chunkRead) stored() {
 	j, op := r.b.j, &r.op
 	q := j.q
 	r.data, op.Data = op.Data, nil
-	ok := op.Err == nil && j.isTruth(op.State.Version, op.State.Interval)
+	ok := op.Err == nil && (j.isTruth(op.State.Version, op.State.Interval) || planted.StaleRebuilt)
 	if ok {
 		r.bitmap, r.present = append(r.bitmap[:0], op.Bitmap...), append(r.present[:0], op.Present...)
 		for _, x := range op.Pairs {
@@ -189,7 +203,7 @@ func (r *chunkRead) fetched() {
 	j, c := r.b.j, &r.call
 	var m wire.SubReply
 	answered := c.Err == nil && m.Decode(&c.Reply) == nil
-	ok := answered && m.Retval >= 0 && j.isTruth(m.Version, m.Written)
+	ok := answered && m.Retval >= 0 && (j.isTruth(m.Version, m.Written) || planted.StaleRebuilt)
 	if ok {
 		bitmap, present, err := wire.ObjectMeta(c.ReplyMeta, func(s wire.SubPair) {
 			j.remember(store.PairVersion{Pair: store.Pair{Session: s.Session, Sequence: s.Sequence}, Version: s.Version})
@@ -278,8 +292,10 @@ func (b *rebuild) compute() error {
 	if err := code.Reconstruct(b.data, from, missing); err != nil {
 		return err
 	}
-	if err := code.Reconstruct(b.bits, from, missing); err != nil {
-		return err
+	if !planted.BitmapUnrebuilt {
+		if err := code.Reconstruct(b.bits, from, missing); err != nil {
+			return err
+		}
 	}
 	for role := range c.roles {
 		if missing.Has(role) {
@@ -391,7 +407,7 @@ func (q *PG) repairChunk(obj *pg.Object, role int, s store.State) bool {
 	}
 	have := truth
 	have.Object = chunk(obj.ID, role)
-	if !few {
+	if !few && !planted.MendForgotten {
 		u.Lacks = []peering.Lack{{OSD: c.roles[role], Have: have}}
 	}
 	if q.spoil(obj, u, c.roles[role]); few {

@@ -27,6 +27,9 @@ type hunt struct {
 // huntDraw is what seeds mean here, so that those that are named stay what they are.
 const huntDraw = 3
 
+// codedDraw is what seeds mean in which most pools are erasure-coded and disks lie.
+const codedDraw = 7
+
 // chunkHistories is the model's test of erasure-coded pools.
 const chunkHistories = "TestRandomChunkHistoriesLoseNothing"
 
@@ -122,4 +125,17 @@ var hunts = []hunt{
 	{Bug: "rollback-skipped", By: model, Test: chunkHistories},
 	{Bug: "commit-early", By: model, Test: chunkHistories},
 	{Bug: "older-set-too-few", By: model, Test: chunkHistories},
+	{Bug: "parity-mixed", By: sim, Draw: codedDraw},
+	{Bug: "delta-from-new", By: sim, Draw: codedDraw},
+	{Bug: "band-left-out", By: sim, Draw: codedDraw},
+	{Bug: "stabilised-early", By: sim, Draw: codedDraw},
+	{Bug: "commit-left-out", By: sim, Draw: codedDraw},
+	{Bug: "untouched-left", By: sim, Draw: codedDraw},
+	{Bug: "degraded-mixed", By: sim, Draw: codedDraw},
+	{Bug: "unstable-read", By: sim, Draw: codedDraw},
+	{Bug: "stale-rebuilt", By: sim, Draw: codedDraw},
+	{Bug: "bitmap-unrebuilt", By: sim, Draw: codedDraw},
+	{Bug: "role-ignored", By: sim, Draw: codedDraw},
+	{Bug: "unreadable-zero", By: scenario, Test: "TestUnreadableChunkIsNoSource"},
+	{Bug: "mend-forgotten", By: sim, Draw: codedDraw},
 }

@@ -58,7 +58,7 @@ func (r *run) copyEtcd(documented bool) func() {
 		}
 	}
 	return func() {
-		all := r.blackoutOf(1<<seedOSDs-1, false, sim.CrashPolicy{})
+		all := r.blackoutOf(1<<len(r.nodes)-1, false, sim.CrashPolicy{})
 		r.c.W.After(time.Second, func() {
 			r.cover("etcd restored as documented")
 			r.putBack()
@@ -79,7 +79,7 @@ func (r *run) putBack() {
 	b.copied, b.at = nil, r.c.W.Elapsed()
 	b.times++
 	clear(r.recorded) // records go back
-	for i := range seedOSDs {
+	for i := range r.nodes {
 		if w, ok := b.weights[i]; ok {
 			r.reweight(i, w)
 		}

@@ -62,7 +62,7 @@ func (r *run) chunksAgree(id layout.ObjectID, copies map[layout.ObjectID][]*copy
 		}
 		op := &list[0].op
 		if op.Err != nil {
-			if int(list[0].osd)-1 != r.damaged() || !r.nodes[r.damaged()].hurt {
+			if m := r.nodes[int(list[0].osd)-1]; !m.hurt {
 				r.fail("chunk %d of object %v cannot be read on OSD %d: %v", role, id, list[0].osd, op.Err)
 			}
 			return

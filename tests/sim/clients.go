@@ -78,7 +78,7 @@ func (s *slot) start() {
 	s.lives++
 	r := s.r
 	p := &process{s: s, l: r.c.W.NewLoop(fmt.Sprintf("client%d", s.n+1)), instance: uint64(1000*(s.n+1) + s.lives)}
-	r.drift(p.l, seedOSDs+s.n)
+	r.drift(p.l, len(s.r.nodes)+s.n)
 	s.now = p
 	p.reg = r.c.open(p.l)
 	o := client.Defaults()
@@ -372,7 +372,7 @@ func (p *process) allowed(err error) bool {
 	case is(client.ErrFenced, volume.ErrFenced):
 		return p.taken || r.back.fences[cluster.FenceKey(cluster.FenceGatewayName(p.instance))] != nil
 	case is(client.ErrNoSpace, volume.ErrNoSpace):
-		return r.plan.Config.DiskSize < smallDisk || r.nodes[r.damaged()].hurt
+		return r.plan.Config.DiskSize < smallDisk || r.hurtDisks(-1) > 0
 	}
 	return false
 }

@@ -40,7 +40,8 @@ type Options struct {
 	Seed     uint64
 	OSDs     int
 	Replicas int
-	Parity   int // of Replicas, which are chunks then: the pool is erasure-coded
+	Parity   int  // of Replicas, which are chunks then: the pool is erasure-coded,
+	XOR      bool // with the scheme xor
 	MinSize  int
 	PGs      int
 	DiskSize int64
@@ -57,6 +58,8 @@ type Options struct {
 	Probe    func(n *Node) primary.Probe
 	// Down is told when an OSD's process ended by itself: it could not open its store, or gave up. Nil: that fails the test.
 	Down func(n *Node, err error)
+	// Opened is told when an OSD has opened its store.
+	Opened func(n *Node)
 	// Logs go here with LogLevel.
 	Logs     io.Writer
 	LogLevel slog.Level
@@ -137,6 +140,9 @@ func New(t TB, o Options) *Cluster {
 		ImmediateCommit: o.Commit, LocalReads: o.Reads, BlockSize: cluster.Number(o.Store.BlockSize), Granularity: cluster.Number(o.Store.Granularity)}
 	if o.Parity > 0 {
 		pool.Scheme, pool.ParityChunks = cluster.EC, cluster.Number(o.Parity)
+	}
+	if o.XOR {
+		pool.Scheme = cluster.XOR
 	}
 	txn, err := cluster.SetPool(nil, 1, pool)
 	if err != nil {
@@ -275,6 +281,9 @@ func (n *Node) Start() {
 			return
 		}
 		n.Store = st
+		if c.O.Opened != nil {
+			c.O.Opened(n)
+		}
 		o, err := osd.Start(l, osd.Options{
 			Num: n.Num, Instance: instance, Host: n.name(), Bind: []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", n.Num)}}, Key: c.Key,
 			Registry: reg, Store: st, Fatal: fatal, RecoveryDepth: c.O.Depth,

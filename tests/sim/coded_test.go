@@ -92,3 +92,48 @@ func TestCodedBesideReplicated(t *testing.T) {
 		}
 	}
 }
+
+// TestUnreadableChunkIsNoSource has a member come back that lacks the newest version, while the chunk that would be read first for it cannot be read: its own is computed from the others, and so is that one.
+func TestUnreadableChunkIsNoSource(t *testing.T) {
+	x := start(t, Options{Seed: 9, OSDs: 4, Replicas: 4, Parity: 2, MinSize: 2, PGs: 1, OutTime: time.Hour})
+	k := x.NewClient(7)
+	k.Write(image, 0, pattern(256<<10, 1))
+	st, _ := x.Snapshot().PGStates.Get(onlyPG)
+	primary := x.Nodes[st.Primary]
+	away := x.Nodes[st.Primary%4+1]
+	away.Kill()
+	x.W.Run(3 * time.Second)
+	want := pattern(256<<10, 2)
+	k.Write(image, 0, want)
+	x.W.Run(time.Second)
+	st, _ = x.Snapshot().PGStates.Get(onlyPG)
+	target, _ := x.Snapshot().PGConfig.Target(onlyPG)
+	chunk := layout.ObjectID{Inode: image}
+	for role, osd := range target.OSDSet {
+		if osd == primary.Num {
+			chunk.Stripe = uint64(role)
+		}
+	}
+	off, ok := primary.Store.Place(chunk)
+	if st.Primary != primary.Num || !ok {
+		t.Fatalf("OSD %d serves, and the chunk of OSD %d has a place: %v", st.Primary, primary.Num, ok)
+	}
+	x.W.Disk(primary.disk()).Flip(off+5000, 0x10)
+	away.Start()
+	x.Wait("all PGs clean again", 30*time.Second, func() bool { return x.States(cluster.StateActive) })
+	for n := range layout.OSDNum(4) { // each pair of chunks alone gives the object
+		for m := range n {
+			a, b := x.Nodes[n+1], x.Nodes[m+1]
+			a.Kill()
+			b.Kill()
+			x.W.Run(6 * time.Second)
+			if got := k.Read(image, 0, len(want)); !bytes.Equal(got.Data, want) {
+				t.Fatalf("without OSDs %d and %d the object reads wrong", a.Num, b.Num)
+			}
+			a.Start()
+			b.Start()
+			x.Wait("all PGs clean", 30*time.Second, func() bool { return x.States(cluster.StateActive) })
+		}
+	}
+	x.W.Close()
+}

@@ -14,7 +14,9 @@ import (
 type Config struct {
 	Name     []string // the lines that were drawn
 	Replicas int
-	Parity   int // of Replicas, which are the chunks of an object then; 0: copies
+	Parity   int  // of Replicas, which are the chunks of an object then; 0: copies
+	XOR      bool // the scheme of the pool is xor
+	OSDs     int  // [seedOSDs]
 	MinSize  int
 	PGs      int
 	Store    store.Config
@@ -49,7 +51,7 @@ type choice struct {
 // draw has more of them: what a seed meant can always be run again. DefaultDraw is that of seeds of which nothing else is said.
 const (
 	FirstDraw   = 1
-	NewestDraw  = 6
+	NewestDraw  = 7
 	DefaultDraw = 5
 
 	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
@@ -177,10 +179,41 @@ var laterTables = map[int][][]choice{
 			{1, "3+2/4", func(c *Config) { c.code(3, 2, 4) }},
 		},
 	},
+	7: {
+		{ // more chunks, on more OSDs, and copies again, instead of what the lines before say
+			{6, "as before", func(*Config) {}},
+			{4, "3/2 after all", func(c *Config) { c.copies(3, 2) }},
+			{1, "3/3 after all", func(c *Config) { c.copies(3, 3) }},
+			{1, "4+2/4", func(c *Config) { c.wide(4, 2, 4) }},
+			{2, "4+2/5", func(c *Config) { c.wide(4, 2, 5) }},
+			{1, "4+2/6", func(c *Config) { c.wide(4, 2, 6) }},
+			{1, "8+3/8", func(c *Config) { c.wide(8, 3, 8) }},
+			{1, "8+3/9", func(c *Config) { c.wide(8, 3, 9) }},
+			{1, "8+3/10", func(c *Config) { c.wide(8, 3, 10) }},
+			{1, "xor 3+1/3", func(c *Config) { c.wide(3, 1, 3); c.XOR = true }},
+			{2, "xor 3+1/4", func(c *Config) { c.wide(3, 1, 4); c.XOR = true }},
+		},
+	},
 }
 
 func (c *Config) code(data, parity, min int) {
 	c.Replicas, c.Parity, c.MinSize, c.Second = data+parity, parity, min, false
+}
+
+// copies has objects lie in copies.
+func (c *Config) copies(n, min int) { c.Replicas, c.Parity, c.MinSize = n, 0, min }
+
+// wide codes objects in many chunks: there is an OSD more than those, and chunks are small, or a seed would take long.
+func (c *Config) wide(data, parity, least int) {
+	c.code(data, parity, least)
+	c.OSDs = max(seedOSDs, data+parity+1)
+	c.Store.BlockSize, c.Store.Granularity = 32<<10, 4096
+	c.PGs = min(c.PGs, 6)
+}
+
+// osds is how many there are.
+func (c *Config) osds() int {
+	return max(c.OSDs, seedOSDs)
 }
 
 // Data is how many members an object can be read from.

@@ -70,7 +70,7 @@ func (r *run) passingPool(f *PlannedFault) func() {
 	copy(n.Identity[:], n.Name)
 	busy, made, over := true, false, false
 	r.removing++ // the pool
-	r.addPool(id, min(2, c.Replicas), pgs)
+	r.addPool(id, r.besides(), pgs)
 	tries := 0
 	var create func()
 	create = func() {

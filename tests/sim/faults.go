@@ -42,7 +42,7 @@ func init() {
 		}},
 		{6, "power of a host lost", nil, func(r *run, f *PlannedFault) func() { return r.fall(f.A, true, crashes[f.N%3]) }},
 		{4, "power of several hosts lost", nil, func(r *run, f *PlannedFault) func() { return r.blackout(f.N|1<<f.A|1<<f.B, crashes[f.N>>8%3]) }},
-		{4, "power of all hosts lost", nil, func(r *run, f *PlannedFault) func() { return r.blackout(1<<seedOSDs-1, crashes[f.N>>8%3]) }},
+		{4, "power of all hosts lost", nil, func(r *run, f *PlannedFault) func() { return r.blackout(1<<len(r.nodes)-1, crashes[f.N>>8%3]) }},
 		{4, "two OSDs killed", nil, func(r *run, f *PlannedFault) func() {
 			return both(r.fall(f.A, false, sim.CrashPolicy{}), r.fall(f.B, false, sim.CrashPolicy{}))
 		}},
@@ -68,7 +68,7 @@ func init() {
 		}},
 		{3, "cluster parted in two", nil, func(r *run, f *PlannedFault) func() {
 			var a, b []*sim.Loop
-			for i := range seedOSDs {
+			for i := range r.nodes {
 				if f.N>>i&1 != 0 {
 					a = append(a, r.osd(i))
 				} else {
@@ -144,12 +144,13 @@ func init() {
 			return func() { d.Stall(false) }
 		}},
 		{3, "read errors", damageFits, func(r *run, f *PlannedFault) func() {
-			r.disk(r.damaged()).Fail(loop.DiskRead, 1+int(f.N%4), syscall.EIO)
+			r.disk(r.liar(f).i).Fail(loop.DiskRead, 1+int(f.N%4), syscall.EIO)
 			return nil
 		}},
 		{3, "write errors", damageFits, func(r *run, f *PlannedFault) func() {
-			r.nodes[r.damaged()].hurt = true
-			r.disk(r.damaged()).Fail([]loop.DiskKind{loop.DiskWrite, loop.DiskSync, loop.DiskFlush}[f.N%3], 1, syscall.EIO)
+			m := r.liar(f)
+			m.hurts()
+			r.disk(m.i).Fail([]loop.DiskKind{loop.DiskWrite, loop.DiskSync, loop.DiskFlush}[f.N%3], 1, syscall.EIO)
 			return nil
 		}},
 		{5, "data damaged", func(c *Config) bool { return damageFits(c) && c.Store.ChecksumType == store.ChecksumCRC32C }, (*run).damage},
@@ -186,7 +187,7 @@ func init() {
 		}},
 		{3, "image made, written and removed", nil, (*run).passingImage},
 		{2, "pool made", nil, func(r *run, f *PlannedFault) func() {
-			r.addPool(layout.PoolID(10+f.ID), min(2, r.plan.Config.Replicas), 1+int(f.N%2))
+			r.addPool(layout.PoolID(10+f.ID), r.besides(), 1+int(f.N%2))
 			return nil
 		}},
 	}
@@ -204,9 +205,6 @@ func damageFits(c *Config) bool { return c.MinSize > c.Data() && !c.Second }
 
 // smallDisk is what small disks are below.
 const smallDisk = 16 << 20
-
-// damaged is the one OSD whose disk loses or spoils data in this run.
-func (r *run) damaged() int { return int(r.plan.Seed % seedOSDs) }
 
 func (r *run) osd(i int) *sim.Loop  { return r.nodes[i].n.Loop }
 func (r *run) disk(i int) *sim.Disk { return r.c.W.Disk(r.nodes[i].n.disk()) }
@@ -268,17 +266,19 @@ func both(ends ...func()) func() {
 
 // member is one OSD of the run, whose process comes and goes.
 type member struct {
-	r      *run
-	i      int
-	n      *Node
-	holds  int // faults that keep it down
-	down   bool
-	hurt   bool           // its disk has had errors that it may not start with
-	spoilt bool           // what it holds was changed behind its back
-	tries  int            // starts in a row that could not read it
-	opened layout.StoreID // see store
-	back   layout.StoreID // of the store of its disk, which was set back
-	heir   *heir          // while its disk cannot be trusted; nil
+	r       *run
+	i       int
+	n       *Node
+	holds   int // faults that keep it down
+	down    bool
+	hurt    bool           // its disk has had errors that it may not start with
+	lied    layout.StoreID // the store that was on it then
+	seen    layout.StoreID // the store that was opened last,
+	strayed uint64         // and what its disk had lost and misdirected when that was new
+	tries   int            // starts in a row that could not read it
+	opened  layout.StoreID // see store
+	back    layout.StoreID // of the store of its disk, which was set back
+	heir    *heir          // while its disk cannot be trusted; nil
 }
 
 // fall ends an OSD's process, with its host's power or not.
@@ -329,7 +329,7 @@ func (r *run) down(n *Node, err error) {
 	r.cover("OSD ended by itself")
 	damaged, _ := errors.AsType[*store.DamagedError](err)
 	replace := damaged != nil || !m.back.IsZero() && osd.Untrusted(err)
-	if damaged != nil && m.i != r.damaged() {
+	if damaged != nil && !r.lies(m.i) {
 		r.fail("OSD %d cannot use its disk, which nobody has damaged: %v", n.Num, err)
 		return
 	}
@@ -363,7 +363,7 @@ func (r *run) blackout(mask uint64, policy sim.CrashPolicy) func() {
 // blackoutOf ends the OSDs in mask at the same moment, with their hosts' power or not.
 func (r *run) blackoutOf(mask uint64, power bool, policy sim.CrashPolicy) func() {
 	var ends []func()
-	for i := range seedOSDs {
+	for i := range r.nodes {
 		if mask>>i&1 != 0 {
 			ends = append(ends, r.fall(i, power, policy))
 		}
@@ -373,7 +373,7 @@ func (r *run) blackoutOf(mask uint64, power bool, policy sim.CrashPolicy) func()
 
 // others are the processes besides one OSD's: the other OSDs and, if wanted, the clients.
 func (r *run) others(but int, clients bool) (list []*sim.Loop) {
-	for i := range seedOSDs {
+	for i := range r.nodes {
 		if i != but {
 			list = append(list, r.osd(i))
 		}
@@ -502,12 +502,12 @@ func usualLatency(d *sim.Disk) {
 
 // damage inverts bits in what a disk holds: most of all in its data.
 func (r *run) damage(f *PlannedFault) func() {
-	m := r.nodes[r.damaged()]
+	m := r.liar(f)
 	st := m.n.Store
 	if r.refill = r.refill && !r.clean(); m.down || st == nil || r.refill {
 		return r.cannot() // what the disk holds may be the only copy
 	}
-	m.hurt, m.spoilt = true, true
+	m.hurts()
 	d, sb := r.disk(m.i), st.Superblock()
 	for range 1 + f.N%3 {
 		area := sb.Data
@@ -543,17 +543,16 @@ func (r *run) replaceDisk(f *PlannedFault) func() {
 // everythingTwice reports whether every PG serves with all of its members, needs nobody else, and could lose this one: what the records in the registry say, since they are there before
 // anything is acknowledged.
 func (r *run) everythingTwice(osd int) bool {
-	for _, m := range r.nodes {
-		if m.hurt && m.i != osd {
-			return false // the other copy may be spoilt
-		}
+	spoilt := r.hurtDisks(osd) // other copies that may be
+	if spoilt > 0 && r.plan.Draw < lyingDraw {
+		return false
 	}
 	records := r.records()
 	if len(records) != r.c.pgs || !r.clean() || r.unsure() {
 		return false
 	}
 	for _, rec := range records {
-		if !rec.Active() || len(rec.Sets) != 1 || len(rec.Sets[0].Members) <= r.dataOf(rec.PG.Pool) {
+		if !rec.Active() || len(rec.Sets) != 1 || len(rec.Sets[0].Members) <= r.dataOf(rec.PG.Pool)+spoilt {
 			return false
 		}
 		for _, mem := range rec.Sets[0].Members {
@@ -621,7 +620,7 @@ func (r *run) killBehindCut(f *PlannedFault) func() {
 		return r.cannot() // what it has not synced ends with it
 	}
 	var osds []*sim.Loop
-	for i := range seedOSDs {
+	for i := range r.nodes {
 		osds = append(osds, r.osd(i))
 	}
 	heal := r.part([]*sim.Loop{p.l}, osds, false, false, 0)

@@ -370,7 +370,7 @@ func (r *run) copiesAgree() {
 			op := &c.op
 			on = append(on, c.osd)
 			if op.Err != nil {
-				if int(c.osd)-1 != r.damaged() || !r.nodes[r.damaged()].hurt {
+				if m := r.nodes[int(c.osd)-1]; !m.hurt {
 					r.fail("object %v cannot be read on OSD %d: %v", id, c.osd, op.Err)
 				}
 				continue

@@ -33,15 +33,17 @@ func laterFaults(draw int) []faultKind {
 			{3, "client acknowledges nothing", nil, (*run).stalledClient},
 			{6, "image resized", nil, (*run).resizeImage},
 			{3, "writes of a disk lost", astrayFits, func(r *run, f *PlannedFault) func() {
-				return r.astray(func(d *sim.Disk) { d.LoseWrites(1 + int(f.N%3)) })
+				return r.astray(f, func(d *sim.Disk) { d.LoseWrites(1 + int(f.N%3)) })
 			}},
 			{3, "writes of a disk misdirected", astrayFits, func(r *run, f *PlannedFault) func() {
-				return r.astray(func(d *sim.Disk) { d.MisdirectWrites(1 + int(f.N%2)) })
+				return r.astray(f, func(d *sim.Disk) { d.MisdirectWrites(1 + int(f.N%2)) })
 			}},
 			{3, "device without space", damageFits, func(r *run, f *PlannedFault) func() {
-				r.nodes[r.damaged()].hurt = true
-				r.disk(r.damaged()).SetSpace(r.disk(r.damaged()).Used())
-				return func() { r.disk(r.damaged()).SetSpace(0) }
+				m := r.liar(f)
+				m.hurts()
+				d := r.disk(m.i)
+				d.SetSpace(d.Used())
+				return func() { d.SetSpace(0) }
 			}},
 			{4, "power of a host lost, its clock starts anew", nil, func(r *run, f *PlannedFault) func() {
 				m := r.nodes[f.A]
@@ -106,6 +108,8 @@ func laterFaults(draw int) []faultKind {
 		}
 	case 6: // another configuration
 		return nil
+	case 7:
+		return lyingFaults()
 	}
 	panic(fmt.Sprintf("there is no draw %d", draw))
 }
@@ -114,7 +118,7 @@ func laterFaults(draw int) []faultKind {
 func astrayFits(c *Config) bool { return damageFits(c) && c.Store.ChecksumType == store.ChecksumCRC32C }
 
 func (r *run) osds() (list []*sim.Loop) {
-	for i := range seedOSDs {
+	for i := range r.nodes {
 		list = append(list, r.osd(i))
 	}
 	return list
@@ -170,15 +174,21 @@ func (r *run) breaks(f *PlannedFault, how sim.Break) func() {
 
 // astray has a disk acknowledge writes that it does not do, or does elsewhere: of data, where checksums in the metadata tell. A batch of the journal that is lost with nothing behind it looks
 // like one that was never written, and metadata that was not overwritten like metadata that did not change: no single disk can tell those.
-func (r *run) astray(begin func(d *sim.Disk)) func() {
-	m := r.nodes[r.damaged()]
-	st := m.n.Store
-	if m.down || st == nil {
+func (r *run) astray(f *PlannedFault, begin func(d *sim.Disk)) func() {
+	return r.astrayOn(f, func(d *sim.Disk, off, n int64) {
+		d.Confine(off, n)
+		begin(d)
+	})
+}
+
+// astrayOn calls begin with a disk that may lie, and where its data is.
+func (r *run) astrayOn(f *PlannedFault, begin func(d *sim.Disk, off, n int64)) func() {
+	m := r.liar(f)
+	if m.down || m.n.Store == nil || r.plan.Draw >= lyingDraw && !r.spoils(m) {
 		return r.cannot()
 	}
-	m.hurt = true
-	d, area := r.disk(m.i), st.Superblock().Data
-	d.Confine(area.Off, area.Len)
-	begin(d)
+	m.hurts()
+	area := m.n.Store.Superblock().Data
+	begin(r.disk(m.i), area.Off, area.Len)
 	return nil
 }

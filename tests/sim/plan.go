@@ -11,7 +11,7 @@ import (
 // What a seed is at least (DESIGN section 13).
 const (
 	seedTime     = 60 * time.Second
-	seedOSDs     = 5
+	seedOSDs     = 5 // more where an object has more chunks
 	seedOps      = 1000
 	seedSlots    = 3 // clients
 	seedFaults   = 8
@@ -186,7 +186,7 @@ func NewPlanOf(seed uint64, drawn int) *Plan {
 			}
 			return 0
 		})]
-		f.place(rng)
+		f.place(rng, c.osds())
 		p.Faults = append(p.Faults, f)
 	}
 	slices.SortStableFunc(p.Faults, func(a, b PlannedFault) int { return cmp.Compare(a.At, b.At) })
@@ -214,15 +214,15 @@ func (p *Plan) spare(rng *rand.Rand) {
 		f := PlannedFault{ID: len(p.Faults) + 1, At: sparesFrom + time.Duration(i)*spareApart, For: 2 * spareApart, Spare: true}
 		name := spareKinds[rng.IntN(len(spareKinds))]
 		f.Kind = &faultKinds[slices.IndexFunc(faultKinds, func(k faultKind) bool { return k.name == name })]
-		f.place(rng)
+		f.place(rng, p.Config.osds())
 		p.Faults = append(p.Faults, f)
 	}
 }
 
 // place draws what the fault's kind needs to know.
-func (f *PlannedFault) place(rng *rand.Rand) {
-	f.A = rng.IntN(seedOSDs)
-	f.B = (f.A + 1 + rng.IntN(seedOSDs-1)) % seedOSDs
+func (f *PlannedFault) place(rng *rand.Rand, osds int) {
+	f.A = rng.IntN(osds)
+	f.B = (f.A + 1 + rng.IntN(osds-1)) % osds
 	f.N = rng.Uint64()
 }
 

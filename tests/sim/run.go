@@ -50,6 +50,7 @@ type run struct {
 	rng     *rand.Rand // what a fault does
 	history *History
 	slots   []*slot
+	liars   []int // the OSDs whose disks may lie
 	images  []*sharedImage
 	admin   *client.Client
 	out     io.Writer // readable event log, nil for none
@@ -174,8 +175,8 @@ func RunPlan(p *Plan, out io.Writer, level slog.Level) (rep *Report) {
 func (r *run) setUp(level slog.Level) {
 	c := &r.plan.Config
 	o := Options{
-		Seed: r.plan.Seed, OSDs: seedOSDs, Replicas: c.Replicas, Parity: c.Parity, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
-		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down,
+		Seed: r.plan.Seed, OSDs: c.osds(), Replicas: c.Replicas, Parity: c.Parity, XOR: c.XOR, MinSize: c.MinSize, PGs: c.PGs, DiskSize: c.DiskSize, Sector: c.Sector, OutTime: c.OutTime,
+		LockTime: c.LockTime, Stranger: 30 * time.Second, Monitors: c.Monitors, Store: c.Store, Depth: c.Depth, Down: r.down, Opened: func(n *Node) { r.nodes[n.Num-1].remember() },
 		Commit: c.Commit, Reads: c.Reads, Probe: func(n *Node) primary.Probe { return &probe{r, n, n.boots} },
 	}
 	if c.Store.Granularity < 4096 {
@@ -184,12 +185,13 @@ func (r *run) setUp(level slog.Level) {
 	if r.out != nil {
 		o.Logs, o.LogLevel = r.out, level
 	}
-	for i := range seedOSDs {
+	for i := range c.osds() {
 		r.rates[i] = r.drawRate()
 	}
-	for i := range seedOSDs {
+	for i := range c.osds() {
 		r.nodes = append(r.nodes, &member{r: r, i: i})
 	}
+	r.drawLiars()
 	r.c = New(r, o)
 	for i, m := range r.nodes {
 		m.n = r.c.Nodes[layout.OSDNum(i+1)]
