@@ -19,9 +19,7 @@ func (o *op) change() {
 	if q.coded != nil && !planted.ParityMixed && !o.coded().alone() {
 		return
 	}
-	if o.trail.Session != 0 && p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) && !planted.FencedWrite {
-		p.Events.Fenced++
-		p.refuse(o, wire.ESTALE)
+	if o.fenced() {
 		return
 	}
 	obj := q.open(o.id)
@@ -49,10 +47,9 @@ func (o *op) change() {
 			return
 		}
 	}
-	if o.trail.Deadline != 0 && int64(p.l.Now()) > int64(o.trail.Deadline) && !planted.DeadlineUnchecked {
+	if o.late() {
 		q.Table.Close(obj)
-		p.Events.Late++
-		p.refuse(o, wire.ETIMEDOUT)
+		o.expire()
 		return
 	}
 	if o.again && uint64(obj.Last) > o.mine && !planted.ReplayOver {
@@ -120,6 +117,27 @@ func (o *op) change() {
 		return
 	}
 	o.begin(obj.Last)
+}
+
+// fenced refuses a change whose session is fenced.
+func (o *op) fenced() bool {
+	p := o.p
+	if o.trail.Session == 0 || !p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) || planted.FencedWrite {
+		return false
+	}
+	p.Events.Fenced++
+	p.refuse(o, wire.ESTALE)
+	return true
+}
+
+// late reports whether a change may not be begun any more.
+func (o *op) late() bool {
+	return o.trail.Deadline != 0 && int64(o.p.l.Now()) > int64(o.trail.Deadline) && !planted.DeadlineUnchecked
+}
+
+func (o *op) expire() {
+	o.p.Events.Late++
+	o.p.refuse(o, wire.ETIMEDOUT)
 }
 
 // visible is an object's version as clients see it.

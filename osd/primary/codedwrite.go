@@ -66,7 +66,7 @@ func (o *op) codedHere() {
 	case q.stopped || !q.valid():
 		o.p.refuse(o, wire.EPIPE)
 	case io == nil:
-		o.sendCoded()
+		o.beginRead()
 	case io.unreadable():
 		x.spoilt(io)
 	default:
@@ -75,6 +75,22 @@ func (o *op) codedHere() {
 		o.p.refuse(o, wire.EPIPE)
 		p.host.Lost(id, osd, false)
 	}
+}
+
+// beginRead sends a change for which was read. That may have taken long: what may be begun is decided now, since nobody sees the change as under way before.
+func (o *op) beginRead() {
+	if o.fenced() {
+		return
+	}
+	if o.late() {
+		o.expire()
+		return
+	}
+	if errno := o.p.checkInode(o, o.id.Inode, o.meta); errno != 0 {
+		o.p.refuse(o, errno)
+		return
+	}
+	o.sendCoded()
 }
 
 // hull is from the first to the last byte of the parity that changes.

@@ -9,6 +9,7 @@ import (
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/registry"
+	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
 
@@ -136,4 +137,40 @@ func TestUnreadableChunkIsNoSource(t *testing.T) {
 		}
 	}
 	x.W.Close()
+}
+
+// TestFenceStopsChangeThatStillReads fences a session whose write of a part of an object has yet to read from a disk that hangs: it is not under way on any member, and must not begin when the disk goes on.
+func TestFenceStopsChangeThatStillReads(t *testing.T) {
+	for _, late := range []bool{false, true} {
+		c := start(t, Options{Seed: 10, OSDs: 3, Replicas: 3, Parity: 1, MinSize: 2, PGs: 1})
+		k := c.NewClient(7)
+		whole := pattern(256<<10, 1)
+		k.Write(image, 0, whole)
+		st, _ := c.Snapshot().PGStates.Get(onlyPG)
+		for n, node := range c.Nodes {
+			if n != st.Primary {
+				c.W.Disk(node.disk()).Stall(true)
+			}
+		}
+		answer := Result{Retval: -1}
+		m, want := write(64<<10, 4096, 7, 50), int64(wire.ESTALE)
+		if late {
+			m.Session, m.Deadline, want = 8, uint64(c.Nodes[st.Primary].Loop.Now().Add(time.Second)), wire.ETIMEDOUT
+		}
+		k.Begin(m, pattern(4096, 2), func(r Result) { answer = r })
+		c.W.Run(10 * time.Millisecond)
+		_, done := c.fencing(7)
+		c.Wait("the fence", 20*time.Second, func() bool { return *done })
+		for _, node := range c.Nodes {
+			c.W.Disk(node.disk()).Stall(false)
+		}
+		c.Wait("an answer", time.Minute, func() bool { return answer.Retval != -1 })
+		if answer.Retval != want {
+			t.Errorf("the write is answered %d, not %d", answer.Retval, want)
+		}
+		if r := c.NewClient(9).Read(image, 0, len(whole)); !bytes.Equal(r.Data, whole) {
+			t.Error("the write took effect")
+		}
+		c.W.Close()
+	}
 }
