@@ -20,10 +20,10 @@ import (
 	"holdfast/osd/store"
 )
 
-// OnDisk runs f with an OSD's disk that nobody else uses. A disk that a running OSD holds is refused.
-func OnDisk[T any](ctx context.Context, t *daemon.Thread, path string, readOnly bool, f func(d loop.Disk, done func(T, error))) (T, error) {
+// OnDisk runs f with an OSD's disks that nobody else uses. Disks that a running OSD holds are refused.
+func OnDisk[T any](ctx context.Context, t *daemon.Thread, v *config.Values, disks daemon.Disks, readOnly bool, f func(d loop.Disk, done func(T, error))) (T, error) {
 	return daemon.Await(ctx, t, func(done func(T, error)) {
-		d, err := daemon.OpenDisk(t, path, loop.DiskOptions{ReadOnly: readOnly, Exclusive: true})
+		d, path, err := disks.Open(t, v, loop.DiskOptions{ReadOnly: readOnly, Exclusive: true})
 		if err != nil {
 			e := &admin.Error{Kind: admin.Failed, What: "cannot open " + path, Err: err}
 			switch {
@@ -89,13 +89,13 @@ func StandingOf(ctx context.Context, v *config.Values, log *slog.Logger, e *stor
 }
 
 // Examine looks at a disk; see store.Examine.
-func Examine(ctx context.Context, t *daemon.Thread, path string) (store.Examination, error) {
-	return OnDisk(ctx, t, path, true, func(d loop.Disk, done func(store.Examination, error)) { store.Examine(t, d, store.Options{}, done) })
+func Examine(ctx context.Context, t *daemon.Thread, v *config.Values, disks daemon.Disks) (store.Examination, error) {
+	return OnDisk(ctx, t, v, disks, true, func(d loop.Disk, done func(store.Examination, error)) { store.Examine(t, d, store.Options{}, done) })
 }
 
 // Accept takes the damage out of a disk; see store.Accept.
-func Accept(ctx context.Context, t *daemon.Thread, path string, keep bool) (store.Superblock, error) {
-	return OnDisk(ctx, t, path, false, func(d loop.Disk, done func(store.Superblock, error)) { store.Accept(t, d, keep, store.Options{}, done) })
+func Accept(ctx context.Context, t *daemon.Thread, v *config.Values, disks daemon.Disks, keep bool) (store.Superblock, error) {
+	return OnDisk(ctx, t, v, disks, false, func(d loop.Disk, done func(store.Superblock, error)) { store.Accept(t, d, keep, store.Options{}, done) })
 }
 
 // Recognize makes the cluster take a store as it is, although it knew a newer state of it or had put another in its place. Done twice it changes nothing.

@@ -127,7 +127,7 @@ func TestDisksAreMadeOnce(t *testing.T) {
 	if again, _ := os.ReadFile(d.OSDFile(1)); string(again) != string(first) {
 		t.Error("a disk that had been made was formatted again")
 	}
-	if _, err := Format(ctx, th, d.OSDFile(1), StoreConfig(v)); kindOf(err) != admin.Refused {
+	if _, err := Format(ctx, th, v, daemon.Disks{Data: d.OSDFile(1)}, StoreConfig(v)); kindOf(err) != admin.Refused {
 		t.Errorf("formatting an OSD's disk: %v", err)
 	}
 	if err := os.Remove(d.OSDFile(1)); err != nil {

@@ -72,6 +72,7 @@ func (d *Dir) CheckSpace() error {
 // StoreConfig is what a disk is formatted with, from the configuration.
 func StoreConfig(v *config.Values) store.Config {
 	c := store.Config{BlockSize: uint32(v.Bytes("block_size")), Granularity: uint32(v.Bytes("bitmap_granularity")), ChecksumType: store.ChecksumCRC32C, ChecksumBlock: uint32(v.Bytes("csum_block_size"))}
+	c.Alignment = uint32(v.Bytes("disk_alignment"))
 	if v.String("data_csum_type") == "none" {
 		c.ChecksumType = store.ChecksumNone
 	}
@@ -82,11 +83,13 @@ func StoreConfig(v *config.Values) store.Config {
 	return c
 }
 
-// Format makes a store of a disk.
-func Format(ctx context.Context, t *daemon.Thread, path string, c store.Config) (store.Superblock, error) {
+// Format makes a store of a disk, or of several.
+func Format(ctx context.Context, t *daemon.Thread, v *config.Values, disks daemon.Disks, c store.Config) (store.Superblock, error) {
+	path := disks.Data
 	sb, err := daemon.Await(ctx, t, func(done func(store.Superblock, error)) {
-		d, err := daemon.OpenDisk(t, path, loop.DiskOptions{Exclusive: true})
+		d, failed, err := disks.Open(t, v, loop.DiskOptions{Exclusive: true})
 		if err != nil {
+			path = failed
 			done(store.Superblock{}, err)
 			return
 		}
@@ -103,6 +106,7 @@ func Format(ctx context.Context, t *daemon.Thread, path string, c store.Config) 
 		}
 		return sb, e
 	}
+	path = disks.Paths()[sb.Journal.Device]
 	if err := writeThrough(ctx, path, sb.Journal.Off+journalStart, sb.Journal.Off+sb.Journal.Len); err != nil {
 		return sb, &admin.Error{Kind: admin.Failed, What: "cannot write the journal of " + path, Err: err}
 	}
@@ -157,7 +161,7 @@ func (d *Dir) MakeDisk(ctx context.Context, t *daemon.Thread, n layout.OSDNum, v
 	}
 	c := StoreConfig(v)
 	c.Force = true // of an interrupted start: it is not in Made, so no OSD ever ran on it
-	if _, err := Format(ctx, t, path, c); err != nil {
+	if _, err := Format(ctx, t, v, daemon.Disks{Data: path}, c); err != nil {
 		return err
 	}
 	if err := syncDir(d.Path); err != nil {

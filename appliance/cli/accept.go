@@ -83,7 +83,7 @@ Whether a disk was set back is for the cluster to say: name it by --config or --
 	}
 	c.Flags().BoolVar(&sure, "yes", false, "do it: what accept says may be lost is lost")
 	c.Flags().BoolVar(&keep, "keep-id", false, "keep what is whole, under the old identity: acknowledged writes may be missing")
-	return a.withParams(a.withJSON(c), config.OSD)
+	return a.withParams(a.withJSON(c), config.OSD, "meta_device", "journal_device")
 }
 
 func (a *app) accept(ctx context.Context, path string, sure, keep bool) error {
@@ -91,13 +91,13 @@ func (a *app) accept(ctx context.Context, path string, sure, keep bool) error {
 	if err != nil {
 		return err
 	}
-	log := a.quiet(v)
+	log, disks := a.quiet(v), daemon.DisksOf(v, path)
 	t, err := daemon.NewThread(v.String("loop"), "disk", log)
 	if err != nil {
 		return err
 	}
 	defer t.Stop()
-	e, err := bootstrap.Examine(ctx, t, path)
+	e, err := bootstrap.Examine(ctx, t, v, disks)
 	if err != nil {
 		return acceptProblem(path, err)
 	}
@@ -125,7 +125,7 @@ func (a *app) accept(ctx context.Context, path string, sure, keep bool) error {
 	case keep && out.Begun == "empty":
 		return &admin.Error{Kind: admin.Refused, What: path + " was accepted as an empty disk before: nothing of it is left to keep", Way: "leave --keep-id out"}
 	}
-	sb, err := bootstrap.Accept(ctx, t, path, keep)
+	sb, err := bootstrap.Accept(ctx, t, v, disks, keep)
 	if err != nil {
 		return acceptProblem(path, err)
 	}
@@ -133,7 +133,7 @@ func (a *app) accept(ctx context.Context, path string, sure, keep bool) error {
 	if keep {
 		out.Accepted, out.NewID = "keep", ""
 		if st.Verdict == bootstrap.Older || st.Verdict == bootstrap.Retired {
-			if e, err = bootstrap.Examine(ctx, t, path); err == nil {
+			if e, err = bootstrap.Examine(ctx, t, v, disks); err == nil {
 				err = bootstrap.Recognize(ctx, v, log, &e)
 			}
 			if err != nil {

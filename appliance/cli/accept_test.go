@@ -41,7 +41,7 @@ func damagedDisk(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sb, err := bootstrap.OnDisk(t.Context(), th, path, false, func(d loop.Disk, done func(store.Superblock, error)) {
+	sb, err := bootstrap.OnDisk(t.Context(), th, v, daemon.Disks{Data: path}, false, func(d loop.Disk, done func(store.Superblock, error)) {
 		store.Open(th, d, store.Options{}, func(s *store.Store, err error) {
 			if err != nil {
 				done(store.Superblock{}, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,7 +84,7 @@ func (a *app) osd() *cobra.Command {
 		Use: "osd --osd_num N --data_device FILE", Short: "Run one OSD", Args: args(0, 0, "no arguments"),
 		Long: `osd serves one disk. It runs as a parent and a child: the child is the OSD; when it dies, the parent tells the other OSDs at once, so that input and output go on within a
 second, and starts it again. SIGTERM stops both in order.`,
-		Example: "  holdfast disk format /dev/sdb\n  holdfast osd --osd_num 1 --data_device /dev/sdb --etcd_address 10.0.0.1:2379",
+		Example: "  holdfast disk format /dev/sdb\n  holdfast osd --osd_num 1 --data_device /dev/sdb --etcd_address 10.0.0.1:2379\n  holdfast osd --osd_num 2 --data_device /dev/sdc --meta_device /dev/nvme0n1p2 --etcd_address 10.0.0.1:2379",
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx, end := interrupts(c.Context())
 			defer end()
@@ -105,7 +106,7 @@ second, and starts it again. SIGTERM stops both in order.`,
 	}
 	c.Flags().BoolVar(&child, "child", false, "run the OSD itself, without a parent")
 	c.Flags().Lookup("child").Hidden = true
-	return a.withParams(c, config.OSD, "osd_num", "data_device", "bind_address", "bind_port")
+	return a.withParams(c, config.OSD, "osd_num", "data_device", "meta_device", "journal_device", "bind_address", "bind_port")
 }
 
 // runParent runs the OSD in a child process.
@@ -185,7 +186,7 @@ func (a *app) runOSD(ctx context.Context) error {
 	}
 	d.Follow()
 	go daemon.ReturnMemory(ctx)
-	a.ready(fmt.Sprintf("OSD %d on %s", n, v.String("data_device")))
+	a.ready(fmt.Sprintf("OSD %d on %s", n, strings.Join(daemon.DisksOf(v, v.String("data_device")).Paths(), ", ")))
 	select {
 	case err := <-failed:
 		// At once: what the disk did not take was not acknowledged, and the parent reports the death.

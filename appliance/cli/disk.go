@@ -43,10 +43,21 @@ type superblock struct {
 	Checksum  string `json:"data_csum_type"`
 	Journal   int64  `json:"journal_size"`
 	Boot      uint64 `json:"boot"`
+	Meta      string `json:"meta_device,omitempty"`    // if it is another one
+	JournalOn string `json:"journal_device,omitempty"` // the same
 }
 
-func describe(device string, sb *store.Superblock) superblock {
-	return superblock{device, sb.StoreID.String(), sb.Version, sb.Blocks * uint64(sb.Config.BlockSize), sb.Blocks, sb.Config.BlockSize, sb.Config.Granularity, sb.Config.ChecksumType.String(), sb.Journal.Len, sb.Boot}
+func describe(disks daemon.Disks, sb *store.Superblock) superblock {
+	s := superblock{Device: disks.Data, StoreID: sb.StoreID.String(), Format: sb.Version, Size: sb.Blocks * uint64(sb.Config.BlockSize), Blocks: sb.Blocks, BlockSize: sb.Config.BlockSize,
+		Unit: sb.Config.Granularity, Checksum: sb.Config.ChecksumType.String(), Journal: sb.Journal.Len, Boot: sb.Boot}
+	paths := disks.Paths()
+	if k := sb.Meta.Device; k > 0 {
+		s.Meta = paths[k]
+	}
+	if k := sb.Journal.Device; k > 0 {
+		s.JournalOn = paths[k]
+	}
+	return s
 }
 
 func (a *app) diskFormat() *cobra.Command {
@@ -56,8 +67,11 @@ func (a *app) diskFormat() *cobra.Command {
 		Use: "format DEVICE", Short: "Make an empty OSD of a block device or a file", Args: args(1, 1, "a device or a file"),
 		Long: `format writes a new store, with an identity of its own. A device that holds one already is refused unless --force is given: then everything on it is lost.
 
+With --meta_device and --journal_device the metadata and the journal go to faster devices, such as partitions of an SSD. They belong to the OSD from then on: without one of them the whole
+OSD is lost. Name them whenever the OSD is started or looked at.
+
 An OSD whose disk was formatted again is refilled from the other copies.`,
-		Example: "  holdfast disk format /dev/sdb\n  holdfast disk format --size 10G ./osd.4.data\n  holdfast disk format --force /dev/sdb",
+		Example: "  holdfast disk format /dev/sdb\n  holdfast disk format --size 10G ./osd.4.data\n  holdfast disk format --force /dev/sdb\n  holdfast disk format --block_size 1M --journal_size 1G --meta_device /dev/nvme0n1p2 /dev/sdc",
 		RunE: func(c *cobra.Command, names []string) error {
 			ctx, end := interrupts(c.Context())
 			defer end()
@@ -85,19 +99,20 @@ An OSD whose disk was formatted again is refilled from the other copies.`,
 			defer t.Stop()
 			cfg := bootstrap.StoreConfig(v)
 			cfg.Force = force
-			sb, err := bootstrap.Format(ctx, t, path, cfg)
+			disks := daemon.DisksOf(v, path)
+			sb, err := bootstrap.Format(ctx, t, v, disks, cfg)
 			if err != nil {
 				return err
 			}
-			out := describe(path, &sb)
+			out := describe(disks, &sb)
 			return a.print(out, func(w io.Writer) {
-				fmt.Fprintf(w, "formatted %s: %s of data in blocks of %s, journal %s, store %s\n", path, size(out.Size), size(uint64(out.BlockSize)), admin.Size(out.Journal), out.StoreID)
+				fmt.Fprintf(w, "formatted %s: %s of data in blocks of %s, journal %s, store %s\n", strings.Join(disks.Paths(), ", "), size(out.Size), size(uint64(out.BlockSize)), admin.Size(out.Journal), out.StoreID)
 			})
 		},
 	}
 	c.Flags().StringVar(&text, "size", "", "make a file of this size first")
 	c.Flags().BoolVarP(&force, "force", "f", false, "format although a store is there: what it holds is lost")
-	return a.withParams(a.withJSON(c), config.OSD, "block_size", "bitmap_granularity", "journal_size", "data_csum_type")
+	return a.withParams(a.withJSON(c), config.OSD, "block_size", "bitmap_granularity", "journal_size", "data_csum_type", "meta_device", "journal_device", "disk_alignment")
 }
 
 // onDisk runs f with a disk that is opened for reading only. A disk that a running OSD holds is refused: what would be read is neither old nor new.
@@ -111,7 +126,7 @@ func onDisk[T any](a *app, ctx context.Context, path string, f func(t *daemon.Th
 		return out, err
 	}
 	defer t.Stop()
-	return bootstrap.OnDisk(ctx, t, path, true, func(d loop.Disk, done func(T, error)) { f(t, d, done) })
+	return bootstrap.OnDisk(ctx, t, v, daemon.DisksOf(v, path), true, func(d loop.Disk, done func(T, error)) { f(t, d, done) })
 }
 
 func (a *app) diskDump() *cobra.Command {
@@ -129,11 +144,14 @@ func (a *app) diskDump() *cobra.Command {
 			return errors.Join(w.Flush(), diskProblem(names[0], err))
 		},
 	}
-	return a.withParams(a.withJSON(c), config.OSD)
+	return a.withParams(a.withJSON(c), config.OSD, "meta_device", "journal_device")
 }
 
 // diskProblem explains what is wrong with a disk that was looked at.
 func diskProblem(path string, err error) error {
+	if problem := daemon.DeviceProblem("the devices given for "+path+" do not belong together", err); problem != nil {
+		return problem
+	}
 	var foreign *store.NotStoreError
 	if errors.As(err, &foreign) {
 		return &admin.Error{Kind: admin.Refused, What: path + " is not an OSD's disk", Err: err, Way: "is it the right device?"}
@@ -195,5 +213,5 @@ printed each of them.`,
 			return err
 		},
 	}
-	return a.withParams(a.withJSON(c), config.OSD)
+	return a.withParams(a.withJSON(c), config.OSD, "meta_device", "journal_device")
 }

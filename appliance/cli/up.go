@@ -54,7 +54,7 @@ is kept in any case.`,
 			if c.Flags().Changed("image") && o.Image == "" {
 				o.Image = "-"
 			}
-			for _, not := range []string{"config_path", "etcd_address", "osd_num", "data_device", "data_size", "bind_port", "bind_address", "readonly"} {
+			for _, not := range []string{"config_path", "etcd_address", "osd_num", "data_device", "meta_device", "journal_device", "data_size", "bind_port", "bind_address", "readonly"} {
 				if _, given := a.params[not]; given {
 					return &admin.Error{Kind: admin.Usage, What: "--" + not + " has no meaning for `holdfast up`", Way: "--dir names the cluster, --etcd the address"}
 				}

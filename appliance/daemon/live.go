@@ -20,6 +20,7 @@ import (
 	"holdfast/osd"
 	"holdfast/osd/primary"
 	"holdfast/osd/secondary"
+	"holdfast/osd/store"
 )
 
 // Follow keeps live as config/global is, on l, until the registry is closed. One part of a process does that for all.
@@ -95,6 +96,18 @@ func tuneOSD(p *config.Part, s *osd.OSD) {
 
 func osdLimits(v *config.Values) secondary.Limits {
 	return secondary.Limits{Full: v.Float("osd_full_ratio"), Backfill: v.Float("osd_backfillfull_ratio")}
+}
+
+// throttleNames are what throttle reads.
+var throttleNames = []string{"throttle_small_writes", "throttle_target_iops", "throttle_target_mbs", "throttle_target_parallelism", "throttle_threshold_us"}
+
+func throttle(v *config.Values) store.Throttle {
+	return store.Throttle{On: v.Bool("throttle_small_writes"), IOPS: int(v.Int("throttle_target_iops")), MBs: int(v.Int("throttle_target_mbs")),
+		Parallelism: int(v.Int("throttle_target_parallelism")), Threshold: v.Duration("throttle_threshold_us")}
+}
+
+func tuneStore(p *config.Part, s *store.Store) {
+	p.On(func(v *config.Values) { s.SetThrottle(throttle(v)) }, throttleNames...)
 }
 
 // primaryNames are what primaryTuning reads.

@@ -195,8 +195,10 @@ func (x *running) inForce(lane int) map[config.Component]map[string]any {
 	}
 
 	var o osd.Tuning
-	x.osd.t.Do(func() { o = x.osd.osd.Tuning() })
-	add(config.OSD, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes,
+	var h store.Throttle
+	x.osd.t.Do(func() { o, h = x.osd.osd.Tuning(), x.osd.st.Throttle() })
+	throttle := map[string]any{"throttle_small_writes": h.On, "throttle_target_iops": h.IOPS, "throttle_target_mbs": h.MBs, "throttle_target_parallelism": h.Parallelism, "throttle_threshold_us": h.Threshold}
+	add(config.OSD, throttle, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes,
 		"osd_full_ratio": o.Full.Full, "osd_backfillfull_ratio": o.Full.Backfill})
 
 	var m monitor.Tuning
@@ -278,28 +280,33 @@ var others = map[string]struct {
 	"recovery_tune_sleep_min_us":     {`"1ms"`, time.Millisecond},
 	"recovery_tune_sleep_cutoff_us":  {`1000000`, time.Second},
 
-	"no_rebalance":              {`true`, true},
-	"no_recovery":               {`true`, true},
-	"slow_log_interval":         {`3`, 3 * time.Second},
-	"autosync_interval":         {`7`, 7 * time.Second},
-	"autosync_writes":           {`99`, 99},
-	"mon_change_timeout":        {`300`, 300 * time.Millisecond},
-	"mon_stats_timeout":         {`400`, 400 * time.Millisecond},
-	"osd_out_time":              {`"1h"`, time.Hour},
-	"osd_nearfull_ratio":        {`0.8`, 0.8},
-	"osd_full_ratio":            {`0.85`, 0.85},
-	"osd_backfillfull_ratio":    {`0.9`, 0.9},
-	"noout":                     {`1`, true},
-	"op_ttl":                    {`3`, 3 * time.Second},
-	"client_retry_interval":     {`70`, 70 * time.Millisecond},
-	"client_eio_retry_interval": {`0`, time.Duration(0)},
-	"client_retry_enospc":       {`false`, false},
-	"etcd_snapshot_interval":    {`"2h"`, 2 * time.Hour},
-	"etcd_snapshot_keep":        {`3`, 3},
-	"client_wait_up_timeout":    {`5`, 5 * time.Second},
-	"nbd_allow":                 {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-	"nfs_allow":                 {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
-	"iscsi_allow":               {`"10.1.2.3"`, []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")}},
+	"no_rebalance":                {`true`, true},
+	"throttle_small_writes":       {`true`, true},
+	"throttle_target_iops":        {`150`, 150},
+	"throttle_target_mbs":         {`90`, 90},
+	"throttle_target_parallelism": {`2`, 2},
+	"throttle_threshold_us":       {`70`, 70 * time.Microsecond},
+	"no_recovery":                 {`true`, true},
+	"slow_log_interval":           {`3`, 3 * time.Second},
+	"autosync_interval":           {`7`, 7 * time.Second},
+	"autosync_writes":             {`99`, 99},
+	"mon_change_timeout":          {`300`, 300 * time.Millisecond},
+	"mon_stats_timeout":           {`400`, 400 * time.Millisecond},
+	"osd_out_time":                {`"1h"`, time.Hour},
+	"osd_nearfull_ratio":          {`0.8`, 0.8},
+	"osd_full_ratio":              {`0.85`, 0.85},
+	"osd_backfillfull_ratio":      {`0.9`, 0.9},
+	"noout":                       {`1`, true},
+	"op_ttl":                      {`3`, 3 * time.Second},
+	"client_retry_interval":       {`70`, 70 * time.Millisecond},
+	"client_eio_retry_interval":   {`0`, time.Duration(0)},
+	"client_retry_enospc":         {`false`, false},
+	"etcd_snapshot_interval":      {`"2h"`, 2 * time.Hour},
+	"etcd_snapshot_keep":          {`3`, 3},
+	"client_wait_up_timeout":      {`5`, 5 * time.Second},
+	"nbd_allow":                   {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	"nfs_allow":                   {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
+	"iscsi_allow":                 {`"10.1.2.3"`, []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")}},
 }
 
 // What an OSD in a test goes by is what one in a cluster does where nobody has set anything.

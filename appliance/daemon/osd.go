@@ -89,22 +89,23 @@ func (d *OSD) open(ctx context.Context) error {
 	var err error
 	t, o, v := d.t, d.o, d.o.Config.Values()
 	name := fmt.Sprintf("OSD %d", o.Num)
-	disk := loop.DiskOptions{Exclusive: !v.Bool("disable_device_lock"), NoFlush: v.Bool("disable_data_fsync"), ReadOnly: v.Bool("readonly")}
-	if !t.Do(func() { d.disk, err = OpenDisk(t, o.Device, disk) }) {
+	disk := loop.DiskOptions{Exclusive: !v.Bool("disable_device_lock"), ReadOnly: v.Bool("readonly")}
+	disks, path := DisksOf(v, o.Device), o.Device
+	if !t.Do(func() { d.disk, path, err = disks.Open(t, v, disk) }) {
 		err = errEnded
 	}
 	if err != nil {
-		return diskError(name, o.Device, err)
+		return diskError(name, path, err)
 	}
 	owner, err := d.place(ctx)
 	if err != nil {
 		return err
 	}
 	d.st, err = Await(ctx, t, func(done func(*store.Store, error)) {
-		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), Owner: owner, OnFailure: d.storeFailed}, done)
+		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), Owner: owner, OnFailure: d.storeFailed, Throttle: throttle(v)}, done)
 	})
 	if err != nil {
-		return storeError(name, o.Device, err)
+		return storeError(name, disks.String(), err)
 	}
 	d.StoreID = d.st.Superblock().StoreID
 	return nil
@@ -174,6 +175,7 @@ func (d *OSD) serve() (err error) {
 	if err == nil {
 		tuneRegistry(d.part, d.reg)
 		tuneOSD(d.part, d.osd)
+		tuneStore(d.part, d.st)
 	}
 	return err
 }
@@ -285,7 +287,7 @@ func diskError(name, device string, err error) error {
 	case errors.Is(err, syscall.ENXIO), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENOMEDIUM):
 		e.Kind, e.Way = admin.Halted, "the disk is gone or has failed: look at its cables and at the kernel's log, or replace it"
 	case errors.Is(err, syscall.ENOENT):
-		e.Kind, e.Way = admin.NotFound, "check --data_device; `holdfast disk format` makes a new one"
+		e.Kind, e.Way = admin.NotFound, "check --data_device, --meta_device and --journal_device; `holdfast disk format` makes a new OSD"
 	case errors.Is(err, syscall.EACCES):
 		e.Way = "run as a user who may read and write it"
 	case errors.Is(err, syscall.EWOULDBLOCK), errors.Is(err, syscall.EBUSY):
@@ -295,6 +297,9 @@ func diskError(name, device string, err error) error {
 }
 
 func storeError(name, device string, err error) error {
+	if problem := DeviceProblem(fmt.Sprintf("%s: its devices do not belong together (%s)", name, device), err); problem != nil {
+		return problem
+	}
 	e := &admin.Error{Kind: admin.Failed, What: fmt.Sprintf("%s: cannot use its disk %s", name, device), Err: err}
 	var damaged *store.DamagedError
 	var foreign *store.NotStoreError

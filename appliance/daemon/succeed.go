@@ -29,7 +29,8 @@ func Succeed(ctx context.Context, o OSDOptions, cause error) error {
 		osd.Succeed(t, osd.SuccessionOptions{
 			Num: o.Num, Host: o.Host, Cause: cause, Registry: reg, LeaseTime: v.Duration("etcd_lease_ttl"), Log: o.Log,
 			OpenDisk: func(alone bool) (loop.Disk, error) {
-				return OpenDisk(t, o.Device, loop.DiskOptions{ReadOnly: !alone, Exclusive: alone && !v.Bool("disable_device_lock"), NoFlush: v.Bool("disable_data_fsync")})
+				d, _, err := DisksOf(v, o.Device).Open(t, v, loop.DiskOptions{ReadOnly: !alone, Exclusive: alone && !v.Bool("disable_device_lock")})
+				return d, err
 			},
 			Auto: v.Bool("auto_accept"),
 			Done: func(err error) { done(struct{}{}, err) },

@@ -35,6 +35,9 @@ type throttle struct {
 	timer loop.Timer
 }
 
+// Throttle is how replies to small writes are held back at present.
+func (s *Store) Throttle() Throttle { return s.throttle.Throttle }
+
 // SetThrottle changes how replies to small writes are held back.
 func (s *Store) SetThrottle(t Throttle) {
 	s.throttle.Throttle = t
