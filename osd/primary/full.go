@@ -210,12 +210,12 @@ func (p *Primary) Stay(pools []layout.PoolID) {
 func (q *PG) refuseBlocked(obj *pg.Object) {
 	p := q.p
 	var list []*op // a rare path: may allocate
-	for o := p.slow.first; o != nil; o = o.newer {
+	p.slow.All(func(o *op) {
 		if o.waits == obj && o.code != wire.OpRead && o.kind != wire.ChangeDelete {
 			o.waiter.Left = true
 			list = append(list, o)
 		}
-	}
+	})
 	if len(list) == 0 {
 		return
 	}
