@@ -20,6 +20,7 @@ func (o *op) change() {
 		return
 	}
 	if o.fenced() {
+		p.refuse(o, wire.ESTALE)
 		return
 	}
 	obj := q.open(o.id)
@@ -49,7 +50,7 @@ func (o *op) change() {
 	}
 	if o.late() {
 		q.Table.Close(obj)
-		o.expire()
+		p.refuse(o, wire.ETIMEDOUT)
 		return
 	}
 	if o.again && uint64(obj.Last) > o.mine && !planted.ReplayOver {
@@ -119,25 +120,22 @@ func (o *op) change() {
 	o.begin(obj.Last)
 }
 
-// fenced refuses a change whose session is fenced.
+// fenced reports, and counts, that the change's session is fenced.
 func (o *op) fenced() bool {
-	p := o.p
-	if o.trail.Session == 0 || !p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) || planted.FencedWrite {
+	if o.trail.Session == 0 || !o.p.host.Fenced(o.trail.Session, o.id.Inode.Pool()) || planted.FencedWrite {
 		return false
 	}
-	p.Events.Fenced++
-	p.refuse(o, wire.ESTALE)
+	o.p.Events.Fenced++
 	return true
 }
 
-// late reports whether a change may not be begun any more.
+// late reports, and counts, that the change's deadline has passed.
 func (o *op) late() bool {
-	return o.trail.Deadline != 0 && int64(o.p.l.Now()) > int64(o.trail.Deadline) && !planted.DeadlineUnchecked
-}
-
-func (o *op) expire() {
+	if o.trail.Deadline == 0 || int64(o.p.l.Now()) <= int64(o.trail.Deadline) || planted.DeadlineUnchecked {
+		return false
+	}
 	o.p.Events.Late++
-	o.p.refuse(o, wire.ETIMEDOUT)
+	return true
 }
 
 // visible is an object's version as clients see it.

@@ -19,10 +19,13 @@ func (o *op) readCoded() {
 	if o.len == 0 {
 		touched = firstRoles(c.k) // what is written of the whole object is asked for
 	}
-	lo, hi := c.block, uint32(0)
+	var hull part // of what is asked for on all chunks; empty if that is what is written alone
 	for role := range c.k {
-		if p := c.part(role, o.off, o.len); p.len > 0 {
-			lo, hi = min(lo, p.off), max(hi, p.end())
+		if p := c.part(role, o.off, o.len); p.len > 0 && hull.len > 0 {
+			lo, hi := min(hull.off, p.off), max(hull.end(), p.end())
+			hull = part{lo, hi - lo}
+		} else if p.len > 0 {
+			hull = p
 		}
 	}
 	if touched&^c.here == 0 {
@@ -36,7 +39,7 @@ func (o *op) readCoded() {
 		from := (touched & c.here) | (c.here &^ touched).Lowest(max(0, c.k-(touched&c.here).Len()))
 		for role := range c.roles {
 			if from.Lowest(c.k).Has(role) {
-				x.want(role, part{lo, max(hi, lo) - min(lo, hi)})
+				x.want(role, hull)
 			} else if from.Has(role) {
 				x.want(role, c.part(role, o.off, o.len))
 			}

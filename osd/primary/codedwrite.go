@@ -66,7 +66,7 @@ func (o *op) codedHere() {
 	case q.stopped || !q.valid():
 		o.p.refuse(o, wire.EPIPE)
 	case io == nil:
-		o.beginRead()
+		o.goOn()
 	case io.unreadable():
 		x.spoilt(io)
 	default:
@@ -77,20 +77,26 @@ func (o *op) codedHere() {
 	}
 }
 
-// beginRead sends a change for which was read. That may have taken long: what may be begun is decided now, since nobody sees the change as under way before.
-func (o *op) beginRead() {
-	if o.fenced() {
-		return
+// goOn sends the change out if nothing has come up while it read: that may have taken as long as a disk or a member does not answer, and nobody who has been told of a fence since knows of the change.
+func (o *op) goOn() {
+	p, q, x := o.p, o.q, o.x
+	obj := q.Table.Get(o.id)
+	errno := p.checkInode(o, o.id.Inode, o.meta)
+	switch {
+	case obj.Unclean != nil || obj.Recovering:
+		// A chunk could not be read by somebody else: it is put back first.
+		o.block(obj)
+		x.release()
+		x.reset()
+	case o.fenced():
+		p.refuse(o, wire.ESTALE)
+	case errno != 0:
+		p.refuse(o, errno)
+	case o.late():
+		p.refuse(o, wire.ETIMEDOUT)
+	default:
+		o.sendCoded()
 	}
-	if o.late() {
-		o.expire()
-		return
-	}
-	if errno := o.p.checkInode(o, o.id.Inode, o.meta); errno != 0 {
-		o.p.refuse(o, errno)
-		return
-	}
-	o.sendCoded()
 }
 
 // hull is from the first to the last byte of the parity that changes.

@@ -33,16 +33,16 @@ func (p *Primary) List(r *peer.Request) {
 		r.Fail(wire.EINVAL)
 		return
 	}
-	found := map[layout.ObjectID]bool{}
-	add := func(id layout.ObjectID) {
+	found := map[layout.ObjectID]bool{} // true: whatever our store says of it
+	add := func(id layout.ObjectID, sure bool) {
 		if id.Inode == m.MinInode && id.Stripe >= m.MinStripe && id.Stripe <= m.LastStripe() {
-			found[id] = true
+			found[id] = found[id] || sure
 		}
 	}
 	// What is not clean comes first: it may become clean while our own objects are listed, which takes a turn for every so many.
 	q.Table.Unclean(func(o *pg.Object) {
 		if !o.Gone {
-			add(o.ID)
+			add(o.ID, true)
 		}
 	})
 	var after store.Cursor
@@ -55,9 +55,9 @@ func (p *Primary) List(r *peer.Request) {
 		entries, next, more := p.sec.List(q.ID, after, 4096)
 		for _, e := range entries { // of one object there may be several versions, the newest last
 			if f := store.StateFlags(e.Flags); f&^store.Unstable == 0 {
-				add(e.Object.Whole())
-			} else if q.coded != nil {
-				delete(found, e.Object.Whole())
+				add(e.Object.Whole(), false)
+			} else if id := e.Object.Whole(); q.coded != nil && !found[id] {
+				delete(found, id)
 			}
 		}
 		if more {

@@ -156,7 +156,7 @@ func (q *PG) tidy() {
 		if obj := q.Table.Get(e.Object); obj != nil && obj.Unclean != nil {
 			return false // what our store has of it may be false
 		}
-		s, _ := q.p.st.State(e.Object)
+		s, _ := q.p.st.State(q.mine(e.Object))
 		return s.Version > e.Version
 	})
 	q.tidyAt = 2 * len(q.waiting)

@@ -2,6 +2,7 @@
 package sim
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
@@ -391,6 +392,7 @@ type Result struct {
 	Retval  int64
 	Version uint64
 	Data    []byte
+	Bitmap  []byte
 	Tries   int
 	Reply   wire.Header
 }
@@ -435,6 +437,7 @@ func (k *Client) Begin(m wire.ReadWrite, data []byte, done func(Result)) {
 			_ = r.Decode(&call.Reply)
 			out.Version = r.Version
 		}
+		out.Bitmap = bytes.Clone(call.ReplyMeta)
 		if call.ReplyData != nil {
 			out.Data = append([]byte(nil), call.ReplyData.Bytes()...)
 			call.ReplyData.Release()
