@@ -88,6 +88,9 @@ type coded struct {
 	bitmap []byte // of a reply
 
 	chunks [][]byte // arguments of the code
+
+	// Bound once.
+	readDone, changeReady func()
 }
 
 // chunkIO is one chunk's part in an operation.
@@ -110,7 +113,7 @@ type chunkIO struct {
 func (o *op) coded() *coded {
 	x := o.x
 	if x == nil {
-		x = &coded{o: o}
+		x = &coded{o: o, readDone: o.codedRead, changeReady: o.codedHere}
 		o.x = x
 	}
 	return x

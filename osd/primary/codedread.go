@@ -45,7 +45,7 @@ func (o *op) readCoded() {
 			}
 		}
 	}
-	x.read(o.codedRead)
+	x.read(x.readDone)
 }
 
 // committed is the newest version of an object that every member has.

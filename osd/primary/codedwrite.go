@@ -55,7 +55,7 @@ func (o *op) beginCoded(base layout.Version, gone bool) {
 			}
 		}
 	}
-	x.read(o.codedHere)
+	x.read(x.changeReady)
 }
 
 // codedHere goes on when what was to be read is here.
@@ -340,6 +340,47 @@ func (q *PG) commitLater(id layout.ObjectID, version layout.Version) {
 	}
 }
 
+// commitCall is a SUB_COMMIT under way.
+type commitCall struct {
+	c    peer.Call
+	q    *PG
+	osd  layout.OSDNum
+	next *commitCall
+}
+
+func (p *Primary) commitCall() *commitCall {
+	c := p.freeCommit
+	if c == nil {
+		c = &commitCall{}
+		c.c.Done = func(*peer.Call) { p.committed(c) }
+		return c
+	}
+	p.freeCommit, c.next = c.next, nil
+	return c
+}
+
+// committed takes a member's answer.
+func (p *Primary) committed(c *commitCall) {
+	q, osd, err := c.q, c.osd, c.c.Err
+	if err == nil {
+		err = c.c.Reply.Err()
+	}
+	c.q, c.next, p.freeCommit = nil, p.freeCommit, c
+	if err != nil && !q.stopped {
+		p.l.Log().Warn("a member failed to commit versions", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
+		p.host.Lost(q.ID, osd, false)
+	}
+}
+
+// committedHere takes our own store's.
+func (q *PG) committedHere(err error) {
+	if err != nil && !q.stopped {
+		q.p.l.Log().Warn("committing versions failed", "pg", q.ID.String(), "err", err)
+		q.p.host.Lost(q.ID, q.p.o.Self, false)
+	}
+	q.end()
+}
+
 // sendCommits sends the commits that have gathered.
 func (q *PG) sendCommits() {
 	list := q.commits
@@ -358,33 +399,17 @@ func (q *PG) sendCommits() {
 		}
 		if osd == p.o.Self {
 			q.begin()
-			p.sec.Commit(q.ID, q.versions, func(err error) {
-				if err != nil && !q.stopped {
-					p.l.Log().Warn("committing versions failed", "pg", q.ID.String(), "err", err)
-					p.host.Lost(q.ID, p.o.Self, false)
-				}
-				q.end()
-			})
+			p.sec.Commit(q.ID, q.versions, q.ownCommit)
 			continue
 		}
-		var meta []byte
+		c := p.commitCall()
+		c.q, c.osd, c.c.Meta = q, osd, c.c.Meta[:0]
 		for _, v := range q.versions {
-			meta = wire.AppendVersioned(meta, v)
+			c.c.Meta = wire.AppendVersioned(c.c.Meta, v)
 		}
-		m := wire.Sub{Op: wire.OpSubCommit, Grant: q.grant, Meta: len(meta)}
-		call := &peer.Call{Meta: meta}
-		m.Encode(&call.Header)
-		call.Done = func(call *peer.Call) {
-			err := call.Err
-			if err == nil {
-				err = call.Reply.Err()
-			}
-			if err != nil && !q.stopped {
-				p.l.Log().Warn("a member failed to commit versions", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
-				p.host.Lost(q.ID, osd, false)
-			}
-		}
-		p.hub.Call(osd, call)
+		m := wire.Sub{Op: wire.OpSubCommit, Grant: q.grant, Meta: len(c.c.Meta)}
+		m.Encode(&c.c.Header)
+		p.hub.Call(osd, &c.c)
 	}
 	q.commits = q.commits[:0]
 }

@@ -61,21 +61,22 @@ type Primary struct {
 	host Host
 	o    Options
 
-	pgs      map[layout.PGID]*PG
-	order    []layout.PGID // of pgs, sorted
-	codes    ec.Codes
-	zero     []byte
-	free     *op
-	freeCopy *copyJob
-	freeTest *comparison
-	space    map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
-	backfill map[layout.OSDNum]uint64 // how many objects recovery may bring there
-	taking   int                      // changes that need space under way, over all PGs
-	short    []*op                    // changes that wait for one of them to end
-	again    loop.Task                // has them try
-	staying  []layout.PoolID          // see Stay
-	requests map[layout.OSDNum]uint64 // how many more requests they can remember
-	stats    [64]OpStat
+	pgs        map[layout.PGID]*PG
+	order      []layout.PGID // of pgs, sorted
+	codes      ec.Codes
+	zero       []byte
+	free       *op
+	freeCopy   *copyJob
+	freeTest   *comparison
+	freeCommit *commitCall
+	space      map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
+	backfill   map[layout.OSDNum]uint64 // how many objects recovery may bring there
+	taking     int                      // changes that need space under way, over all PGs
+	short      []*op                    // changes that wait for one of them to end
+	again      loop.Task                // has them try
+	staying    []layout.PoolID          // see Stay
+	requests   map[layout.OSDNum]uint64 // how many more requests they can remember
+	stats      [64]OpStat
 
 	tuning     Tuning
 	slow       secondary.Watch[*op] // clients' operations that have no answer yet
@@ -175,6 +176,7 @@ type PG struct {
 	commits    []wire.Versioned
 	versions   []wire.Versioned // of one member, as it calls them
 	commitTask loop.Task
+	ownCommit  func(error)
 }
 
 // Serve begins to serve a PG in an interval. lend says that its members may be given the right to answer reads.
@@ -190,7 +192,7 @@ func (p *Primary) Serve(id layout.PGID, interval layout.Interval, g layout.Geome
 		}
 		lend = false
 	}
-	q.commitTask.Run = q.sendCommits
+	q.commitTask.Run, q.ownCommit = q.sendCommits, q.committedHere
 	q.lazy.mode, q.lends.on = p.lazyMode(id.Pool), lend
 	for _, m := range members {
 		q.members = append(q.members, m.OSD)

@@ -94,8 +94,17 @@ func (s *Server) Rollback(pg layout.PGID, versions []wire.Versioned, done func(e
 	s.settle(wire.OpSubRollback, pg, versions, nil, done)
 }
 
-func (s *Server) serveSettle(r *peer.Request, m *wire.Sub) {
-	var err error
+func (s *Server) serveSettle(r *peer.Request) {
+	var m wire.Sub
+	err := m.Decode(&r.Header)
+	if err != nil {
+		r.Fail(wire.EINVAL)
+		return
+	}
+	if !s.holds(r, m.Grant) {
+		r.Fail(wire.ESTALE)
+		return
+	}
 	if s.versions, err = wire.DecodeVersioned(s.versions[:0], r.Meta); err != nil {
 		r.Fail(wire.EINVAL)
 		return

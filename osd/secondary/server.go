@@ -93,11 +93,8 @@ func (s *Server) put(j *job) {
 	j.next, s.free = s.free, j
 }
 
-// ResetOp clears an Op for reuse; its Done and the memory of its slices stay.
-func ResetOp(op *store.Op) {
-	bitmap, present, pairs, done := op.Bitmap[:0], op.Present[:0], op.Pairs[:0], op.Done
-	*op = store.Op{Bitmap: bitmap, Present: present, Pairs: pairs, Done: done}
-}
+// ResetOp clears an Op for reuse.
+func ResetOp(op *store.Op) { op.Reset() }
 
 // Retval is a store's error as the wire says it.
 func Retval(err error) int64 {
@@ -146,6 +143,9 @@ func (s *Server) Serve(r *peer.Request) {
 		return
 	case wire.OpSubReadRange:
 		s.readRange(r)
+		return
+	case wire.OpSubCommit, wire.OpSubRollback:
+		s.serveSettle(r)
 		return
 	}
 	var m wire.Sub
@@ -229,8 +229,6 @@ func (s *Server) Serve(r *peer.Request) {
 		s.st.Submit(&j.op)
 	case wire.OpSubReplace:
 		s.serveReplace(r, &m)
-	case wire.OpSubCommit, wire.OpSubRollback:
-		s.serveSettle(r, &m)
 	case wire.OpSubVoid, wire.OpSubForget:
 		var entries []wire.SubEntry
 		if err := wire.SubEntries(r.Meta, func(e wire.SubEntry) { entries = append(entries, e) }); err != nil {

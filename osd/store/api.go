@@ -117,6 +117,13 @@ type Op struct {
 	impl opImpl
 }
 
+// Reset clears an Op that is not under way for its next use; its Done and the memory of its slices stay.
+func (op *Op) Reset() {
+	bitmap, present, pairs, done, disk := op.Bitmap[:0], op.Present[:0], op.Pairs[:0], op.Done, op.impl.disk.Done
+	*op = Op{Bitmap: bitmap, Present: present, Pairs: pairs, Done: done}
+	op.impl.disk.Done = disk
+}
+
 // Errors that callers act on.
 var (
 	// ErrNoSpace: the store refuses because the space that is left is kept back; nothing has changed.

@@ -207,3 +207,26 @@ func TestListingNamesWhatOurChunkKnowsAsDeleted(t *testing.T) {
 		t.Error("it was never listed while our own chunks were deletions")
 	}
 }
+
+// TestCodedPrimaryAllocatesNothing is TestPrimaryAllocatesNothing for erasure-coded objects: small changes and whole ones, whole PGs and those that have to compute what is away.
+func TestCodedPrimaryAllocatesNothing(t *testing.T) {
+	for _, away := range []bool{false, true} {
+		c, k := startCoded(t, 406)
+		if away {
+			c.holder(0).Kill()
+			c.Wait("an interval without it", time.Minute, func() bool { return !c.States(cluster.StateActive) && c.Serving() })
+		}
+		allocateNothing(t, func(n int) {
+			for i := range n {
+				at := uint64(i%8) * 256 << 10
+				if i%2 == 0 {
+					k.Write(image, at, pattern(256<<10, byte(i)))
+				} else {
+					k.Write(image, at-256<<10+uint64(i%3)*64<<10, pattern(8192, byte(i)))
+				}
+				k.Read(image, at, 4096)
+				k.Read(image, at+128<<10, 4096)
+			}
+		})
+	}
+}

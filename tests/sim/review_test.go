@@ -320,12 +320,17 @@ func TestPrimaryAllocatesNothing(t *testing.T) {
 	c := start(t, Options{Seed: 15, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1})
 	defer c.W.Close()
 	k := c.NewClient(7)
-	round := func(n int) {
+	allocateNothing(t, func(n int) {
 		for i := range n {
 			k.Write(image, uint64(i%8)*128<<10, pattern(4096, byte(i)))
 			k.Read(image, uint64(i%8)*128<<10, 4096)
 		}
-	}
+	})
+}
+
+// allocateNothing fails the test if the request path of the OSDs allocates for what round does so many times.
+func allocateNothing(t *testing.T, round func(n int)) {
+	t.Helper()
 	round(400)
 	old := runtime.MemProfileRate
 	runtime.MemProfileRate = 1
