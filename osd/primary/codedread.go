@@ -1,6 +1,7 @@
 package primary
 
 import (
+	"holdfast/core/ec"
 	"holdfast/core/layout"
 	"holdfast/core/peer"
 	"holdfast/core/planted"
@@ -125,7 +126,7 @@ func (x *coded) complete() error {
 	if missing == 0 {
 		return nil
 	}
-	var from = c.here & 0
+	from := ec.Set(0)
 	for role := range c.roles {
 		if role < len(x.io) && x.io[role].wanted && from.Len() < c.k {
 			from |= 1 << role
