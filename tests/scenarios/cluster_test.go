@@ -221,6 +221,7 @@ type object struct {
 	Version uint64 `json:"version"`
 	Flags   string `json:"flags"`
 	Written string `json:"written"`
+	Block   *int   `json:"block"` // none: it takes no space
 }
 
 // stopAndDump stops the OSDs and reads what is on each disk, whose checksums must be good: by OSD and object, without tombstones.

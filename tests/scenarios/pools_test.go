@@ -164,16 +164,50 @@ func written(t *testing.T, out string) string {
 	return strings.Join(parts, " ")
 }
 
-// sameChunks stops the OSDs and looks at their disks: each object of a clean cluster is there in so many chunks, each once, in one version. What has left an OSD goes a while after the PGs
-// are clean.
+// misused compares what the images are said to use with the blocks that their objects have on the disks, and says where the two differ.
+func (c *cluster) misused(disks map[int]map[string]object) (bad string) {
+	c.t.Helper()
+	images, err := read[[]struct {
+		Name    string `json:"name"`
+		ID      int    `json:"inode_id"`
+		RawUsed uint64 `json:"raw_used"`
+	}](c, "ls")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pools, err := read[[]struct {
+		Block uint64 `json:"block_size"`
+	}](c, "ls-pools")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, i := range images {
+		blocks := uint64(0)
+		for _, disk := range disks {
+			for id, o := range disk {
+				if o.Block != nil && strings.HasPrefix(id, fmt.Sprintf("1/%d:", i.ID)) {
+					blocks++
+				}
+			}
+		}
+		if blocks == 0 || blocks*pools[0].Block != i.RawUsed {
+			bad = fmt.Sprintf("image %s is said to use %d bytes, its objects have %d blocks of %d", i.Name, i.RawUsed, blocks, pools[0].Block)
+		}
+	}
+	return bad
+}
+
+// sameChunks stops the OSDs and looks at their disks: each object of a clean cluster is there in so many chunks, each once, in one version, and the blocks of an image add up to what it is said to use. What has
+// left an OSD goes a while after the PGs are clean.
 func (c *cluster) sameChunks(chunks int) {
 	c.t.Helper()
 	for end := time.Now().Add(settle); ; {
 		c.awaitClean()
 		found := map[string][]object{} // by object without its role
 		roles := map[string]int{}
-		bad := ""
-		for n, disk := range c.stopAndDump() {
+		disks := c.stopAndDump()
+		bad := c.misused(disks)
+		for n, disk := range disks {
 			for id, o := range disk {
 				inode, at, _ := strings.Cut(id, ":")
 				stripe, err := strconv.ParseUint(at, 16, 64)
