@@ -311,6 +311,7 @@ func (s *OSD) Unfound(pg layout.PGID) {
 func (s *OSD) Restated(pg layout.PGID) {
 	if r := s.pgs[pg]; r != nil {
 		s.l.Defer(&r.report)
+		r.restateScrub()
 	}
 }
 

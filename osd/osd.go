@@ -9,7 +9,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"holdfast/core/cluster"
@@ -111,6 +113,7 @@ type OSD struct {
 	renewal  loop.Timer
 	stray    strayJob
 	missing  missing
+	scrubs   scrubs
 
 	verifying       *verification
 	declaring       bool
@@ -135,6 +138,7 @@ func Start(l loop.Loop, o Options) (*OSD, error) {
 	s.sec = secondary.New(l, o.Store, s.locks)
 	s.hub = peer.New(l, s.peerOptions(), s)
 	s.prim = primary.New(l, s.hub, s.sec, o.Store, s, primary.Options{Self: o.Num, Instance: o.Instance, RecoveryDepth: o.RecoveryDepth, LockConfirm: o.LockConfirm, Probe: o.Probe})
+	s.scrubs.init(s)
 	s.retry.Fire = s.grant
 	s.stats.Fire = s.publishStats
 	s.renewal.Fire = s.renewAll
@@ -241,6 +245,11 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 	}
 	s.stray.look(s)
 	s.compareRecords()
+	if slices.ContainsFunc(keys, func(key string) bool {
+		return key == cluster.KeyPools || strings.HasPrefix(key, cluster.PrefixPGHistory)
+	}) {
+		s.l.Defer(&s.scrubs.looking)
+	}
 }
 
 // begin checks our identity against the registry and asks for a lease.
@@ -462,6 +471,7 @@ func (s *OSD) checkStopped() {
 	done := s.stopped
 	s.stopped = nil
 	finish := func() {
+		s.scrubs.stop()
 		s.l.Disarm(&s.retry)
 		s.l.Disarm(&s.stats)
 		s.l.Disarm(&s.renewal)

@@ -85,6 +85,8 @@ type pgRun struct {
 	unfound time.Duration // the last pause before somebody else was asked for what is unfound
 	lastWhy string
 
+	scrub pgScrub
+
 	askAt        loop.Instant // when OSDs that were full are asked again whether they have room
 	refusedPause time.Duration
 }
@@ -222,6 +224,7 @@ func (r *pgRun) do(e peering.Effect) {
 			return
 		}
 		r.draining = true
+		s.scrubs.left(r)
 		r.served = nil
 		s.prim.Stop(r.id, func() {
 			r.recall(func() {
@@ -806,7 +809,7 @@ func (r *pgRun) putRecord(next cluster.PGRecord, done func(rev registry.Revision
 	recordKey, stateKey := cluster.PGRecordKey(r.id), cluster.PGStateKey(r.id)
 	t := registry.Txn{
 		If:   []registry.Compare{registry.HeldBy(stateKey, s.lease.ID()), registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
-		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}, {Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(s.history(r.id, &next))}},
+		Then: []registry.Op{{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&next)}, {Kind: registry.Put, Key: cluster.PGHistoryKey(r.id), Value: cluster.Value(s.history(r.id, &next))}, {Kind: registry.Get, Key: cluster.PGScrubKey(r.id)}},
 		Else: []registry.Op{{Kind: registry.Get, Key: recordKey}, {Kind: registry.Get, Key: stateKey}},
 	}
 	if planted.ActivateUncompared {
@@ -822,6 +825,9 @@ func (r *pgRun) putRecord(next cluster.PGRecord, done func(rev registry.Revision
 		default:
 			if res.Revision > r.rev {
 				r.record, r.recordMod, r.rev = next, res.Revision, res.Revision
+			}
+			if !r.scrub.known {
+				r.adoptScrub(res.Results[2])
 			}
 			done(res.Revision, true)
 		}
@@ -882,6 +888,8 @@ func (r *pgRun) serve(e peering.Effect) {
 		return
 	}
 	r.served = served
+	r.doubt()
+	s.l.Defer(&s.scrubs.looking)
 	s.log.Info("PG active", "pg", r.id.String(), "interval", uint64(e.Interval), "members", len(e.Members), "of", r.size, "objects", e.Verdict.Objects, "unclean", len(e.Verdict.Unclean))
 	if !r.haveState && s.leaseUp {
 		r.reclaim() // the lease was lost and another one is here since the take: whoever made keys again then passed us by
@@ -1101,6 +1109,9 @@ func (r *pgRun) bits() wire.PGState {
 		}
 		if r.served != nil {
 			b |= r.served.Counts().State()
+		}
+		if r.s.scrubs.r == r {
+			b |= wire.PGScrubbing
 		}
 		if len(r.s.Snapshot().LeftOnDead(r.id)) > 0 {
 			b |= wire.PGLeftOnDead

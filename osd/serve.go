@@ -24,6 +24,8 @@ func (s *OSD) Serve(r *peer.Request) {
 		s.prim.Describe(r)
 	case wire.OpScrub:
 		s.prim.Scrub(r)
+	case wire.OpFix:
+		s.prim.Fix(r)
 	case wire.OpFence:
 		s.fenceNow(r)
 	case wire.OpSubDead:

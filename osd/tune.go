@@ -15,6 +15,7 @@ type Tuning struct {
 	Sync          primary.Syncing
 	Peer          peer.Times
 	Full          secondary.Limits
+	Scrub         Scrubbing
 }
 
 // Tune takes over t, on the OSD's loop.
@@ -32,11 +33,14 @@ func (s *OSD) Tune(t Tuning) {
 	if t.Sync != s.prim.Syncing() {
 		s.prim.TuneSync(t.Sync)
 	}
+	if t.Scrub != s.scrubs.how {
+		s.scrubs.tune(t.Scrub)
+	}
 	s.hub.SetTimes(t.Peer)
 	s.sec.Limits = t.Full
 }
 
 // Tuning is what the OSD goes by at present.
 func (s *OSD) Tuning() Tuning {
-	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Sync: s.prim.Syncing(), Peer: s.hub.Times(), Full: s.sec.Limits}
+	return Tuning{StatsInterval: s.o.StatsInterval, Primary: s.prim.Tuning(), Sync: s.prim.Syncing(), Peer: s.hub.Times(), Scrub: s.scrubs.how, Full: s.sec.Limits}
 }

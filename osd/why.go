@@ -50,8 +50,12 @@ func (r *pgRun) reason() string {
 	}
 	if r.served != nil {
 		c, t := r.served.Counts(), r.s.prim.Tuning()
+		if c.Inconsistent > 0 {
+			list = append(list, fmt.Sprintf("copies of %d objects differ, and nobody knows which are right: `holdfast describe` lists them, `holdfast fix` settles it", c.Inconsistent))
+		}
+		left, _ := c.ToRecover()
 		switch {
-		case t.NoRecovery && c.Left > 0:
+		case t.NoRecovery && left > 0:
 			list = append(list, "no_recovery holds recovery back: set it to false")
 		case t.NoRebalance && c.Misplaced > 0:
 			list = append(list, "no_rebalance holds misplaced objects back: set it to false")
@@ -98,9 +102,10 @@ func (r *pgRun) statsValue() *cluster.PGStats {
 		v.DegradedCount, v.MisplacedCount, v.IncompleteCount = cluster.Number(c.Degraded()), cluster.Number(c.Misplaced), cluster.Number(c.Unfound)
 	}
 	v.ObjectCount, v.CleanCount = cluster.Number(n), cluster.Number(n-bad)
-	v.RecoveryLeft, v.RecoveryMisplaced, v.UnfoundCount, v.CorruptedCount = cluster.Number(c.Left), cluster.Number(c.Misplaced), cluster.Number(c.Unfound), cluster.Number(c.Corrupted)
-	if c.Left > 0 {
-		v.RecoveryTotal, v.RecoveryRate = cluster.Number(c.Total), cluster.Number(r.served.Rate())
+	left, total := c.ToRecover()
+	v.RecoveryLeft, v.RecoveryMisplaced, v.UnfoundCount, v.CorruptedCount, v.InconsistentCount = cluster.Number(left), cluster.Number(c.Misplaced), cluster.Number(c.Unfound), cluster.Number(c.Corrupted), cluster.Number(c.Inconsistent)
+	if left > 0 {
+		v.RecoveryTotal, v.RecoveryRate = cluster.Number(total), cluster.Number(r.served.Rate())
 	}
 	return v
 }
@@ -145,7 +150,10 @@ func rate(dt float64, r, before primary.RecoveryStat) cluster.OpStats {
 // recovering reports whether a PG of ours has objects left to recover.
 func (s *OSD) recovering() bool {
 	for _, r := range s.pgs { // order: any
-		if r.served != nil && r.served.Counts().Left > 0 {
+		if r.served == nil {
+			continue
+		}
+		if left, _ := r.served.Counts().ToRecover(); left > 0 {
 			return true
 		}
 	}

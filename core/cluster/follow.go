@@ -32,6 +32,7 @@ const (
 	SectionMonitors                        // mon/
 	SectionLastClean                       // history/last_clean_pgs
 	SectionGlobal                          // config/global alone, which is also in SectionConfig
+	SectionScrubs                          // scrub/
 )
 
 // ForClient is what a client needs.
@@ -41,7 +42,7 @@ const ForClient = SectionConfig | SectionInodes | SectionPGs | SectionOSDs
 const ForOSD = ForClient | SectionHistory | SectionRecords | SectionStores | SectionFences
 
 // ForMonitor is what a monitor needs.
-const ForMonitor = ForOSD | SectionGateways | SectionOSDStats | SectionOSDSpace | SectionPGStats | SectionInodeStats | SectionPoolStats | SectionMonitors | SectionLastClean
+const ForMonitor = ForOSD | SectionGateways | SectionOSDStats | SectionOSDSpace | SectionPGStats | SectionInodeStats | SectionPoolStats | SectionMonitors | SectionLastClean | SectionScrubs
 
 // Prefixes are what has to be read and watched for the sections.
 func (s Sections) Prefixes() []string {
@@ -64,6 +65,7 @@ func (s Sections) Prefixes() []string {
 		{"mon/"},
 		{KeyLastClean},
 		{KeyGlobal},
+		{PrefixPGScrub, PrefixImageScrub},
 	} {
 		if s&(1<<i) != 0 {
 			out = append(out, p...)

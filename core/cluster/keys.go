@@ -48,6 +48,8 @@ const (
 	PrefixFence        = "fence/"
 	PrefixGateway      = "gateway/"
 	PrefixExport       = "config/export/"
+	PrefixPGScrub      = "scrub/pg/"
+	PrefixImageScrub   = "scrub/image/"
 )
 
 // Kind says what a key is of.
@@ -90,6 +92,8 @@ const (
 	KindFence
 	KindGateway
 	KindExport
+	KindPGScrub
+	KindImageScrub
 )
 
 // Key is a key taken apart. Only the fields that its kind has are set.
@@ -97,7 +101,7 @@ type Key struct {
 	Kind  Kind
 	Pool  layout.PoolID // KindMaxID, KindPoolStats, KindPoolIdentity
 	PG    layout.PGID   // KindPG*
-	Inode layout.Inode  // KindInode, KindInodeStats
+	Inode layout.Inode  // KindInode, KindInodeStats, KindImageScrub
 	OSD   layout.OSDNum // KindOSD*
 	Name  string        // KindImageIndex, KindMonMember, KindFence, KindGateway, KindExport
 }
@@ -148,6 +152,8 @@ var prefixKeys = []struct {
 	{PrefixFence, KindFence, shapeName},
 	{PrefixGateway, KindGateway, shapeName},
 	{PrefixExport, KindExport, shapeName},
+	{PrefixPGScrub, KindPGScrub, shapePG},
+	{PrefixImageScrub, KindImageScrub, shapeInode},
 }
 
 // ParseKey takes a key apart; ok is false when it is not one of ours or its numbers are out of range or not in their canonical form.
@@ -280,6 +286,12 @@ func GatewayKey(id string) string { return PrefixGateway + id }
 
 // ExportKey is config/export/<name>.
 func ExportKey(name string) string { return PrefixExport + name }
+
+// PGScrubKey is scrub/pg/<pool>/<pg>.
+func PGScrubKey(pg layout.PGID) string { return PrefixPGScrub + pg.String() }
+
+// ImageScrubKey is scrub/image/<pool>/<inode>.
+func ImageScrubKey(i layout.Inode) string { return PrefixImageScrub + i.String() }
 
 func osdKey(prefix string, n layout.OSDNum) string { return prefix + strconv.FormatUint(uint64(n), 10) }
 

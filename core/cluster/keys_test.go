@@ -31,6 +31,8 @@ func TestKeysSurviveParsing(t *testing.T) {
 		MonMemberKey(255):                   {Kind: KindMonMember, Name: "ff"},
 		FenceKey(FenceSessionName(1)):       {Kind: KindFence, Name: "session-0000000000000001"},
 		GatewayKey("gw1"):                   {Kind: KindGateway, Name: "gw1"},
+		PGScrubKey(pg):                      {Kind: KindPGScrub, PG: pg},
+		ImageScrubKey(inode):                {Kind: KindImageScrub, Inode: inode},
 		ExportKey("a/b"):                    {Kind: KindExport, Name: "a/b"},
 		"interval/2/17":                     {Kind: KindPGRecord, PG: pg},
 		"config/inode/3/281474976710655":    {Kind: KindInode, Inode: layout.MakeInode(3, layout.MaxInodeNum)},

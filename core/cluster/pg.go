@@ -248,6 +248,8 @@ type PGStats struct {
 	// RecoveryMisplaced are those of RecoveryLeft of which there are enough copies, if elsewhere.
 	RecoveryMisplaced Number `json:"recovery_misplaced,omitempty"`
 
+	InconsistentCount Number `json:"inconsistent_count,omitempty"` // objects whose copies differ; RecoveryLeft is without them
+
 	UnfoundCount Number `json:"unfound_count,omitempty"` // of RecoveryLeft, those that no OSD could give at the last try
 }
 

@@ -55,6 +55,8 @@ type Snapshot struct {
 	Master      *Master
 	Monitors    Map[string, *Master]
 	LastClean   *PGConfig
+	PGScrubs    Map[layout.PGID, *PGScrub] // SectionScrubs
+	ImageScrubs Map[layout.Inode, *ImageScrub]
 
 	// Faults are the keys that could not be used, by key.
 	Faults Map[string, *KeyError]
@@ -93,6 +95,8 @@ func newSnapshot() *Snapshot {
 		InodeStats:  NewMap[layout.Inode, *InodeStats](cmp.Compare[layout.Inode]),
 		PoolStats:   NewMap[layout.PoolID, *PoolStats](cmp.Compare[layout.PoolID]),
 		Monitors:    NewMap[string, *Master](strings.Compare),
+		PGScrubs:    NewMap[layout.PGID, *PGScrub](comparePGs),
+		ImageScrubs: NewMap[layout.Inode, *ImageScrub](cmp.Compare[layout.Inode]),
 		Faults:      NewMap[string, *KeyError](strings.Compare),
 	}
 }
@@ -300,6 +304,10 @@ func (s *Snapshot) apply(ev registry.Event) *KeyError {
 		err = applyTo(&s.InodeStats, k.Inode, ev)
 	case KindPoolStats:
 		err = applyTo(&s.PoolStats, k.Pool, ev)
+	case KindPGScrub:
+		err = applyTo(&s.PGScrubs, k.PG, ev)
+	case KindImageScrub:
+		err = applyTo(&s.ImageScrubs, k.Inode, ev)
 	case KindOSDSpace:
 		err = applyPlain(&s.OSDSpace, k.OSD, ev)
 	case KindOSDInodeStats:

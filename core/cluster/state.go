@@ -83,7 +83,7 @@ func (s *StateBits) UnmarshalJSON(b []byte) error {
 }
 
 // Whole reports whether a PG is served and nothing of what is needed lacks anywhere. What nobody needs may be left on OSDs that are down.
-func (s StateBits) Whole() bool { return s&^StateLeftOnDead == StateActive }
+func (s StateBits) Whole() bool { return s&^(StateLeftOnDead|StateScrubbing) == StateActive }
 
 // stateBase are the bits of which a PG has exactly one.
 const stateBase = StateStarting | StatePeering | StateIncomplete | StateActive | StateRepeering | StateStopping | StateOffline

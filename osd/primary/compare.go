@@ -140,6 +140,11 @@ func (c *comparison) begin() {
 		c.takeTurn()
 		return
 	}
+	if obj != nil && obj.Unclean != nil {
+		c.version, c.written = obj.Unclean.Truth.Version, obj.Unclean.Truth.Interval
+		c.look(obj.Unclean)
+		return
+	}
 	own, _ := p.st.State(q.mine(c.id))
 	c.version, c.written = own.Version, own.Interval
 	if q.coded != nil {
@@ -150,7 +155,7 @@ func (c *comparison) begin() {
 		c.end(obj, Compared{Found: wire.FoundNothing})
 		return
 	}
-	c.look()
+	c.look(nil)
 }
 
 func (c *comparison) wait(then func()) { c.waiter = pg.Waiter{Wake: then} }
@@ -197,15 +202,23 @@ func (c *comparison) at(i int) *look {
 	return c.looks[i]
 }
 
-// look asks every member.
-func (c *comparison) look() {
+// look asks every member; of an object that is inconsistent, everybody who was found to have it.
+func (c *comparison) look(u *peering.Unclean) {
 	p, q := c.p, c.q
-	members := q.members
-	if q.coded != nil {
-		members = q.coded.roles
-	}
 	for _, k := range c.looks {
 		k.forget()
+	}
+	members := q.members
+	switch {
+	case u != nil && q.coded != nil:
+		members = make([]layout.OSDNum, len(q.coded.roles))
+		for _, k := range u.Chunks {
+			members[k.Role] = k.OSD
+		}
+	case u != nil:
+		members = u.Holders
+	case q.coded != nil:
+		members = q.coded.roles
 	}
 	c.left = 1
 	for i, osd := range members {
@@ -310,6 +323,8 @@ func (c *comparison) looked() {
 	for _, k := range c.looks {
 		switch {
 		case k.osd == 0 || k.unreadable():
+		case k.errno != 0 && !slices.Contains(q.members, k.osd):
+			k.osd = 0 // was heard in peering, and is away
 		case k.errno != 0 && k.errno != wire.EAGAIN:
 			// Whoever cannot be asked is not a member for long.
 			c.end(obj, Compared{Over: true})
@@ -538,7 +553,7 @@ func combinations(of ec.Set, n int) func(yield func(ec.Set) bool) {
 // settle notes what was decided while the object was ours alone, and has what is wrong made anew.
 func (c *comparison) settle(obj *pg.Object, d decision) {
 	p, q := c.p, c.q
-	if d.found == wire.FoundSame {
+	if d.found == wire.FoundSame && len(obj.Unclean.Lacks)+len(obj.Unclean.Newer)+len(obj.Unclean.Strays) == 0 {
 		// It was inconsistent, and is not any more.
 		q.madeWhole(obj)
 		obj.Unclean = nil
@@ -555,14 +570,25 @@ func (c *comparison) settle(obj *pg.Object, d decision) {
 			u.Chunks = append(u.Chunks, peering.Chunk{OSD: k.osd, Role: c.role(k)})
 		}
 	}
+	if obj.Unclean != nil { // what members lack besides
+		for _, l := range obj.Unclean.Lacks {
+			if l.Have.Version != c.version || l.Have.Interval != c.written {
+				u.Lacks = append(u.Lacks, l)
+			}
+		}
+		u.Newer, u.Strays = obj.Unclean.Newer, obj.Unclean.Strays
+	}
 	var on []layout.OSDNum
 	for _, k := range d.good {
 		hold(k)
 	}
 	for _, k := range d.bad {
 		on = append(on, k.osd)
-		if d.found == wire.FoundLost {
-			hold(k) // perhaps another time
+		if d.found != wire.FoundBad {
+			hold(k) // perhaps another time it can be read
+			continue
+		}
+		if !slices.Contains(q.members, k.osd) {
 			continue
 		}
 		have := truth
@@ -588,7 +614,7 @@ func (c *comparison) settle(obj *pg.Object, d decision) {
 	case wire.FoundLost:
 		log.Error("too few copies of an object can be read")
 		q.broken(obj)
-	default:
+	case wire.FoundBad:
 		log.Warn("copies of an object are wrong, and are made anew from the others")
 	}
 	c.end(obj, found)

@@ -123,10 +123,7 @@ func (q *PG) spoil(obj *pg.Object, u *peering.Unclean, on ...layout.OSDNum) {
 	if q.misplacedBy(u) {
 		q.misplaced++
 	}
-	if q.spoiled == nil {
-		q.spoiled = map[layout.ObjectID]*peering.Unclean{}
-	}
-	q.spoiled[obj.ID] = obj.Unclean
+	q.spoiled = put(q.spoiled, obj.ID, obj.Unclean)
 	q.left++
 	for _, osd := range on {
 		q.unreadable(obj, osd)

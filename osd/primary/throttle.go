@@ -65,6 +65,18 @@ func (p *Primary) rest(start loop.Instant) {
 	t.ended = append(t.ended, endedCopy{now, now.Sub(start)})
 }
 
+// Rest is how long whoever else works in the background rests after something that took so long: as recovery does at its present pace, which follows the load of clients.
+func (p *Primary) Rest(took time.Duration) time.Duration {
+	if p.tuning.Recovery.Interval == 0 {
+		return 0
+	}
+	rest := p.throttle.now.rest
+	if o, any := p.slow.Last(); any && p.l.Now().Sub(o.start) < p.tuning.Recovery.Interval {
+		rest = max(rest, p.throttle.now.yield)
+	}
+	return p.tuning.Recovery.pause(rest, took)
+}
+
 // mayRecover reports whether there is a free place for a background copy. As soon as a client's operation is seen recovery yields, whatever was decided before.
 func (p *Primary) mayRecover() bool {
 	t := &p.throttle

@@ -55,7 +55,7 @@ var rules = []rule{
 	{"osd/secondary", with(core("layout", "loop", "wire", "peer", "planted"), []string{"osd/store", "osd/peering", "osd/pg"}), nil, "a secondary executes what a primary orders, and knows no primary"},
 	{"osd/primary", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "ec", "planted"), []string{"osd/store", "osd/peering", "osd/pg", "osd/secondary"}), nil, "a primary is driven by the daemon"},
 	{"osd/recovery", with(core("layout", "loop"), []string{"osd/primary", "osd/pg"}), nil, "recovery produces operations for the primary, nothing else"},
-	{"osd/scrub", with(core("layout", "loop"), []string{"osd/primary", "osd/pg"}), nil, "scrub produces operations for the primary, nothing else"},
+	{"osd/scrub", with(core("layout", "loop", "wire"), []string{"osd/primary", "osd/pg"}), nil, "scrub produces operations for the primary, nothing else"},
 	{"osd/disk", with(core("layout", "loop", "config"), []string{"osd/store"}), unix, "partitions and superblocks need no running OSD"},
 	{"osd", with(core("layout", "loop", "wire", "peer", "cluster", "registry", "config", "ec", "planted"), []string{"osd"}), nil, "the OSD is a server: clients, images and front ends are above it"},
 

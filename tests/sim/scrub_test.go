@@ -2,11 +2,15 @@ package sim
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/loop"
+	"holdfast/core/peer"
+	"holdfast/core/registry"
 	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
@@ -264,4 +268,174 @@ func TestScrubOfChunks(t *testing.T) {
 		}
 		c.W.Close()
 	}
+}
+
+// scrubAll has every PG scrubbed, as an operator does, and waits until that is done.
+func scrubAll(c *Cluster) {
+	c.T.Helper()
+	before := map[layout.PGID]registry.Revision{}
+	for id, h := range c.Snapshot().Histories.All() {
+		next := *h
+		next.NextScrub = 1
+		c.put(cluster.PGHistoryKey(id), cluster.Value(&next))
+		if v, ok := c.Snapshot().PGScrubs.Get(id); ok {
+			before[id] = v.Mod
+		}
+	}
+	c.Wait("all PGs are scrubbed", 10*time.Minute, func() bool {
+		n := 0
+		for id, v := range c.Snapshot().PGScrubs.All() {
+			if h, ok := c.Snapshot().Histories.Get(id); ok && v.Last != nil && v.Mod > before[id] && h.NextScrub != 1 {
+				n++
+			}
+		}
+		return n == c.pgs
+	})
+}
+
+// TestScrubOfAllPGs: an operator has all PGs scrubbed beside clients at work. What has gone wrong silently is found and mended, and it is written down when everything was last found right.
+func TestScrubOfAllPGs(t *testing.T) {
+	for _, parity := range []int{0, 2} {
+		o := Options{Seed: 9, OSDs: 5, Replicas: 3 + parity, Parity: parity, MinSize: 3, PGs: 4, Store: unsummed}
+		c := start(t, o)
+		k := c.NewClient(7)
+		size := blockLen
+		if parity > 0 {
+			size *= 3
+		}
+		const objects = 12
+		whole := func(i int) (p []byte) {
+			for len(p) < size {
+				p = append(p, wholes(byte(i*3+len(p)/blockLen))...)
+			}
+			return p
+		}
+		for i := range objects {
+			k.Write(image, uint64(i*size), whole(i))
+		}
+		if c.Snapshot().Verified(image) != 0 {
+			t.Error("it was verified before it was scrubbed")
+		}
+		scrubAll(c)
+		first := c.Snapshot().Verified(image)
+		if first == 0 || first > c.adminLoop.Wall().Unix() {
+			t.Errorf("it was verified at %d", first)
+		}
+		wrong := 0
+		for i := range objects {
+			for n := range layout.OSDNum(5) {
+				if at, ok := c.Nodes[n+1].has(whole(i)[:64]); ok && i%2 == 0 {
+					c.W.Disk(c.Nodes[n+1].disk()).Flip(at+100, 4)
+					wrong++
+					break
+				}
+			}
+		}
+		if wrong != objects/2 {
+			t.Fatalf("%d copies were spoilt", wrong)
+		}
+		busy := c.NewClient(8)
+		var beside func(i uint64)
+		writes := 0
+		beside = func(i uint64) { // writes to every object that is not spoilt, over and over
+			off := (i%(objects/2)*2 + 1) * uint64(size)
+			busy.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: off + 4096*(i%32), Len: 4096}, pattern(4096, byte(i)), func(Result) {
+				writes++
+				beside(i + 1)
+			})
+		}
+		beside(0)
+		for writes < 100 {
+			scrubAll(c)
+		}
+		c.Wait("everything is mended", time.Minute, func() bool { return c.States(cluster.StateActive) && c.mended() == uint64(wrong) })
+		if v := c.Snapshot().Verified(image); v < first {
+			t.Errorf("it was verified at %d, before at %d", v, first)
+		}
+		for i := 0; i < objects; i += 2 {
+			if r := k.Read(image, uint64(i*size), size); !bytes.Equal(r.Data, whole(i)) {
+				t.Errorf("object %d reads differently", i)
+			}
+		}
+		for id, v := range c.Snapshot().PGScrubs.All() {
+			if l := v.Last; l.Bad > 0 && !l.Sound() || l.Inconsistent+l.Lost+l.Skipped != 0 || v.Pass != nil || l.Objects != l.Total {
+				t.Errorf("PG %v: %+v", id, l)
+			}
+		}
+		c.W.Close()
+	}
+}
+
+// TestInconsistentObjectsAreRemembered: whoever serves the PG next does not take one of two copies that differ for the right one, and an operator can say which is wrong.
+func TestInconsistentObjectsAreRemembered(t *testing.T) {
+	c := start(t, Options{Seed: 10, OSDs: 2, Replicas: 2, MinSize: 1, PGs: 1, Store: unsummed})
+	k := c.NewClient(7)
+	data := wholes(2)
+	k.Write(image, 0, data)
+	spoil(t, c, data, 2)
+	scrubAll(c)
+	for round := range 3 {
+		if r := k.read(t, blockLen); r.Retval != wire.EIO {
+			t.Fatalf("round %d: a read is answered %d", round, r.Retval)
+		}
+		v, ok := c.Snapshot().PGScrubs.Get(layout.PGID{Pool: 1, Num: 1})
+		if !ok || len(v.Inconsistent) != 1 || v.Inconsistent[0].ID() != (layout.ObjectID{Inode: image}) || v.Verified != 0 {
+			t.Fatalf("round %d: written down is %+v", round, v)
+		}
+		n := c.Nodes[layout.OSDNum(round%2+1)]
+		n.Kill()
+		n.Start()
+		c.Wait("the PG is served again", time.Minute, func() bool { return c.States(cluster.StateActive | cluster.StateHasInconsistent) })
+	}
+	fix := func(osd layout.OSDNum) (m wire.ScrubReply) {
+		t.Helper()
+		r := k.fix(osd)
+		if r.Retval == 0 && m.Decode(&r.Reply) != nil {
+			t.Fatal("the answer to FIX cannot be read")
+		}
+		m.Retval = r.Retval
+		return m
+	}
+	if m := fix(3); m.Retval != wire.ENOENT {
+		t.Errorf("OSD 3, which has nothing, is fixed: %+v", m)
+	}
+	if m := fix(2); m.Retval != 0 || m.Found != wire.FoundBad {
+		t.Errorf("fixed: %+v", m)
+	}
+	if r := k.read(t, blockLen); !bytes.Equal(r.Data, data) {
+		t.Errorf("then it reads %d", r.Retval)
+	}
+	c.Wait("the PG is whole", time.Minute, func() bool {
+		v, _ := c.Snapshot().PGScrubs.Get(layout.PGID{Pool: 1, Num: 1})
+		return c.States(cluster.StateActive) && len(v.Inconsistent) == 0
+	})
+	c.Nodes[2].find(t, data)
+	if m := fix(1); m.Retval != wire.ENOENT {
+		t.Errorf("a right copy is fixed: %+v", m)
+	}
+}
+
+// fix says that what an OSD has of the object at the start of the image is wrong.
+func (k *Client) fix(osd layout.OSDNum) (out Result) {
+	c := k.c
+	done := false
+	call := &peer.Call{}
+	var send func()
+	call.Done = func(*peer.Call) {
+		if call.Err != nil || call.Reply.Retval() == wire.EPIPE {
+			k.Loop.Arm(&loop.Timer{Fire: send}, k.Loop.Now().Add(50*time.Millisecond))
+			return
+		}
+		out, done = Result{Retval: call.Reply.Retval(), Reply: call.Reply}, true
+	}
+	m := wire.Fix{Object: layout.ObjectID{Inode: image}, OSD: osd, Part: wire.AnyPart}
+	send = func() {
+		m.Encode(&call.Header)
+		n := c.Snapshot().Primary(layout.PGID{Pool: 1, Num: 1})
+		k.hub.SetPeer(n, []loop.Addr{{Network: "tcp", Address: fmt.Sprintf("10.0.0.%d:7000", n)}})
+		k.hub.Call(n, call)
+	}
+	k.Loop.Post(&loop.Task{Run: send})
+	c.Wait("FIX is answered", time.Minute, func() bool { return done })
+	return out
 }
