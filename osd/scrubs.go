@@ -117,6 +117,7 @@ func (b *scrubs) look() {
 		b.finish()
 		return
 	case b.r != nil:
+		b.recall()
 		return
 	}
 	now := s.l.Wall()
@@ -144,6 +145,17 @@ func (b *scrubs) look() {
 	s.l.Arm(&b.timer, s.l.Now().Add(max(time.Second, time.Unix(wake, 0).Sub(now))))
 	if next != nil && !b.how.Pass.Paused {
 		b.begin(next, due)
+	}
+}
+
+// recall breaks the pass off if it is not wanted any more. What it has done is kept.
+func (b *scrubs) recall() {
+	r := b.r
+	if h, ok := b.s.Snapshot().Histories.Get(r.id); ok && (h.NextScrub == 0 || h.NextScrub > b.s.l.Wall().Unix()) {
+		b.note(b.run.Done())
+		b.run.Stop()
+		r.putScrub()
+		b.over()
 	}
 }
 
@@ -287,11 +299,21 @@ func (b *scrubs) finish() {
 			t.Then = append(t.Then, registry.Op{Kind: registry.Put, Key: historyKey, Value: cluster.Value(&next)})
 		}
 	}
+	k := &r.scrub
+	k.putting = true
 	s.txn(t, func(res registry.TxnResult, err error) {
-		if b.r != r || b.ending == nil || err != nil || !res.Succeeded {
-			return
+		k.putting = false
+		ours := b.r == r && b.ending != nil && err == nil && res.Succeeded
+		if ours {
+			k.rec = rec
 		}
-		r.scrub.rec = rec
+		if k.again {
+			k.again = false
+			r.putScrub()
+		}
+		if !ours {
+			return // it is tried again, if it is not over
+		}
 		log := s.log.Info
 		if !p.Sound() || p.Bad > 0 {
 			log = s.log.Warn

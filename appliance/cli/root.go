@@ -127,7 +127,7 @@ Exit codes: 0 done, 1 tried and went wrong, 2 wrong command or configuration, 3 
 	}
 	add("run", a.up(), a.osd(), a.mon(), a.gateway())
 	add("see", a.status(), a.df(), a.ls(), a.lsPools(), a.lsOSD(), a.pgList(), a.describe())
-	add("do", a.create(), a.rm(), a.modify(), a.createPool(), a.modifyPool(), a.disk(), a.etcd())
+	add("do", a.create(), a.rm(), a.modify(), a.createPool(), a.modifyPool(), a.scrub(), a.fix(), a.disk(), a.etcd())
 	root.AddCommand(a.version(), a.parameters())
 	root.SetHelpCommand(helpCommand(root))
 	return root

@@ -19,6 +19,7 @@ import (
 	"holdfast/monitor"
 	"holdfast/osd"
 	"holdfast/osd/primary"
+	"holdfast/osd/scrub"
 	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
@@ -89,9 +90,12 @@ func tuneOSD(p *config.Part, s *osd.OSD) {
 			StatsInterval: v.Duration("etcd_stats_interval"), Peer: peerTimes(v),
 			Primary: primaryTuning(v),
 			Sync:    primary.Syncing{Interval: v.Duration("autosync_interval"), Writes: int(v.Int("autosync_writes"))},
-			Full:    osdLimits(v),
+			Scrub: osd.Scrubbing{Auto: v.Bool("auto_scrub"), Interval: v.Duration("scrub_interval"), Pass: scrub.Tuning{Depth: int(v.Int("scrub_queue_depth")), Sleep: v.Duration("scrub_sleep"),
+				ListLimit: int(v.Int("scrub_list_limit")), Paused: v.Bool("no_scrub")}},
+			Full: osdLimits(v),
 		})
-	}, slices.Concat([]string{"etcd_stats_interval", "autosync_interval", "autosync_writes", "osd_full_ratio", "osd_backfillfull_ratio"}, primaryNames, peerNames)...)
+	}, slices.Concat([]string{"etcd_stats_interval", "autosync_interval", "autosync_writes", "osd_full_ratio", "osd_backfillfull_ratio",
+		"auto_scrub", "scrub_interval", "scrub_queue_depth", "scrub_sleep", "scrub_list_limit", "no_scrub"}, primaryNames, peerNames)...)
 }
 
 func osdLimits(v *config.Values) secondary.Limits {
@@ -113,7 +117,7 @@ func tuneStore(p *config.Part, s *store.Store) {
 // primaryNames are what primaryTuning reads.
 var primaryNames = []string{"recovery_queue_depth", "recovery_idle_queue_depth", "recovery_pg_switch", "recovery_sleep_us", "recovery_tune_interval", "recovery_tune_util_low",
 	"recovery_tune_util_high", "recovery_tune_client_util_low", "recovery_tune_client_util_high", "recovery_tune_agg_interval", "recovery_tune_sleep_min_us",
-	"recovery_tune_sleep_cutoff_us", "no_recovery", "no_rebalance", "slow_log_interval"}
+	"recovery_tune_sleep_cutoff_us", "no_recovery", "no_rebalance", "slow_log_interval", "scrub_find_best", "scrub_ec_max_bruteforce"}
 
 func primaryTuning(v *config.Values) primary.Tuning {
 	return primary.Tuning{
@@ -124,6 +128,7 @@ func primaryTuning(v *config.Values) primary.Tuning {
 			PauseMin: v.Duration("recovery_tune_sleep_min_us"), PauseMax: v.Duration("recovery_tune_sleep_cutoff_us"),
 		},
 		PGSwitch: int(v.Int("recovery_pg_switch")), NoRecovery: v.Bool("no_recovery"), NoRebalance: v.Bool("no_rebalance"), SlowLog: v.Duration("slow_log_interval"),
+		Scrub: primary.Scrubbing{FindBest: v.Bool("scrub_find_best"), MaxCombinations: int(v.Int("scrub_ec_max_bruteforce"))},
 	}
 }
 

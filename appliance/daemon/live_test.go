@@ -188,7 +188,8 @@ func (x *running) inForce(lane int) map[config.Component]map[string]any {
 		return map[string]any{"recovery_queue_depth": r.Depth, "recovery_idle_queue_depth": r.IdleDepth, "recovery_sleep_us": r.Pause, "recovery_tune_interval": r.Interval,
 			"recovery_tune_util_low": r.UtilLow, "recovery_tune_util_high": r.UtilHigh, "recovery_tune_client_util_low": r.ClientLow, "recovery_tune_client_util_high": r.ClientHigh,
 			"recovery_tune_agg_interval": r.Samples, "recovery_tune_sleep_min_us": r.PauseMin, "recovery_tune_sleep_cutoff_us": r.PauseMax, "recovery_pg_switch": n.PGSwitch,
-			"no_recovery": n.NoRecovery, "no_rebalance": n.NoRebalance, "slow_log_interval": n.SlowLog}
+			"no_recovery": n.NoRecovery, "no_rebalance": n.NoRebalance, "slow_log_interval": n.SlowLog,
+			"scrub_find_best": n.Scrub.FindBest, "scrub_ec_max_bruteforce": n.Scrub.MaxCombinations}
 	}
 	ofClient := func(n client.Tuning) map[string]any {
 		return map[string]any{"client_retry_interval": n.RetryInterval, "client_eio_retry_interval": n.EIORetryInterval, "client_retry_enospc": n.RetryENOSPC, "op_ttl": n.OpTTL}
@@ -199,7 +200,8 @@ func (x *running) inForce(lane int) map[config.Component]map[string]any {
 	x.osd.t.Do(func() { o, h = x.osd.osd.Tuning(), x.osd.st.Throttle() })
 	throttle := map[string]any{"throttle_small_writes": h.On, "throttle_target_iops": h.IOPS, "throttle_target_mbs": h.MBs, "throttle_target_parallelism": h.Parallelism, "throttle_threshold_us": h.Threshold}
 	add(config.OSD, throttle, ofEtcd(x.osd.reg.Times()), ofPeer(o.Peer), ofPrimary(o.Primary), map[string]any{"etcd_stats_interval": o.StatsInterval, "autosync_interval": o.Sync.Interval, "autosync_writes": o.Sync.Writes,
-		"osd_full_ratio": o.Full.Full, "osd_backfillfull_ratio": o.Full.Backfill})
+		"osd_full_ratio": o.Full.Full, "osd_backfillfull_ratio": o.Full.Backfill,
+		"auto_scrub": o.Scrub.Auto, "scrub_interval": o.Scrub.Interval, "scrub_queue_depth": o.Scrub.Pass.Depth, "scrub_sleep": o.Scrub.Pass.Sleep, "scrub_list_limit": o.Scrub.Pass.ListLimit, "no_scrub": o.Scrub.Pass.Paused})
 
 	var m monitor.Tuning
 	x.mon.t.Do(func() { m = x.mon.mon.Tuning() })
@@ -307,6 +309,14 @@ var others = map[string]struct {
 	"nbd_allow":                   {`"10.0.0.0/8"`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 	"nfs_allow":                   {`["10.0.0.0/8"]`, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}},
 	"iscsi_allow":                 {`"10.1.2.3"`, []netip.Prefix{netip.MustParsePrefix("10.1.2.3/32")}},
+	"auto_scrub":                  {`true`, true},
+	"scrub_interval":              {`"7d"`, 7 * 24 * time.Hour},
+	"scrub_queue_depth":           {`4`, 4},
+	"scrub_sleep":                 {`20`, 20 * time.Millisecond},
+	"scrub_list_limit":            {`1000`, 1000},
+	"scrub_find_best":             {`false`, false},
+	"scrub_ec_max_bruteforce":     {`7`, 7},
+	"no_scrub":                    {`true`, true},
 }
 
 // What an OSD in a test goes by is what one in a cluster does where nobody has set anything.

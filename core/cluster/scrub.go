@@ -119,10 +119,11 @@ func (p *Pool) ScrubEvery() (d time.Duration, ok bool) {
 	return d, err == nil
 }
 
-// ParseInterval reads a time such as "30d", "12h" or "3600": units are s (also without one), m, h and d.
+// ParseInterval reads a time such as "30d", "12h" or "3600": units are s (also without one), m, h, d, M (30 days) and y (365).
 func ParseInterval(text string) (time.Duration, error) {
-	units := map[string]time.Duration{"": time.Second, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
-	number := strings.TrimRight(text, "smhd")
+	const day = 24 * time.Hour
+	units := map[string]time.Duration{"": time.Second, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": day, "M": 30 * day, "y": 365 * day}
+	number := strings.TrimRight(text, "smhdMy")
 	unit, known := units[text[len(number):]]
 	f, err := strconv.ParseFloat(number, 64)
 	if err != nil || !known || !(f > 0 && f*float64(unit) < math.MaxInt64) {

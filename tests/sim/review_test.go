@@ -201,7 +201,7 @@ func TestUnreadableCopyIsRepaired(t *testing.T) {
 	c.settleLeaks(t)
 }
 
-// TestWhoHasLeftWaitsForNothing: no copy of an object can be read. Who asks for it waits, and what a client has asked for goes with its connection.
+// TestWhoHasLeftWaitsForNothing: the primary's copy of an object cannot be read, and the disk with the other one does not answer. Who asks for it waits, and what a client has asked for goes with its connection.
 func TestWhoHasLeftWaitsForNothing(t *testing.T) {
 	c := start(t, Options{Seed: 15, OSDs: 2, Replicas: 2, MinSize: 1, PGs: 1})
 	defer c.W.Close()
@@ -210,6 +210,10 @@ func TestWhoHasLeftWaitsForNothing(t *testing.T) {
 	k.Write(image, 0, block)
 	for _, n := range c.Nodes {
 		d := c.W.Disk(n.disk())
+		if n.Num != c.Snapshot().Primary(onlyPG) {
+			d.Stall(true)
+			continue
+		}
 		all := make([]byte, d.Size())
 		d.Peek(all, 0)
 		d.Flip(int64(bytes.Index(all, block[:4096]))+5000, 0x40)
@@ -224,7 +228,7 @@ func TestWhoHasLeftWaitsForNothing(t *testing.T) {
 		}
 	}
 	stays.Begin(read, nil, never)
-	c.W.Run(time.Second) // nobody can read it, as is known then
+	c.W.Run(time.Second) // the other copy is being read then
 	ask(leaves)
 	stays.Begin(read, nil, never)
 	ask(leaves)
@@ -236,6 +240,9 @@ func TestWhoHasLeftWaitsForNothing(t *testing.T) {
 	leaves.Loop.Kill()
 	c.Wait("those of the other client", time.Minute, func() bool { return waiting() == 2 })
 	stays.Loop.Kill()
+	for _, n := range c.Nodes {
+		c.W.Disk(n.disk()).Stall(false)
+	}
 	c.settleLeaks(t)
 }
 
