@@ -39,6 +39,16 @@ func (s *OSD) statsValue() *cluster.OSDStats {
 			v.OpStats[op.String()] = cluster.OpStats{Count: cluster.Number(o.Count), Usec: cluster.Number(o.Usec), Bytes: cluster.Number(o.Bytes)}
 		}
 	}
+	for osd, n := range s.prim.BadCopies { // order: into a map
+		if v.BadCopies == nil {
+			v.BadCopies = map[string]cluster.Number{}
+		}
+		v.BadCopies[strconv.FormatUint(uint64(osd), 10)] = cluster.Number(n)
+	}
+	v.MendedCopies = cluster.Number(s.prim.Events.Mended)
+	if n := s.prim.Scrubbed; n.Objects > 0 {
+		v.Scrub = &cluster.ScrubSums{Objects: cluster.Number(n.Objects), Bytes: cluster.Number(n.Bytes), Bad: cluster.Number(n.Bad), Inconsistent: cluster.Number(n.Inconsistent)}
+	}
 	s.progress.rates(s.l.Now(), s.recovered(), v.RecoveryStats)
 	return v
 }

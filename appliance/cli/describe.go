@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -159,7 +160,7 @@ func writeDescribed(w io.Writer, list []admin.Described) {
 		for _, n := range []struct {
 			count uint64
 			word  string
-		}{{p.Clean, "clean"}, {p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete - min(p.Incomplete, p.Unfound), "incomplete"}, {p.Unfound, "unfound"}, {p.Corrupted, "corrupted"}} {
+		}{{p.Clean, "clean"}, {p.Degraded, "degraded"}, {p.Misplaced, "misplaced"}, {p.Incomplete - min(p.Incomplete, p.Unfound), "incomplete"}, {p.Unfound, "unfound"}, {p.Corrupted, "corrupted"}, {p.Inconsistent, "inconsistent"}} {
 			if n.count > 0 {
 				objects += fmt.Sprintf(", %d %s", n.count, n.word)
 			}
@@ -167,6 +168,12 @@ func writeDescribed(w io.Writer, list []admin.Described) {
 		rows := [][]string{{"  objects", objects}}
 		if p.RecoveryLeft > 0 {
 			rows = append(rows, []string{"  to recover", fmt.Sprintf("%d of %d", p.RecoveryLeft, p.RecoveryTotal)})
+		}
+		if p.Scrub != nil {
+			rows = append(rows, []string{"  scrub", p.Scrub.Progress()})
+		}
+		if p.Verified != "" || p.NextScrub != "" {
+			rows = append(rows, []string{"  last verified", cmp.Or(p.Verified, "never") + map[bool]string{true: "; next scrub " + p.NextScrub}[p.NextScrub != ""]})
 		}
 		interval := fmt.Sprintf("%d, which serves", p.Interval)
 		if p.Interval != p.Activated {

@@ -90,6 +90,9 @@ func writeStatus(w io.Writer, v admin.Status) {
 	if line := v.Progress.Line(); line != "" {
 		rows = append(rows, []string{"  recovery", line})
 	}
+	if v.Scrub != nil {
+		rows = append(rows, []string{"  scrub", v.Scrub.What + ", " + v.Scrub.Progress()})
+	}
 	if e := v.Snapshot; e != nil {
 		rows = append(rows, []string{"  etcd snapshot", fmt.Sprintf("%s, %s on %s", e.Time, e.File, e.Host)})
 	}
@@ -219,10 +222,11 @@ func order[T any](o sorting, list []T, columns map[string]func(a, b T) int) ([]T
 func (a *app) ls() *cobra.Command {
 	var f admin.ImageFilter
 	var o sorting
+	var long bool
 	c := &cobra.Command{
 		Use: "ls [PATTERN...]", Short: "List images", Args: args(0, -1, "patterns"),
 		Long:    "ls lists images by name. A pattern may hold * ? [a-z]; * stands for slashes, too.",
-		Example: "  holdfast ls\n  holdfast ls 'vm/*' --sort raw_used --reverse\n  holdfast ls --json",
+		Example: "  holdfast ls\n  holdfast ls -l\n  holdfast ls 'vm/*' --sort raw_used --reverse\n  holdfast ls --json",
 		RunE: func(c *cobra.Command, names []string) error {
 			f.Globs = names
 			s, err := a.snapshot(c)
@@ -242,8 +246,15 @@ func (a *app) ls() *cobra.Command {
 			}
 			return a.print(list, func(w io.Writer) {
 				rows := [][]string{{"NAME", "POOL", "SIZE", "RAW USED", "FLAGS"}}
+				if long {
+					rows[0] = append(rows[0], "LAST VERIFIED")
+				}
 				for _, i := range list {
-					rows = append(rows, []string{i.Name, cmp.Or(i.Pool, num(i.PoolID)), size(i.Size), size(i.RawUsed), strings.TrimSpace(yes(i.ReadOnly, "RO") + " " + yes(i.Deleted, "DEL"))})
+					row := []string{i.Name, cmp.Or(i.Pool, num(i.PoolID)), size(i.Size), size(i.RawUsed), strings.TrimSpace(yes(i.ReadOnly, "RO") + " " + yes(i.Deleted, "DEL"))}
+					if long {
+						row = append(row, cmp.Or(i.Verified, "never"))
+					}
+					rows = append(rows, row)
 				}
 				table(w, rows)
 			})
@@ -252,6 +263,7 @@ func (a *app) ls() *cobra.Command {
 	c.Flags().BoolVar(&f.Exact, "exact", false, "the patterns are names")
 	c.Flags().StringVarP(&f.Pool, "pool", "p", "", "only images of this pool")
 	c.Flags().BoolVar(&f.Deleted, "del", false, "only images whose removal has begun")
+	c.Flags().BoolVarP(&long, "long", "l", false, "also when all copies of an image were last compared and found right")
 	o.flags(c, "name, size or raw_used")
 	return a.withParams(a.withJSON(c), config.Client)
 }

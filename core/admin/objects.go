@@ -105,7 +105,7 @@ func (w *reasoner) object(o *client.Unclean) Object {
 	case state&client.Incomplete != 0 && len(whole) > 0:
 		say("%s could not give it when it was tried last; that is tried again every second: look whether it is up and can be reached", osdList(whole))
 	case state&client.Incomplete != 0:
-		say("no copy is left that can be read; one on a disk that was taken away would do: start its OSD")
+		say("no copy is left that can be read, so it is not served; one on a disk that was taken away would do: start its OSD; else write it anew, or delete it")
 	default:
 		if len(outdated) > 0 {
 			say("%s had no part in its last change", osdList(outdated))
@@ -119,6 +119,8 @@ func (w *reasoner) object(o *client.Unclean) Object {
 		}
 	}
 	switch {
+	case len(inconsistent) > 0:
+		say("it is not served until `holdfast fix` says which are wrong, or it is written anew")
 	case state&client.Incomplete != 0 || len(lacks)+len(corrupted) == 0:
 	case w.held == heldBack, w.held == heldMoves && state&client.Misplaced != 0:
 		say("%s holds that back: set it to false", w.held)

@@ -48,12 +48,12 @@ func TestObjectsInWords(t *testing.T) {
 		{"unfound", nil, of(incomplete, whole, missing), []string{"incomplete"},
 			"OSD 1 could not give it when it was tried last; that is tried again every second: look whether it is up and can be reached"},
 		{"all corrupted", nil, of(incomplete|corrupted, spoilt, spoilt), []string{"incomplete", "corrupted"},
-			"what is on OSDs 1,2 cannot be read: look at the disk; no copy is left that can be read; one on a disk that was taken away would do: start its OSD"},
+			"what is on OSDs 1,2 cannot be read: look at the disk; no copy is left that can be read, so it is not served; one on a disk that was taken away would do: start its OSD; else write it anew, or delete it"},
 		{"a chunk is missing", coded, chunks(degraded, whole, whole, missing), []string{"degraded"},
 			"OSD 3 is to have a chunk and has none yet; it is computed from 2 of those on OSDs 1,2, without anybody's doing"},
 		{"too few chunks", coded, chunks(incomplete|corrupted, whole, spoilt, missing), []string{"incomplete", "corrupted"},
 			"what is on OSD 2 cannot be read: look at the disk; 1 of the 2 chunks that are needed can be read; start the OSDs that have the others, or bring back their disks"},
-		{"of a stock OSD", nil, of(0, differs), []string{}, "what is on OSD 1 differs, and nobody knows which is right"},
+		{"of a stock OSD", nil, of(0, differs), []string{}, "what is on OSD 1 differs, and nobody knows which is right; it is not served until `holdfast fix` says which are wrong, or it is written anew"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			keys := map[string]string{"config/inode/1/5": `{"name":"mail","size":1048576}`}

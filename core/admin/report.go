@@ -26,6 +26,8 @@ type Image struct {
 	Deleted  bool   `json:"deleted"`
 	Identity string `json:"identity,omitempty"`
 	ParentID uint64 `json:"parent_id,omitempty"`
+	// Verified is when all copies of what the image holds were last compared and found right; empty: never, or something about it is in doubt.
+	Verified string `json:"verified,omitempty"`
 }
 
 // ImageFilter narrows a list of images.
@@ -55,6 +57,9 @@ func Images(s *cluster.Snapshot, f ImageFilter) ([]Image, error) {
 		v := Image{Name: i.Name, Pool: pool, PoolID: uint64(id.Pool()), ID: id.Num(), Size: uint64(i.Size), ReadOnly: bool(i.ReadOnly), Deleted: bool(i.Deleted), Identity: i.Identity(), ParentID: uint64(i.ParentID)}
 		if st, ok := s.InodeStats.Get(id); ok {
 			v.RawUsed = uint64(st.RawUsed)
+		}
+		if at := verified(s, i); at != 0 {
+			v.Verified = stamp(time.Unix(at, 0).UTC())
 		}
 		out = append(out, v)
 	}
@@ -301,14 +306,19 @@ type PG struct {
 	Misplaced     uint64 `json:"misplaced_count"`
 	Incomplete    uint64 `json:"incomplete_count"`
 	Unfound       uint64 `json:"unfound_count"`   // of Incomplete, those that no OSD could give at the last try
-	Corrupted     uint64 `json:"corrupted_count"` // those of which a copy cannot be read
-	RecoveryLeft  uint64 `json:"recovery_left"`   // objects to be copied
-	RecoveryTotal uint64 `json:"recovery_total"`  // as many as there were when the PG began to be served
-	RecoveryRate  uint64 `json:"recovery_rate"`   // of RecoveryLeft, per second lately
+	Corrupted     uint64 `json:"corrupted_count"` // those of which a copy cannot be read, or is wrong
+	Inconsistent  uint64 `json:"inconsistent_count"`
+	RecoveryLeft  uint64 `json:"recovery_left"`  // objects to be copied
+	RecoveryTotal uint64 `json:"recovery_total"` // as many as there were when the PG began to be served
+	RecoveryRate  uint64 `json:"recovery_rate"`  // of RecoveryLeft, per second lately
 	// RecoverySeconds is how long it takes at this rate; 0: unknown, or done.
 	RecoverySeconds uint64 `json:"recovery_seconds_left"`
 	// RecoveryMisplaced are those of RecoveryLeft that have enough copies, if elsewhere.
 	RecoveryMisplaced uint64 `json:"recovery_misplaced"`
+
+	Verified  string `json:"verified"`        // when all copies were last compared and found right; empty: never
+	NextScrub string `json:"next_scrub"`      // when they are to be compared next; empty: not before somebody asks for it
+	Scrub     *Scrub `json:"scrub,omitempty"` // how far that is
 
 	Reason string `json:"reason"` // why it waits or is not whole, and what would help; empty when it is active and whole
 
@@ -371,13 +381,14 @@ func pgOf(w *reasoner, p *cluster.Pool, id layout.PGID) PG {
 	if st, ok := s.PGStats.Get(id); ok {
 		v.Objects, v.Degraded = uint64(st.ObjectCount), uint64(st.DegradedCount)
 		v.Misplaced, v.Incomplete, v.Unfound = uint64(st.MisplacedCount), uint64(st.IncompleteCount), uint64(st.UnfoundCount)
-		v.Corrupted = uint64(st.CorruptedCount)
+		v.Corrupted, v.Inconsistent = uint64(st.CorruptedCount), uint64(st.InconsistentCount)
 		v.RecoveryLeft, v.RecoveryTotal = uint64(st.RecoveryLeft), uint64(max(st.RecoveryLeft, st.RecoveryTotal))
 		if v.RecoveryRate = uint64(st.RecoveryRate); v.RecoveryRate > 0 && v.RecoveryLeft > 0 {
 			v.RecoverySeconds = max(1, (v.RecoveryLeft+v.RecoveryRate/2)/v.RecoveryRate)
 		}
 		v.RecoveryMisplaced = uint64(min(st.RecoveryLeft, st.RecoveryMisplaced))
 	}
+	v.scrubbed(s, id)
 	w.explain(&v, p, id)
 	return v
 }

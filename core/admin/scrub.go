@@ -232,7 +232,7 @@ func (r *ScrubRun) looked(hs map[layout.PGID]*cluster.PGHistory, ss map[layout.P
 				v.take(rec.Pass)
 			}
 			if rec.Verified != 0 {
-				v.Verified = stamp(time.Unix(rec.Verified, 0))
+				v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
 			}
 		}
 		if v.Ended = r.ended[pg]; !v.Ended {
@@ -321,6 +321,40 @@ func verified(s *cluster.Snapshot, i *cluster.Inode) (at int64) {
 		id = up.Parent()
 	}
 	return at
+}
+
+// scrubbed takes over what is known of the PG's scrub.
+func (v *PG) scrubbed(s *cluster.Snapshot, id layout.PGID) {
+	if h, ok := s.Histories.Get(id); ok && h.NextScrub > 0 {
+		v.NextScrub = stamp(time.Unix(h.NextScrub, 0).UTC())
+	}
+	rec, ok := s.PGScrubs.Get(id)
+	if !ok || rec.Generation != s.Generation(id.Pool) {
+		return
+	}
+	if rec.Verified != 0 {
+		v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
+	}
+	if st, ok := s.PGStates.Get(id); ok && rec.Pass != nil && st.State&cluster.StateScrubbing != 0 {
+		v.Scrub = &Scrub{What: fmt.Sprintf("PG %v of pool %s", id, poolName(s, id.Pool)), Verified: v.Verified}
+		v.Scrub.take(rec.Pass)
+	}
+}
+
+// scrubbing sums up the scrubs that go on; nil when there are none.
+func scrubbing(pgs []PG) *Scrub {
+	var list []Scrub
+	for i := range pgs {
+		if v := pgs[i].Scrub; v != nil {
+			list = append(list, *v)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	sum := TotalScrub(list)
+	sum.What = fmt.Sprintf("%d PGs", len(list))
+	return &sum
 }
 
 const (
@@ -507,7 +541,7 @@ func (j *ImageScrub) finish() {
 		}
 		j.v.Ended = err == nil
 		if j.pass.Sound() {
-			j.v.Verified = stamp(time.Unix(j.pass.Ended, 0))
+			j.v.Verified = stamp(time.Unix(j.pass.Ended, 0).UTC())
 		}
 		j.end(err)
 	})

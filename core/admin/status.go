@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,10 +34,11 @@ type Status struct {
 	Client     []Rate       `json:"client"`
 	Recovery   []Rate       `json:"recovery"`
 	Progress   Progress     `json:"recovery_progress"`
-	Reasons    []Waits      `json:"reasons"`      // why PGs wait or are not whole: the first MaxReasons groups
-	MoreWait   int          `json:"reasons_more"` // and how many more there are
-	Flags      []string     `json:"flags"`        // that hold something back, such as no_recovery
-	Warnings   []string     `json:"warnings"`     // what an operator should look at
+	Scrub      *Scrub       `json:"scrub,omitempty"` // how far the scrubs are that go on
+	Reasons    []Waits      `json:"reasons"`         // why PGs wait or are not whole: the first MaxReasons groups
+	MoreWait   int          `json:"reasons_more"`    // and how many more there are
+	Flags      []string     `json:"flags"`           // that hold something back, such as no_recovery
+	Warnings   []string     `json:"warnings"`        // what an operator should look at
 
 	Snapshot *EtcdSaved `json:"etcd_snapshot,omitempty"` // the newest that a monitor that runs has written
 }
@@ -119,6 +121,9 @@ func Report(s *cluster.Snapshot) Status {
 		if st, ok := s.OSDStats.Get(layout.OSDNum(o.Num)); ok && st.ChecksumErrors > 0 {
 			warn("OSD %d found %d damaged copies on its disk since it started and took them from other OSDs; look at the disk", o.Num, uint64(st.ChecksumErrors))
 		}
+		if n := badCopies(s, o.Num); n > 0 {
+			warn("on OSD %d %d copies were wrong or could not be read, and were taken from other OSDs, since their primaries started; look at the disk", o.Num, n)
+		}
 		if by := s.MissedBy(layout.OSDNum(o.Num)); len(by) > 0 {
 			warn("OSD %d (host %s) is up, and OSD %v cannot reach it: look at the network between them", o.Num, cmp.Or(o.Host, "unknown"), by)
 		}
@@ -194,6 +199,7 @@ func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(
 		}
 	}
 	v.Reasons = append(v.Reasons, Reasons(all)...)
+	v.Scrub = scrubbing(all)
 	if n := len(v.Reasons); n > MaxReasons {
 		v.Reasons, v.MoreWait = v.Reasons[:MaxReasons], n-MaxReasons
 	}
@@ -201,6 +207,14 @@ func (v *Status) pgs(s *cluster.Snapshot, warn func(string, ...any), worse func(
 		v.PGs = append(v.PGs, StateCount{state, n})
 	}
 	slices.SortFunc(v.PGs, func(a, b StateCount) int { return cmp.Or(b.Count-a.Count, strings.Compare(a.State, b.State)) })
+}
+
+// badCopies is how many copies on an OSD primaries have found wrong or unreadable.
+func badCopies(s *cluster.Snapshot, osd uint64) (n uint64) {
+	for _, st := range s.OSDStats.All() {
+		n += uint64(st.BadCopies[strconv.FormatUint(osd, 10)])
+	}
+	return n
 }
 
 // saved is the newest snapshot of etcd.

@@ -69,6 +69,19 @@ type OSDStats struct {
 	OpStats           map[string]OpStats `json:"op_stats,omitempty"`
 	SubopStats        map[string]OpStats `json:"subop_stats,omitempty"`
 	RecoveryStats     map[string]OpStats `json:"recovery_stats,omitempty"`
+
+	// Ours, as a primary, since the start.
+	BadCopies    map[string]Number `json:"holdfast_bad_copies,omitempty"`    // by OSD: copies there that could not be read, or were wrong
+	MendedCopies Number            `json:"holdfast_mended_copies,omitempty"` // of all of them, those that were made anew
+	Scrub        *ScrubSums        `json:"holdfast_scrub,omitempty"`
+}
+
+// ScrubSums sums up what was compared.
+type ScrubSums struct {
+	Objects      Number `json:"objects"`
+	Bytes        Number `json:"bytes"` // read, of all copies
+	Bad          Number `json:"bad"`   // copies that were wrong
+	Inconsistent Number `json:"inconsistent"`
 }
 
 // Used is the part of the OSD's space that is used, 0 to 1.

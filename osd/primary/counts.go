@@ -116,7 +116,7 @@ func (q *PG) unreadable(o *pg.Object, osd layout.OSDNum) {
 		q.corrupted++
 	}
 	if q.p != nil {
-		q.p.Events.BadCopies++
+		q.p.BadCopies = put(q.p.BadCopies, osd, q.p.BadCopies[osd]+1)
 	}
 	o.Corrupted = append(o.Corrupted, osd)
 }

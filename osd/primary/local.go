@@ -2,7 +2,9 @@ package primary
 
 import (
 	"holdfast/core/layout"
+	"holdfast/core/peer"
 	"holdfast/core/wire"
+	"holdfast/osd/secondary"
 	"holdfast/osd/store"
 )
 
@@ -97,11 +99,31 @@ func (o *op) unsettled() {
 	o.p.refuse(o, errno)
 }
 
+// maxComplaints bounds the primaries that are being told of our own bad copies. Of one that is not told of the next reader will tell, or scrub.
+const maxComplaints = 16
+
+// complain tells the primary of a PG that our copy of an object cannot be read: it compares all of them then, and has ours made anew.
+func (p *Primary) complain(pg layout.PGID, id layout.ObjectID) {
+	osd := p.host.Snapshot().Primary(pg)
+	if osd == 0 || osd == p.o.Self || p.complaints == maxComplaints {
+		return
+	}
+	p.complaints++
+	p.l.Log().Warn("copy unreadable, telling the primary", "pg", pg.String(), "object", id.String(), "primary", uint64(osd))
+	c := &peer.Call{Done: func(*peer.Call) { p.complaints-- }}
+	m := wire.ReadWrite{Op: wire.OpScrub, Inode: id.Inode, Offset: id.Stripe}
+	m.Encode(&c.Header)
+	p.hub.Call(osd, c)
+}
+
 // localDone answers with what the store brought, if that may still be told: meanwhile a change of the object may have come, or the right may have ended.
 func (o *op) localDone() {
 	p := o.p
 	switch {
 	case o.sop.Err != nil || !p.sec.Locks.InForce(o.right):
+		if errno := secondary.Retval(o.sop.Err); errno == wire.EDOM || errno == wire.EIO {
+			p.complain(o.right.PG, o.id)
+		}
 		o.dropData()
 		p.refuse(o, wire.EPIPE)
 		return

@@ -82,6 +82,7 @@ type Primary struct {
 	slow       secondary.Watch[*op] // clients' operations that have no answer yet
 	syncs      syncs
 	recovering int // objects under background recovery
+	complaints int // primaries that are being told of bad copies of ours
 	queues     queues
 	throttle   throttle
 	kickTask   loop.Task
@@ -90,6 +91,7 @@ type Primary struct {
 	Recovery   RecoveryStat // all of it
 	Moved      RecoveryStat // of that, objects that were only misplaced
 	Scrubbed   ScrubStat
+	BadCopies  map[layout.OSDNum]uint64 // by OSD: copies that could not be read, or were found to be wrong
 	Events     Events
 }
 

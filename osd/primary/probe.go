@@ -36,8 +36,7 @@ type Events struct {
 	Unmade      uint64 // of these, changes that some members had made already, and undid
 	Yielded     uint64 // changes undone on every member to begin anew, since a member had no room for one more version that waits
 	Repaired    uint64 // copies of ours found unreadable and replaced from another member
-	BadCopies   uint64 // copies that could not be read, or were found to be wrong
-	Mended      uint64 // of them, those that were made anew from others
+	Mended      uint64 // copies that could not be read, or were wrong, made anew from others
 	Undone      uint64 // changes that were never acknowledged undone, because no copy of them could be read
 	Lapsed      uint64 // times when a member's grant was found to have run out
 	Forgotten   uint64 // tombstones whose forgetting was begun

@@ -439,3 +439,38 @@ func (k *Client) fix(osd layout.OSDNum) (out Result) {
 	c.Wait("FIX is answered", time.Minute, func() bool { return done })
 	return out
 }
+
+// TestBadCopyThatAMemberReadsIsMended: a member that answers clients' reads finds its copy damaged. Nobody is told what it holds, and it is made anew without the primary's ever reading it.
+func TestBadCopyThatAMemberReadsIsMended(t *testing.T) {
+	c := start(t, Options{Seed: 12, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 1, Reads: "random"})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	data := wholes(4)
+	k.Write(image, 0, data)
+	member := layout.OSDNum(1)
+	for member == c.Snapshot().Primary(onlyPG) {
+		member++
+	}
+	n := c.Nodes[member]
+	c.W.Disk(n.disk()).Flip(n.find(t, data[:64])+100, 1)
+	answers := 0
+	newReader(c, member, func(_ time.Duration, got []byte) {
+		if answers++; !bytes.Equal(got, data[:len(got)]) {
+			t.Error("a member answers with a damaged copy")
+		}
+	})
+	c.Wait("it is mended", time.Minute, func() bool { return c.mended() == 1 })
+	c.Wait("it answers", time.Minute, func() bool { return answers > 0 })
+	n.find(t, data)
+	st, ok := uint64(0), false
+	c.Wait("it is counted for its OSD", 2*time.Minute, func() bool {
+		if s, have := c.Snapshot().OSDStats.Get(c.Snapshot().Primary(onlyPG)); have {
+			n, known := s.BadCopies[fmt.Sprint(member)]
+			st, ok = uint64(n), known && s.MendedCopies == 1
+		}
+		return ok
+	})
+	if st != 1 {
+		t.Errorf("%d bad copies are counted", st)
+	}
+}
