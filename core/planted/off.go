@@ -24,6 +24,7 @@ const (
 	NoSpaceHalf        = false
 	FullIgnored        = false
 	FullDelete         = false
+	RefusedKept        = false
 	ReplyEarly         = false
 	ReadUncommitted    = false
 	GrantNotRechecked  = false

@@ -30,6 +30,7 @@ var (
 	NoSpaceHalf        = is("no-space-half")
 	FullIgnored        = is("full-ignored")
 	FullDelete         = is("full-delete")
+	RefusedKept        = is("refused-kept")
 	ReplyEarly         = is("reply-early")
 	ReadUncommitted    = is("read-uncommitted")
 	GrantNotRechecked  = is("grant-not-rechecked")

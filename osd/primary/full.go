@@ -107,6 +107,9 @@ func (o *op) undo() {
 			continue
 		}
 		back := wire.Versioned{OID: chunk(o.id, role), Version: uint64(x.base)}
+		if planted.RefusedKept && osd != p.o.Self {
+			back.Version = uint64(o.ch.Version)
+		}
 		if osd == p.o.Self {
 			q.begin()
 			p.sec.Rollback(q.ID, []wire.Versioned{back}, func(err error) {
