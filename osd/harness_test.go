@@ -40,6 +40,8 @@ type node struct {
 	err  error
 	from layout.OSDNum // the disk that it runs on [num]
 	at   layout.OSDNum // the host that it runs on [num]
+
+	readOnly bool
 }
 
 var pg1 = layout.PGID{Pool: 1, Num: 1}
@@ -104,11 +106,11 @@ func (o *node) start() {
 	o.l = b.w.NewLoop(fmt.Sprintf("osd%d", host))
 	o.reg, o.st, o.s, o.err = b.reg.Open(o.l), nil, nil, nil
 	o.boot++
-	d, err := o.l.OpenDisk(o.disk(), loop.DiskOptions{})
+	d, err := o.l.OpenDisk(o.disk(), loop.DiskOptions{ReadOnly: o.readOnly})
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	store.Open(o.l, d, store.Options{OnFailure: func(err error) { o.err = err }}, func(st *store.Store, err error) {
+	store.Open(o.l, d, store.Options{ReadOnly: o.readOnly, OnFailure: func(err error) { o.err = err }}, func(st *store.Store, err error) {
 		if Untrusted(err) {
 			o.err = err
 			d.Close(nil)

@@ -260,11 +260,8 @@ func (s *OSD) begin() {
 		return
 	}
 	id, ok := s.Snapshot().Stores.Get(s.o.Num)
-	if ok {
+	if ok && !s.o.Store.ReadOnly() {
 		s.identity = id
-		if s.o.Store.ReadOnly() {
-			sb.Boot++ // such an opening does not count
-		}
 		if err := checkIdentity(id, sb, s.o.Store.Stats().Sequence); err != nil {
 			s.distrust(err)
 			return
@@ -357,11 +354,15 @@ func (s *OSD) register() {
 		s.fatal(err)
 		return
 	}
+	if s.o.Store.ReadOnly() {
+		s.lookOnly()
+		return
+	}
 	id := cluster.OSDIdentity{Store: sb.StoreID, Boot: sb.Boot, Sequence: s.o.Store.Stats().Sequence}
 	var mod registry.Revision
 	if old, ok := s.Snapshot().Stores.Get(s.o.Num); ok {
 		opened := sb
-		if s.entered || s.o.Store.ReadOnly() {
+		if s.entered {
 			opened.Boot++ // what etcd knows of this opening is our own word, and our journal has only grown since
 		}
 		// Again, as begin may have seen an etcd that was not whole, and the lease may have been lost: the store may have been given up meanwhile, and a machine that was set back with its
@@ -421,6 +422,23 @@ func (s *OSD) register() {
 			if err != nil && !errors.Is(err, registry.ErrUnavailable) {
 				s.log.Warn("registering failed", "err", err)
 			}
+			s.l.Arm(&s.retry, s.l.Now().Add(200*time.Millisecond))
+		}
+	})
+}
+
+// lookOnly is what a read-only OSD does instead of registering: it says so, and is not up. A member of a PG has to write down what it grants and what it is given, so this one cannot be one; as long
+// as it were up, its PGs would try to have it over and over.
+func (s *OSD) lookOnly() {
+	key, lease := cluster.OSDWaitingKey(s.o.Num), s.lease
+	w := cluster.OSDWaiting{Store: s.self.Store, Host: s.o.Host, Reason: "it was started read-only, and serves nothing: its disk was opened and is not changed; `holdfast disk check` reads all of it; without `readonly` it serves"}
+	s.txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&w), Lease: lease.ID()}}}, func(res registry.TxnResult, err error) {
+		switch {
+		case s.stopping || s.lease != lease:
+		case err == nil && res.Succeeded:
+			st := s.o.Store.Stats()
+			s.log.Info("read-only: nothing is served", "store", s.self.Store.String(), "objects", st.Objects, "pgs", len(s.o.Store.PGs()))
+		default:
 			s.l.Arm(&s.retry, s.l.Now().Add(200*time.Millisecond))
 		}
 	})

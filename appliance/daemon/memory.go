@@ -2,10 +2,47 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast/core/admin"
+	"holdfast/core/config"
 )
+
+// lockMemory keeps the memory of the process from being swapped out, if osd_memlock says so. Pages are locked as they are used (MCL_ONFAULT): the Go runtime reserves much more than it uses.
+func lockMemory(v *config.Values) error {
+	if !v.Bool("osd_memlock") {
+		return nil
+	}
+	// With a limit, and without CAP_IPC_LOCK, what is locked counts; beyond the limit the process could get no memory any more and would die at any later moment.
+	none := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit)
+	if err == nil && limit != none && unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none) == nil {
+		limit = none
+	}
+	if err == nil && limit.Cur != unix.RLIM_INFINITY && !mayLock() {
+		err = fmt.Errorf("the process may lock %s only (RLIMIT_MEMLOCK)", admin.Size(int64(limit.Cur)))
+	}
+	if err == nil {
+		err = unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	}
+	if err != nil {
+		return &admin.Error{Kind: admin.Usage, What: "osd_memlock: memory cannot be locked", Err: err, Way: "set LimitMEMLOCK=infinity in the OSD's unit (`ulimit -l unlimited` in a shell), or osd_memlock to false"}
+	}
+	return nil
+}
+
+// mayLock reports whether the process may lock memory whatever the limit is (CAP_IPC_LOCK).
+func mayLock() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+}
 
 // When memory is given back.
 const (

@@ -89,6 +89,9 @@ func (d *OSD) open(ctx context.Context) error {
 	var err error
 	t, o, v := d.t, d.o, d.o.Config.Values()
 	name := fmt.Sprintf("OSD %d", o.Num)
+	if err := lockMemory(v); err != nil {
+		return err
+	}
 	disk := loop.DiskOptions{Exclusive: !v.Bool("disable_device_lock"), ReadOnly: v.Bool("readonly")}
 	disks, path := DisksOf(v, o.Device), o.Device
 	if !t.Do(func() { d.disk, path, err = disks.Open(t, v, disk) }) {
@@ -102,7 +105,11 @@ func (d *OSD) open(ctx context.Context) error {
 		return err
 	}
 	d.st, err = Await(ctx, t, func(done func(*store.Store, error)) {
-		store.Open(t, d.disk, store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), Owner: owner, OnFailure: d.storeFailed, Throttle: throttle(v)}, done)
+		so := store.Options{Log: o.Log, ReadOnly: v.Bool("readonly"), Owner: owner, OnFailure: d.storeFailed, Throttle: throttle(v)}
+		if v.Bool("discard_on_start") {
+			so.MinDiscard = v.Bytes("min_discard_size")
+		}
+		store.Open(t, d.disk, so, done)
 	})
 	if err != nil {
 		return storeError(name, disks.String(), err)

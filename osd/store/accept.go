@@ -228,7 +228,7 @@ func carryOut(l loop.Loop, d loop.Disk, st superState, o Options, loaded func(*o
 		return
 	}
 	salvage := o
-	salvage.salvage, salvage.OnFailure, salvage.AcceptDamage = true, nil, false
+	salvage.salvage, salvage.OnFailure, salvage.AcceptDamage, salvage.MinDiscard = true, nil, false, 0
 	open(l, d, salvage, nil, func(s *Store, err error) {
 		if err != nil {
 			done(nil, err)

@@ -24,6 +24,7 @@ func (s *Store) Close(done func()) {
 	s.closing, s.onClosed = true, done
 	s.l.Disarm(&s.idle)
 	s.releaseHeld(true)
+	s.l.Disarm(&s.discard.timer)
 	s.fl.urgent = true
 	s.l.Defer(&s.j.task)
 	s.l.Defer(&s.finish)
@@ -31,7 +32,7 @@ func (s *Store) Close(done func()) {
 
 // ioRunning reports whether the device still works for us.
 func (s *Store) ioRunning() bool {
-	return s.reads+s.direct+s.j.flying+s.fl.running+s.round.io > 0 || s.lazy.flushing
+	return s.reads+s.direct+s.discards+s.j.flying+s.fl.running+s.round.io > 0 || s.lazy.flushing
 }
 
 // closeStep goes on with a Close when the work that it waits for is done.

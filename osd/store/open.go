@@ -141,6 +141,7 @@ func (p *opening) finish(err error) {
 		return
 	}
 	s.t.opened()
+	s.startDiscard()
 	p.done(s, nil)
 }
 

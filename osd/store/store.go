@@ -22,6 +22,9 @@ type Options struct {
 	FlushDepth int
 	Throttle   Throttle
 
+	// MinDiscard has the free blocks discarded after the opening, in the background, where at least so many bytes of them are in a row; 0: none are.
+	MinDiscard int64
+
 	// For tests: pages in one round, and queued bytes that send a second batch beside the first.
 	roundPages, secondBatch int
 
@@ -67,6 +70,8 @@ type Store struct {
 	unstable  int // weight of the changes that wait for a commit
 	reads     int // reads under way on the device
 	direct    int // data writes under way on the device
+	discards  int // discards under way
+	discard   discard
 	replaying bool
 	failure   error
 	closing   bool

@@ -230,3 +230,120 @@ func TestDiskInTheWrongPlace(t *testing.T) {
 	d.AwaitActive(60 * time.Second)
 	l.Verify()
 }
+
+// TestOSDsOnPartsOfADisk runs two OSDs on partitions of one device: each has its own disk for itself, and nobody takes the whole device beside them.
+func TestOSDsOnPartsOfADisk(t *testing.T) {
+	d := stand.StartPlan(t, stand.Plan{OSDs: 3, OSDSize: 256 << 20})
+	dev := loopDevice(t, filepath.Join(t.TempDir(), "backing"))
+	const part = 120 << 20 / 512
+	stand.Run(t, "addpart", dev, "1", "2048", fmt.Sprint(part))
+	stand.Run(t, "addpart", dev, "2", fmt.Sprint(2048+part), fmt.Sprint(part))
+	t.Cleanup(func() { stand.Run(t, "partx", "-d", dev) })
+	for n := 2; n <= 3; n++ {
+		path := fmt.Sprintf("%sp%d", dev, n-1)
+		d.OSDs[n].Stop(30 * time.Second)
+		place(t, d, n, path)
+		stand.Run(t, stand.Binary(t), "disk", "format", path)
+		d.StartOSD(n)
+		d.AwaitActive(60 * time.Second)
+	}
+	d.CLI("create", "demo", "--size", "32M")
+	l := stand.NewLoad(t, 4096, d.Dial("demo"))
+	l.Start(4)
+	l.AwaitWrites(2000)
+	for _, device := range []string{dev, d.Disk(2)} {
+		if out, err := stand.Try(t, toolLimit, stand.Binary(t), "disk", "format", "--force", device); err == nil || !strings.Contains(out, "in use") && !strings.Contains(out, "busy") {
+			t.Errorf("%s was formatted beside the OSD on it: %v, %s", device, err, out)
+		}
+	}
+	l.Stop()
+	l.Verify()
+	for n := 2; n <= 3; n++ {
+		d.KillChild(n)
+	}
+	d.AwaitActive(60 * time.Second)
+	l.Verify()
+}
+
+// TestOptionsOfOSDs starts OSDs with the options that change how they use their disk and memory.
+func TestOptionsOfOSDs(t *testing.T) {
+	d := stand.StartDaemons(t, 3, 256<<20)
+	d.CLI("create", "demo", "--size", "32M")
+	l := stand.NewLoad(t, 4096, d.Dial("demo"))
+	l.Start(4)
+	l.AwaitWrites(1000)
+	l.Stop()
+	restart := func(n int, args ...string) *stand.Process {
+		t.Helper()
+		if !d.OSDs[n].Ended() {
+			d.OSDs[n].Stop(30 * time.Second)
+		}
+		d.OSDs[n] = d.Hosts[n].Start(fmt.Sprintf("OSD %d", n), stand.Binary(t), append([]string{"osd", "--osd_num", fmt.Sprint(n), "--data_device", d.Disk(n), "--etcd_address", d.Etcd,
+			"--bind_address", d.Hosts[n].Address}, args...)...)
+		return d.OSDs[n]
+	}
+	said := func(text string) func(string) bool {
+		return func(out string) bool { return strings.Contains(out, text) }
+	}
+	t.Run("discard_on_start", func(t *testing.T) {
+		before := onDisk(t, d.Disk(1))
+		p := restart(1, "--discard_on_start")
+		p.Await(haltTime, "the end of the discards", said("free space was discarded"))
+		if after := onDisk(t, d.Disk(1)); after > before/2 {
+			t.Errorf("the disk's file takes %d bytes, %d before", after, before)
+		}
+		d.AwaitActive(30 * time.Second)
+		l.Verify()
+	})
+	t.Run("osd_memlock", func(t *testing.T) {
+		restart(2, "--osd_memlock").Await(haltTime, `the line "up"`, stand.HasLine("up"))
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.Child(2)))
+		if err != nil || strings.Contains(string(text), "VmLck:\t       0 kB") {
+			t.Errorf("nothing is locked: %v", err)
+		}
+		d.AwaitActive(30 * time.Second)
+		l.Start(4)
+		l.AwaitWrites(1000)
+		l.Stop()
+		p := stand.Start(t, "an OSD that may not", stand.Tool(t, "setpriv"), "--bounding-set=-ipc_lock,-sys_resource", "prlimit", "--memlock=8388608:8388608", stand.Binary(t),
+			"osd", "--osd_num", "3", "--data_device", d.Disk(3), "--etcd_address", d.Etcd, "--osd_memlock")
+		if code := p.Wait(haltTime); code != int(admin.Usage) || !said("LimitMEMLOCK=infinity")(p.Output().String()) {
+			t.Errorf("exit code %d:\n%s", code, p.Output())
+		}
+	})
+	t.Run("readonly", func(t *testing.T) {
+		d.OSDs[3].Stop(30 * time.Second)
+		before := sum(t, d.Disk(3))
+		p := restart(3, "--readonly")
+		p.Await(haltTime, "that it is read-only", said("read-only: nothing is served"))
+		l.Start(4)
+		l.AwaitWrites(500) // without it
+		l.Stop()
+		warned := fmt.Sprint(status(t, d).Warnings)
+		if !strings.Contains(warned, "OSD 3 (host ") || !strings.Contains(warned, "read-only") {
+			t.Errorf("status does not say it: %s", warned)
+		}
+		p.Stop(30 * time.Second)
+		if sum(t, d.Disk(3)) != before {
+			t.Error("the disk has changed")
+		}
+		d.StartOSD(3)
+		d.AwaitActive(60 * time.Second)
+		l.Verify()
+	})
+}
+
+// onDisk is what a file takes of its file system.
+func onDisk(t *testing.T, path string) int64 {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Blocks * 512
+}
+
+func sum(t *testing.T, path string) string {
+	t.Helper()
+	return strings.Fields(stand.Run(t, "sha256sum", path))[0]
+}

@@ -47,7 +47,7 @@ var hunts = []hunt{
 	{Bug: "sync-unflushed", By: crash},
 	{Bug: "soft-unchecked", By: crash},
 	{Bug: "flush-tried-again", By: crash},
-	{Bug: "discard-taken", By: crash},
+	{Bug: "discard-taken", By: scenario, Test: "TestDiscardAtTheStartHarmsNothing"},
 	{Bug: "pg-record-early", By: crash},
 	{Bug: "replace-keeps-newer", By: crash},
 	{Bug: "checksum-unverified", By: crash},

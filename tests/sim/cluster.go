@@ -56,6 +56,7 @@ type Options struct {
 	Monitors int           // [1]
 	Store    store.Config  // what disks are formatted with; the pool has the same block size and granularity
 	Depth    int           // recovery_queue_depth [4]
+	Discard  int64         // min_discard_size with discard_on_start; 0: off
 	Probe    func(n *Node) primary.Probe
 	// Down is told when an OSD's process ended by itself: it could not open its store, or gave up. Nil: that fails the test.
 	Down func(n *Node, err error)
@@ -272,7 +273,7 @@ func (n *Node) Start() {
 	if c.O.Probe != nil {
 		probe = c.O.Probe(n)
 	}
-	store.Open(l, d, store.Options{OnFailure: storeFailed}, func(st *store.Store, err error) {
+	store.Open(l, d, store.Options{OnFailure: storeFailed, MinDiscard: c.O.Discard}, func(st *store.Store, err error) {
 		if err != nil {
 			if c.O.Down == nil {
 				c.T.Fatalf("OSD %d: open: %v", n.Num, err)
