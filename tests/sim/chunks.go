@@ -26,7 +26,7 @@ func (r *run) heldBy(st *store.Store, object layout.ObjectID) (have store.State)
 		have, _ = st.State(object)
 		return have
 	}
-	for role := range seedOSDs { // as many as there are at most, whatever the pool's size is at the moment
+	for role := range r.nodes { // as many as there are at most, whatever the pool's size is at the moment
 		chunk := object.Whole()
 		chunk.Stripe |= uint64(role)
 		if s, ok := st.State(chunk); ok && s.Version >= have.Version {
@@ -62,7 +62,7 @@ func (r *run) chunksAgree(id layout.ObjectID, copies map[layout.ObjectID][]*copy
 		}
 		op := &list[0].op
 		if op.Err != nil {
-			if m := r.nodes[int(list[0].osd)-1]; !m.hurt {
+			if !r.excused(r.nodes[int(list[0].osd)-1]) {
 				r.fail("chunk %d of object %v cannot be read on OSD %d: %v", role, id, list[0].osd, op.Err)
 			}
 			return

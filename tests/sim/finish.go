@@ -68,6 +68,9 @@ func (r *run) finish() {
 	if !r.broken {
 		r.readBack()
 	}
+	if !r.broken && r.plan.Draw >= lyingDraw {
+		r.scrubAll()
+	}
 	if !r.broken {
 		r.quiet()
 	}
@@ -107,6 +110,9 @@ func (r *run) calm() {
 		m.n.Loop.Resume()
 		m.n.CutRegistry(false)
 		r.disk(i).Stall(false)
+		if r.plan.Draw >= lyingDraw {
+			r.disk(i).Honest()
+		}
 		usualLatency(r.disk(i))
 	}
 }
@@ -370,7 +376,7 @@ func (r *run) copiesAgree() {
 			op := &c.op
 			on = append(on, c.osd)
 			if op.Err != nil {
-				if m := r.nodes[int(c.osd)-1]; !m.hurt {
+				if !r.excused(r.nodes[int(c.osd)-1]) {
 					r.fail("object %v cannot be read on OSD %d: %v", id, c.osd, op.Err)
 				}
 				continue
@@ -404,7 +410,7 @@ func (r *run) copiesAgree() {
 		}
 	}
 	for _, m := range r.nodes {
-		damaged := m.hurt
+		damaged := r.excused(m)
 		taken := int64(0) // by all inodes
 		m.n.Store.SpaceByInode(func(inode layout.Inode, n int64) {
 			taken += n

@@ -37,6 +37,9 @@ func (r *run) liar(f *PlannedFault) *member {
 // lies reports whether an OSD's disk is one of those that lie.
 func (r *run) lies(osd int) bool { return slices.Contains(r.liars, osd) }
 
+// excused says whose copies need not be right in the end: in earlier draws nobody has scrubbed.
+func (r *run) excused(m *member) bool { return m.hurt && r.plan.Draw < lyingDraw }
+
 // hurtDisks is how many disks, besides one, are not to be relied on.
 func (r *run) hurtDisks(but int) (n int) {
 	for _, m := range r.nodes {
@@ -208,5 +211,7 @@ func lyingFaults() []faultKind {
 			})
 		}},
 		{8, "lying disk replaced", several, (*run).replaceLiar},
+		{5, "everything scrubbed", nil, (*run).scrubNow},
+		{4, "pg_size changed", func(c *Config) bool { return sizesFit(c) && c.Back != backEtcd }, (*run).changePoolSize}, // who sets etcd back does an operator's work again only where he knows how
 	}
 }

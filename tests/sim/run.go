@@ -51,6 +51,7 @@ type run struct {
 	history *History
 	slots   []*slot
 	liars   []int // the OSDs whose disks may lie
+	scrubs  int   // times that scrub was asked for
 	images  []*sharedImage
 	admin   *client.Client
 	out     io.Writer // readable event log, nil for none

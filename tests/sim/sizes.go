@@ -10,7 +10,7 @@ import (
 )
 
 // sizesFit says which pools changePoolSize can change.
-func sizesFit(c *Config) bool { return seedOSDs > max(c.MinSize, c.Data()+1) }
+func sizesFit(c *Config) bool { return !c.XOR && c.osds() > max(c.MinSize, c.Data()+1) }
 
 // changePoolSize is an operator who gives the first pool another number of copies, or of parity chunks, and in the end the one that it had. As many as it takes to serve stay as many: so every
 // acknowledged change is on as many disks as ever.
@@ -20,11 +20,11 @@ func (r *run) changePoolSize(f *PlannedFault) func() {
 	if r.sizing {
 		return r.cannot()
 	}
-	to := least + int(f.N%uint64(seedOSDs-least))
+	to := least + int(f.N%uint64(c.osds()-least))
 	if to >= c.Replicas {
 		to++ // another one than it has
 	}
-	if to > seedOSDs {
+	if to > c.osds() {
 		return r.cannot()
 	}
 	r.sizing = true
