@@ -306,8 +306,13 @@ func (o *op) committed() {
 		}
 		return
 	}
-	if q.coded != nil {
+	switch z := &q.lazy.chains; {
+	case q.coded == nil:
+	case o.how == store.Durable:
+		z.durable(o.id)
 		q.commitLater(o.id, o.ch.Version)
+	default:
+		z.add(o.id, o.ch.Version)
 	}
 	if o.ch.Anew {
 		q.madeWhole(q.Table.Get(o.id))

@@ -293,7 +293,7 @@ func (o *op) sendCoded() {
 			continue
 		}
 		m := wire.SubChange{Object: chunk(o.id, role), Base: o.baseOn(obj, osd, x.base), Version: version, Kind: wire.ChangeWrite, Grant: q.grant,
-			Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Unstable: true}
+			Session: o.trail.Session, Sequence: o.trail.Sequence, Low: o.trail.Low, Lazy: uint8(o.how), Unstable: true}
 		var data *buf.Ref
 		var bitmap []byte
 		off := 0
@@ -383,10 +383,15 @@ func (q *PG) committedHere(err error) {
 
 // sendCommits sends the commits that have gathered.
 func (q *PG) sendCommits() {
-	list := q.commits
-	if q.stopped || len(list) == 0 {
-		return
+	for list := q.commits; len(list) > 0 && !q.stopped; {
+		n := min(len(list), wire.MaxMeta/wire.VersionedSize)
+		q.sendCommitsOf(list[:n])
+		list = list[n:]
 	}
+	q.commits = q.commits[:0]
+}
+
+func (q *PG) sendCommitsOf(list []wire.Versioned) {
 	p := q.p
 	for role, osd := range q.coded.roles {
 		if osd == 0 || planted.CommitLeftOut && role == len(q.coded.roles)-1 {
@@ -411,5 +416,4 @@ func (q *PG) sendCommits() {
 		m.Encode(&c.c.Header)
 		p.hub.Call(osd, &c.c)
 	}
-	q.commits = q.commits[:0]
 }

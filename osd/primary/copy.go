@@ -108,6 +108,15 @@ func (j *copyJob) target(i int) *target {
 
 // recover begins to make an object whole.
 func (q *PG) recover(obj *pg.Object, background bool) {
+	if q.lazy.chains.has(obj.ID) { // what waits for a commit cannot be replaced
+		if background {
+			q.p.recovering--
+		}
+		q.p.makeRoom()
+		q.resting = append(q.resting, obj.ID)
+		q.p.armRetry()
+		return
+	}
 	obj.Recovering = true
 	j := q.p.copyJob()
 	j.q, j.obj, j.u, j.background, j.moved, j.start = q, obj, *obj.Unclean, background, q.misplacedBy(obj.Unclean), q.p.l.Now()

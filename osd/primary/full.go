@@ -83,6 +83,7 @@ const patience = 20 * time.Millisecond
 
 // yields reports whether the change is to be undone where it was made, to begin anew later: others may hold what it waits for, and wait for what it holds.
 func (o *op) yields() bool {
+	o.p.makeRoom()
 	o.later = o.later || o.full || o.p.l.Now().Sub(o.sent) > patience
 	return o.later
 }

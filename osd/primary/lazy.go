@@ -38,6 +38,8 @@ type pgLazy struct {
 	syncing   bool
 	syncers   []*peer.Incoming
 	syncTombs []wire.SubEntry
+
+	chains chains
 }
 
 // errUnsynced ends the connections of clients that have to write again what was not synced.
@@ -98,7 +100,7 @@ func (p *Primary) lazyMode(id layout.PoolID) store.Laziness {
 // decide says how o may be acknowledged: as the pool says now, if its client keeps a copy until it has synced.
 func (o *op) decide() {
 	z := &o.q.lazy
-	if o.how = store.Durable; o.trail.Session != 0 && !o.lazy || o.q.coded != nil {
+	if o.how = store.Durable; o.trail.Session != 0 && !o.lazy {
 		return
 	}
 	if snap := o.p.host.Snapshot(); snap != z.as {
@@ -118,8 +120,8 @@ func (o *op) dirtied() {
 	if from := o.r.From; from != nil && !slices.Contains(z.writers, from) {
 		z.writers = append(z.writers, from)
 	}
-	if s.writes++; s.how.Writes > 0 && s.writes >= s.how.Writes && s.left == 0 {
-		q.p.l.Defer(&s.task)
+	if s.writes++; s.how.Writes > 0 && s.writes >= s.how.Writes || q.coded != nil && q.p.crowded() {
+		s.soon()
 	}
 	s.arm()
 }
@@ -155,8 +157,13 @@ func (o *op) settled() bool {
 func (p *Primary) sync(o *op) {
 	s := &p.syncs
 	s.waiting = append(s.waiting, o)
+	s.soon()
+}
+
+// soon has a sync begin at the end of this turn, if none is under way.
+func (s *syncs) soon() {
 	if s.left == 0 {
-		p.l.Defer(&s.task)
+		s.p.l.Defer(&s.task)
 	}
 }
 
@@ -179,6 +186,7 @@ func (s *syncs) start() {
 		z.unsynced, z.syncing = false, true
 		z.syncers, z.writers = z.writers, z.syncers[:0]
 		z.syncTombs, z.tombs = z.tombs, nil
+		z.chains.begin()
 		s.pgs = append(s.pgs, q)
 		for _, osd := range q.others {
 			if planted.SyncEarly {
@@ -256,7 +264,9 @@ func (s *syncs) answered(q *PG, err error) {
 				}
 			}
 			z.tombs = append(z.syncTombs, z.tombs...)
+			z.chains.failed()
 		} else {
+			q.commitChains()
 			for _, e := range z.syncTombs {
 				q.buried(e)
 			}
@@ -294,7 +304,7 @@ func (s *syncs) answered(q *PG, err error) {
 func (q *PG) dropWriters() {
 	z := &q.lazy
 	writers := append(z.writers, z.syncers...)
-	z.unsynced, z.syncing, z.writers, z.syncers, z.tombs, z.syncTombs = false, false, nil, nil, nil, nil
+	z.unsynced, z.syncing, z.writers, z.syncers, z.tombs, z.syncTombs, z.chains = false, false, nil, nil, nil, nil, chains{}
 	for _, c := range writers {
 		if !c.Gone() && !planted.WritersKept {
 			q.p.Events.Dropped++

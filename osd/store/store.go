@@ -147,7 +147,7 @@ func (s *Store) Failure() error { return s.failure }
 // Stats are the store's figures now.
 func (s *Store) Stats() Stats {
 	c := &s.sb.Config
-	st := Stats{BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, KeptBlocks: s.keepBlocks, Objects: s.objects, Tombstones: s.tombstones,
+	st := Stats{Waiting: uint64(s.unstable), MaxWaiting: uint64(s.unstableLimit()), BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, KeptBlocks: s.keepBlocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
 		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry,
 		Pairs: uint64(s.pairs.n), MaxPairs: uint64(s.pairs.limit(s)), TornTail: s.j.torn, Taken: s.taken}
