@@ -113,4 +113,11 @@ const (
 	RoleIgnored        = false
 	UnreadableZero     = false
 	MendForgotten      = false
+	ScrubTrustsWrong   = false
+	ScrubUnordered     = false
+	RepairFromBad      = false
+	MendedUncounted    = false
+	InconsistentServed = false
+	DoubtForgotten     = false
+	VerifiedUnsound    = false
 )

@@ -119,6 +119,13 @@ var (
 	RoleIgnored        = is("role-ignored")
 	UnreadableZero     = is("unreadable-zero")
 	MendForgotten      = is("mend-forgotten")
+	ScrubTrustsWrong   = is("scrub-trusts-wrong")
+	ScrubUnordered     = is("scrub-unordered")
+	RepairFromBad      = is("repair-from-bad")
+	MendedUncounted    = is("mended-uncounted")
+	InconsistentServed = is("inconsistent-served")
+	DoubtForgotten     = is("doubt-forgotten")
+	VerifiedUnsound    = is("verified-unsound")
 )
 
 // is reports whether a bug is the one to be planted.

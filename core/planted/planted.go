@@ -115,4 +115,11 @@ var Bugs = []Bug{
 	{"role-ignored", "an OSD that has a chunk of an object is taken to have the one of its present role"},
 	{"unreadable-zero", "a chunk that cannot be read counts as zeroes when others are computed from it"},
 	{"mend-forgotten", "a chunk that cannot be read is taken to be mended without having been written"},
+	{"scrub-trusts-wrong", "of copies that differ the smaller part is taken for right"},
+	{"scrub-unordered", "scrub compares copies of different versions, while a change of the object is under way"},
+	{"repair-from-bad", "what is right is made anew from what was found to be wrong"},
+	{"mended-uncounted", "copies that were wrong and are made anew are not counted"},
+	{"inconsistent-served", "an object whose copies differ is served from one of them"},
+	{"doubt-forgotten", "the next primary does not know which objects are inconsistent, and serves its own copy"},
+	{"verified-unsound", "a scrub counts as complete although a copy was not there to be compared"},
 }

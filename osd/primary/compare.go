@@ -7,6 +7,7 @@ import (
 	"holdfast/core/layout"
 	"holdfast/core/loop/buf"
 	"holdfast/core/peer"
+	"holdfast/core/planted"
 	"holdfast/core/wire"
 	"holdfast/osd/peering"
 	"holdfast/osd/pg"
@@ -329,6 +330,7 @@ func (c *comparison) looked() {
 			// Whoever cannot be asked is not a member for long.
 			c.end(obj, Compared{Over: true})
 			return
+		case planted.ScrubUnordered && k.errno == 0:
 		case k.errno != 0 || k.version != c.version || k.written != c.written:
 			c.differ(obj, k)
 			return
@@ -338,7 +340,7 @@ func (c *comparison) looked() {
 	switch {
 	case d.found == wire.FoundSame && (obj == nil || !obj.Inconsistent):
 		c.end(obj, Compared{})
-	case !c.alone:
+	case !c.alone && !planted.ScrubUnordered:
 		c.takeTurn()
 	default:
 		c.settle(obj, d)
@@ -431,7 +433,7 @@ func (c *comparison) decide() (d decision) {
 	var most []*look
 	for _, k := range d.good {
 		same := slices.DeleteFunc(slices.Clone(d.good), func(o *look) bool { return o.sum != k.sum })
-		if len(same) > len(most) {
+		if len(same) > len(most) || planted.ScrubTrustsWrong && len(same) < len(most) {
 			most = same
 		}
 	}
@@ -439,7 +441,7 @@ func (c *comparison) decide() (d decision) {
 	case len(most) == len(d.good) && len(d.bad) == 0:
 	case len(most) == len(d.good):
 		d.found = wire.FoundBad
-	case 2*len(most) > len(d.good) && c.p.tuning.Scrub.FindBest:
+	case (2*len(most) > len(d.good) || planted.ScrubTrustsWrong) && c.p.tuning.Scrub.FindBest:
 		for _, k := range d.good {
 			if k.sum != most[0].sum {
 				d.bad = append(d.bad, k)
@@ -577,6 +579,9 @@ func (c *comparison) settle(obj *pg.Object, d decision) {
 			}
 		}
 		u.Newer, u.Strays = obj.Unclean.Newer, obj.Unclean.Strays
+	}
+	if planted.RepairFromBad && d.found == wire.FoundBad {
+		d.good, d.bad = d.bad, d.good
 	}
 	var on []layout.OSDNum
 	for _, k := range d.good {

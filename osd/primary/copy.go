@@ -243,7 +243,7 @@ func (j *copyJob) mend() {
 // mended counts the copies that could not be read, or were wrong, and are right now.
 func (j *copyJob) mended() {
 	for _, osd := range j.obj.Corrupted {
-		if slices.ContainsFunc(j.u.Lacks, func(l peering.Lack) bool { return l.OSD == osd }) {
+		if slices.ContainsFunc(j.u.Lacks, func(l peering.Lack) bool { return l.OSD == osd }) && !planted.MendedUncounted {
 			j.p.Events.Mended++
 		}
 	}

@@ -250,7 +250,7 @@ func (o *op) admit() {
 		return
 	}
 	obj := q.Table.Get(o.id)
-	if obj != nil && obj.Unclean != nil && !obj.Recovering && !o.alone() && (obj.Inconsistent || obj.Broken) {
+	if obj != nil && obj.Unclean != nil && !obj.Recovering && !o.alone() && (obj.Inconsistent || obj.Broken) && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) {
 		if !o.anew(obj) {
 			p.refuse(o, wire.EIO)
 			return
@@ -258,7 +258,7 @@ func (o *op) admit() {
 		o.change()
 		return
 	}
-	if obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
+	if obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
 		o.block(obj)
 		q.recoverNow(obj)

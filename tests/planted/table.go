@@ -141,4 +141,11 @@ var hunts = []hunt{
 	{Bug: "role-ignored", By: sim, Draw: codedDraw},
 	{Bug: "unreadable-zero", By: scenario, Test: "TestUnreadableChunkIsNoSource"},
 	{Bug: "mend-forgotten", By: sim, Draw: codedDraw},
+	{Bug: "scrub-trusts-wrong", By: scenario, Test: "TestScrubMendsWhatChecksumsOrTheMajorityTell"},
+	{Bug: "scrub-unordered", By: scenario, Test: "TestScrubLeavesChangesUnderWay"},
+	{Bug: "repair-from-bad", By: scenario, Test: "TestScrubMendsWhatChecksumsOrTheMajorityTell"},
+	{Bug: "mended-uncounted", By: scenario, Test: "TestScrubMendsWhatChecksumsOrTheMajorityTell"},
+	{Bug: "inconsistent-served", By: scenario, Test: "TestScrubOfCopiesThatDiffer"},
+	{Bug: "doubt-forgotten", By: scenario, Test: "TestInconsistentObjectsAreRemembered"},
+	{Bug: "verified-unsound", By: scenario, Test: "TestScrubWithoutAMemberVerifiesNothing"},
 }

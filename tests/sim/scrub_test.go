@@ -474,3 +474,92 @@ func TestBadCopyThatAMemberReadsIsMended(t *testing.T) {
 		t.Errorf("%d bad copies are counted", st)
 	}
 }
+
+// TestScrubLeavesChangesUnderWay: an object is compared over and over while it is written to, and its writes are not on every member at the same time. Nothing is found, and nothing is made anew.
+func TestScrubLeavesChangesUnderWay(t *testing.T) {
+	for _, parity := range []int{0, 2} {
+		c := start(t, Options{Seed: 13, OSDs: 5, Replicas: 3 + parity, Parity: parity, MinSize: 3, PGs: 1, Store: unsummed})
+		size := blockLen
+		if parity > 0 {
+			size *= 3
+		}
+		record := func() uint64 {
+			r, _ := c.Snapshot().Records.Get(onlyPG)
+			return uint64(r.Interval)
+		}
+		k := c.NewClient(7)
+		k.Write(image, 0, make([]byte, size))
+		before := record()
+		want := make([]byte, size)
+		writes := 0
+		for lane := range 4 { // each writes blocks of its own
+			w := c.NewClient(uint64(20 + lane))
+			var next func(i int)
+			next = func(i int) {
+				off := (i*4 + lane) * 4096 % size
+				p := pattern(4096, byte(i*7+lane))
+				w.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: uint64(off), Len: 4096}, p, func(r Result) {
+					if r.Retval != 4096 {
+						t.Fatalf("a write is answered %d", r.Retval)
+					}
+					copy(want[off:], p)
+					if writes++; writes < 600 {
+						next(i + 1)
+					}
+				})
+			}
+			next(0)
+		}
+		scrubs := 0
+		for writes < 600 {
+			if m := k.scrub(t, 0); m.Found != wire.FoundSame {
+				t.Fatalf("beside writes %+v is found", m)
+			}
+			scrubs++
+		}
+		c.W.Run(5 * time.Second)
+		if r := k.read(t, size); !bytes.Equal(r.Data, want) {
+			t.Error("it reads differently from what was written")
+		}
+		if n := c.mended(); n != 0 || record() != before || scrubs < 20 {
+			t.Errorf("%d copies were made anew, the interval is %d and was %d, after %d scrubs", n, record(), before, scrubs)
+		}
+		c.W.Close()
+	}
+}
+
+// TestScrubWithoutAMemberVerifiesNothing: what could not be compared because an OSD was away does not count as verified; the scrub that was asked for is to be made again a day later.
+func TestScrubWithoutAMemberVerifiesNothing(t *testing.T) {
+	c := start(t, Options{Seed: 14, OSDs: 3, Replicas: 3, MinSize: 2, PGs: 2, OutTime: time.Hour * 100})
+	defer c.W.Close()
+	k := c.NewClient(7)
+	for i := range uint64(4) {
+		k.Write(image, i*blockLen, wholes(byte(i)))
+	}
+	c.Nodes[3].Kill()
+	c.Wait("the others serve", time.Minute, func() bool { return c.States(cluster.StateActive | cluster.StateDegraded) })
+	scrubAll(c)
+	if v := c.Snapshot().Verified(image); v != 0 {
+		t.Errorf("with a member away it was verified at %d", v)
+	}
+	c.Nodes[3].Start()
+	c.Wait("all are back", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	if v := c.Snapshot().Verified(image); v != 0 {
+		t.Errorf("before it was compared again it was verified at %d", v)
+	}
+	day := c.adminLoop.Wall().Add(24 * time.Hour).Unix()
+	for id, h := range c.Snapshot().Histories.All() {
+		if h.NextScrub > day || h.NextScrub < day-3600 {
+			t.Errorf("PG %v is to be scrubbed again at %d, a day later is %d", id, h.NextScrub, day)
+		}
+	}
+	scrubAll(c)
+	if c.Snapshot().Verified(image) == 0 {
+		t.Error("then it is not verified")
+	}
+	for id, h := range c.Snapshot().Histories.All() {
+		if h.NextScrub != 0 {
+			t.Errorf("PG %v is to be scrubbed again at %d", id, h.NextScrub)
+		}
+	}
+}
