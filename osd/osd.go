@@ -182,6 +182,9 @@ func (s *OSD) Events() primary.Events { return s.prim.Events }
 // RecoveryStat sums up the recovery that this OSD did as a primary.
 func (s *OSD) RecoveryStat() primary.RecoveryStat { return s.prim.Recovery }
 
+// Scrubbed sums up what this OSD compared as a primary.
+func (s *OSD) Scrubbed() primary.ScrubStat { return s.prim.Scrubbed }
+
 // config is what SHOW_CONFIG tells about us.
 func (s *OSD) config() wire.ConfigReply {
 	c := s.o.Store.Superblock().Config
