@@ -74,7 +74,9 @@ func ReadObjects(text []byte) ([]layout.ObjectID, error) {
 		if t[0] == '{' {
 			t = append(append([]byte{'['}, t...), ']')
 		}
-		if err := json.Unmarshal(t, &list); err != nil {
+		d := json.NewDecoder(bytes.NewReader(t))
+		d.UseNumber() // 64 bits
+		if err := d.Decode(&list); err != nil {
 			return nil, &Error{Kind: Usage, What: "the list of objects", Err: err}
 		}
 		for _, v := range list {

@@ -149,9 +149,9 @@ func compare(a, b layout.ObjectID) int {
 	return cmp.Or(cmp.Compare(a.Inode, b.Inode), cmp.Compare(a.Stripe, b.Stripe))
 }
 
-// run starts as many objects as there may be under way.
+// run starts as many objects as there may be under way. A page that is being listed is not whole yet.
 func (s *Scrubber) run() {
-	for i := 0; i < max(s.h.Depth, 1) && s.going && !s.h.Paused; i++ {
+	for i := 0; i < max(s.h.Depth, 1) && s.going && !s.lists && !s.h.Paused; i++ {
 		if i == len(s.lanes) {
 			n := &lane{s: s}
 			n.rest.Fire = s.run
@@ -172,7 +172,7 @@ func (s *Scrubber) run() {
 // more goes on when nothing is left of the page.
 func (s *Scrubber) more() {
 	switch {
-	case s.lists || s.rest.Armed():
+	case s.rest.Armed():
 	case !s.last:
 		s.lists, s.cut, s.listed, s.page, s.at = true, false, 0, s.page[:0], 0
 		s.l.Post(&s.list)
