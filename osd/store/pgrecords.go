@@ -12,6 +12,7 @@ import (
 // pgRecords are the PG records, which live in the journal and are carried forward in it.
 type pgRecords struct {
 	m       map[layout.PGID]*pgState
+	bytes   int       // of their entries
 	waiting []*pgWait // not durable yet
 }
 
@@ -68,12 +69,22 @@ func (s *Store) PutPG(rec PGRecord, done func(error)) {
 	}
 	p := s.pgs.m[rec.PG]
 	if p == nil {
+		if s.pgs.bytes+rec.bytes() > s.pgLimit() {
+			s.later(done, fmt.Errorf("%w: its journal has no room for the records of more PGs than %d; format it with a larger one (--journal_size)", ErrNoSpace, len(s.pgs.m)))
+			return
+		}
 		p = &pgState{}
 		s.pgs.m[rec.PG] = p
+		s.pgs.bytes += rec.bytes()
+	} else {
+		s.pgs.bytes += rec.bytes() - p.rec.bytes()
 	}
 	p.rec = rec.clone()
 	s.appendPG(p, done)
 }
+
+// pgLimit is how much of the journal the records may take before another PG is refused: they are carried forward in it, and must leave room for changes.
+func (s *Store) pgLimit() int { return int(s.j.size / 8) }
 
 func (s *Store) refusePG(rec *PGRecord) error {
 	switch {
@@ -134,6 +145,7 @@ func (g *pgRecords) remove(s *Store, pg layout.PGID) {
 		if p.held {
 			s.j.release(p.batch)
 		}
+		g.bytes -= p.rec.bytes()
 		delete(g.m, pg)
 	}
 }

@@ -198,6 +198,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	case entryPG:
 		s.pgs.remove(s, e.pg.PG)
 		s.pgs.m[e.pg.PG] = &pgState{rec: e.pg, batch: bi, held: true}
+		s.pgs.bytes += e.pg.bytes()
 		s.j.batches[bi].refs++
 		return nil
 	case entryPGDrop:
