@@ -132,7 +132,9 @@ func (j *journal) advance() {
 }
 
 // keep is the room that changes leave to what is carried forward: twice what there is of that, since room comes back only when the oldest of it has been carried.
-func (j *journal) keep() uint64 { return j.size/8 + 2*uint64(j.s.unstable+64*j.s.pairs.n+j.s.pgs.bytes) }
+func (j *journal) keep() uint64 {
+	return j.size/8 + 2*uint64(j.s.unstable+64*j.s.pairs.n+j.s.pgs.bytes)
+}
 
 // keepLast is the room that carrying leaves to the announcements of rounds and to the batches that record a new tail: without those two no room ever comes back. Each of them
 // takes one unit.
