@@ -63,7 +63,11 @@ func (r *pgRun) reason() string {
 			list = append(list, "misplaced objects wait: with them an OSD would be fuller than osd_backfillfull_ratio; add OSDs or remove images")
 		}
 		if full := r.served.FullFor(); c.Left > 0 && len(full) > 0 {
-			list = append(list, osds(full)+" has no space for what recovery brings (osd_backfillfull_ratio), and objects that it lacks wait: add OSDs or remove images")
+			has, it := " has", "it lacks"
+			if len(full) > 1 {
+				has, it = " have", "they lack"
+			}
+			list = append(list, osds(full)+has+" no space for what recovery brings (osd_backfillfull_ratio), and objects that "+it+" wait: add OSDs or remove images")
 		}
 	}
 	return cluster.ClipReason(strings.Join(list, "; "))

@@ -247,5 +247,6 @@ func (q *PG) FullFor() (list []layout.OSDNum) {
 			list = append(list, osd)
 		}
 	}
+	slices.Sort(list)
 	return list
 }

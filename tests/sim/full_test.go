@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -234,6 +235,65 @@ func fullPool(t *testing.T, o Options, failures bool) {
 	f.c.W.Run(3 * time.Second)
 	if done, _ = f.all(8, first); done < 20 {
 		t.Errorf("%d writes were done after %d deletions", done, removed)
+	}
+	f.compare("at last")
+}
+
+// TestFullPoolLosesAnOSD fills a pool and then loses one of three OSDs for good: two have no space for all that it had. Nothing is lost or served wrong meanwhile; what misses a copy says why; deletions go through, and when
+// there is space everything is whole on the two.
+func TestFullPoolLosesAnOSD(t *testing.T) {
+	for _, min := range []int{1, 2} {
+		for _, parity := range []int{0, 1} {
+			if parity == 1 && min == 1 {
+				continue
+			}
+			o := Options{Seed: 3, OSDs: 3 + parity, Replicas: 2 + parity, Parity: parity, MinSize: min, PGs: 8, OutTime: 4 * time.Second, DiskSize: 12 << 20, Store: store.Config{BlockSize: 64 << 10, Granularity: 4096, JournalSize: 2 << 20}}
+			t.Run(fmt.Sprintf("%d of which %d parity, %d at least", o.Replicas, parity, min), func(t *testing.T) { fullPoolLoses(t, o) })
+		}
+	}
+}
+
+func fullPoolLoses(t *testing.T, o Options) {
+	object := (1 + o.Parity) * int(o.Store.BlockSize)
+	f := newFiller(t, o, 300*object)
+	defer f.c.W.Close()
+	f.c.W.Run(10 * time.Second)
+	if done, refused := f.all(8, f.pieces(object)); refused == 0 || done < 50 {
+		t.Fatalf("%d done, %d refused", done, refused)
+	}
+	f.c.Nodes[layout.OSDNum(o.OSDs)].Kill()
+	f.c.W.Run(time.Minute)
+	waits := false
+	for id, st := range f.c.Snapshot().PGStats.All() {
+		waits = waits || strings.Contains(st.Reason, "space")
+		t.Logf("%v: %s", id, st.Reason)
+	}
+	if !waits {
+		t.Error("no PG says that it waits for space")
+	}
+	if o.MinSize < o.Replicas || o.Parity > 0 {
+		f.compare("with an OSD lost")
+	}
+	// Two thirds of the objects go. What misses copies can be deleted, too.
+	answered := 0
+	for off := 0; off < len(f.want); off += object {
+		if off/object%3 == 0 {
+			continue
+		}
+		f.do(wire.OpDelete, off, 0, nil, func(r Result) {
+			if r.Retval < 0 {
+				t.Errorf("delete at %d: %d", off, r.Retval)
+			}
+			answered++
+			clear(f.want[off : off+object])
+		})
+		f.until("an answer", func() bool { return len(f.open) < 32 })
+	}
+	f.until("all deletions", func() bool { return len(f.open) == 0 })
+	f.c.Wait("everything whole again", 3*time.Minute, func() bool { return f.c.States(cluster.StateActive) })
+	f.compare("whole again")
+	if done, _ := f.all(8, f.pieces(object)[:20]); done != 20 {
+		t.Errorf("%d of 20 writes were done after %d deletions", done, answered)
 	}
 	f.compare("at last")
 }
