@@ -154,7 +154,7 @@ func (a *app) modifyPool() *cobra.Command {
 	c := &cobra.Command{
 		Use: "modify-pool NAME", Aliases: []string{"pool-modify"}, Short: "Change a pool while it is used", Args: args(1, 1, "the name of a pool"),
 		Long: "modify-pool changes how many copies of each object a pool keeps, or how many chunks of parity, and where. The pool stays in use: what is missing is copied or computed in the background, and what is too much is removed " +
-			"when all else is whole. Where a PG's chunks of data lie is not changed by another number of parity chunks. What cannot be changed is how objects are cut: the number of chunks of data, the scheme, block_size, " +
+			"when all else is whole. Where a PG's chunks of data lie is not changed by another number of parity chunks. What cannot be changed is how objects are cut: the number of chunks of data, whether there are copies or chunks, block_size, " +
 			"bitmap_granularity and pg_stripe_size; nor immediate_commit, which clients go by, and pg_count, in this version.",
 		Example: "  holdfast modify-pool fast --pg_size 3\n  holdfast modify-pool big --ec 4+3 --wait\n  holdfast modify-pool two --failure_domain host --pg_minsize 2",
 		RunE: func(c *cobra.Command, names []string) error {

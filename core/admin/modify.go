@@ -41,9 +41,9 @@ func (c *PoolChange) Apply(p *cluster.Pool) (*cluster.Pool, error) {
 		return refuse("give --pg_size; for erasure codes "+anew, "it has copies, no chunks")
 	case c.Data != 0 && c.Data != data:
 		return refuse(anew, "its %d chunks of data cannot be made %d: every object would have to be cut anew", data, c.Data)
-	case c.Data != 0 && p.Scheme == cluster.XOR && c.Parity != 1:
-		return refuse(anew, "with scheme xor it has one chunk of parity, always")
-	case c.Data != 0 && p.Scheme == cluster.EC:
+	case c.Data != 0 && p.Scheme == cluster.XOR && c.Parity == 1: // as it is
+	case c.Data != 0: // the first parity chunk of ec is that of xor
+		next.Scheme = cluster.EC
 		next.PGSize, next.ParityChunks = cluster.Number(c.Data+c.Parity), cluster.Number(c.Parity)
 	case c.Replicas != 0:
 		next.PGSize = cluster.Number(c.Replicas)

@@ -81,6 +81,18 @@ func TestCommandsOnACluster(t *testing.T) {
 	if len(pools) != 2 || pools[1].Name != "two" || pools[1].PGMinSize != 1 || pools[1].Active != 8 || pools[1].Images != 1 {
 		t.Errorf("ls-pools: %+v", pools)
 	}
+	on(t, u, "modify-pool", "two", "-s", "4").refused(t, 4, "4 copies", "there are 3")
+	on(t, u, "modify-pool", "two", "--ec", "2+1").refused(t, 4, "it has copies", "--pg_size")
+	on(t, u, "modify-pool", "two", "--pg_count", "16").refused(t, 4, "pg_count of a pool cannot be changed")
+	on(t, u, "modify-pool", "three", "-s", "2").refused(t, 3, `no pool "three"`)
+	on(t, u, "modify-pool", "two", "-s", "3", "--wait").ok(t)
+	if pools := decode[[]admin.Pool](t, on(t, u, "ls-pools", "--json")); len(pools) != 2 || pools[1].PGSize != 3 || pools[1].PGMinSize != 2 {
+		t.Errorf("ls-pools after modify-pool: %+v", pools)
+	}
+	if pgs := decode[[]admin.PG](t, on(t, u, "pg-list", "active", "--pool", "two", "--json")); len(pgs) != 8 || len(pgs[0].OSDSet) != 3 {
+		t.Errorf("pg-list after modify-pool: %+v", pgs)
+	}
+	on(t, u, "modify-pool", "two", "-s", "2", "--wait").ok(t)
 	if osds := decode[[]admin.OSD](t, on(t, u, "ls-osd", "--json")); len(osds) != 3 || !osds[2].Up || osds[2].Size == 0 || osds[2].PGs == 0 {
 		t.Errorf("ls-osd: %+v", osds)
 	}
@@ -96,7 +108,7 @@ func TestCommandsOnACluster(t *testing.T) {
 }
 
 func TestHelpAndVersion(t *testing.T) {
-	for _, c := range []string{"up", "osd", "mon", "gateway", "status", "df", "ls", "create", "rm", "modify", "create-pool", "ls-pools", "ls-osd", "pg-list", "version", "disk format", "disk dump", "disk check", "disk accept"} {
+	for _, c := range []string{"up", "osd", "mon", "gateway", "status", "df", "ls", "create", "rm", "modify", "create-pool", "modify-pool", "ls-pools", "ls-osd", "pg-list", "version", "disk format", "disk dump", "disk check", "disk accept"} {
 		r := run(t, append(strings.Fields(c), "--help")...).ok(t)
 		if !strings.Contains(r.out, "holdfast "+strings.Fields(c)[0]) || !strings.Contains(r.out, "Examples:") {
 			t.Errorf("%s --help: %s", c, r.out)
