@@ -192,7 +192,7 @@ func Format(l loop.Loop, d loop.Disk, c Config, done func(Superblock, error)) {
 	defaultJournal := c.JournalSize == 0
 	c = c.withDefaults(info.Size)
 	if defaultJournal && journal > meta {
-		c.JournalSize = min(c.JournalSize, (parts[journal].info.Size-superRegion)&^(journalAlign-1))
+		c.JournalSize = max(minJournal(c.BlockSize), min(c.JournalSize, (parts[journal].info.Size-superRegion)&^(journalAlign-1)))
 	}
 	x := newDeviceIO(l, d)
 	finish := func(sb Superblock, err error) {

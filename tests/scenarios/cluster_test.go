@@ -242,9 +242,10 @@ func (c *cluster) stopAndDump() map[int]map[string]object {
 
 func (c *cluster) dump(n int) map[string]object {
 	c.t.Helper()
-	stand.Run(c.t, stand.Binary(c.t), "disk", "check", c.Disk(n))
+	disk := append([]string{c.Disk(n)}, c.Beside(n)...)
+	stand.Run(c.t, stand.Binary(c.t), append([]string{"disk", "check"}, disk...)...)
 	list := map[string]object{}
-	for line := range strings.Lines(stand.Run(c.t, stand.Binary(c.t), "disk", "dump", "--json", c.Disk(n))) {
+	for line := range strings.Lines(stand.Run(c.t, stand.Binary(c.t), append([]string{"disk", "dump", "--json"}, disk...)...)) {
 		if !strings.HasPrefix(line, `{"kind":"object"`) {
 			continue
 		}

@@ -35,6 +35,7 @@ var scenarios = []struct {
 	{"parity_change", parityChange},
 	{"small_block_size", smallBlockSize},
 	{"enospc", enospcs},
+	{"write_no_same", writeNoSame},
 }
 
 func TestScenario(t *testing.T) {

@@ -22,6 +22,8 @@ import (
 type Plan struct {
 	OSDs     int      // each on a host of its own, and a failure domain
 	OSDSize  int64    // bytes [512 MiB]
+	Meta     int64    // bytes of a file of its own for each OSD's metadata, and its journal unless that has one; 0: none
+	Journal  int64    // the same for its journal
 	Sparse   bool     // disks are files with holes, which may add up to more than there is space for
 	Copies   int      // of the pool [one on each OSD]
 	Code     string   // instead of Copies: chunks of data and parity, such as 2+1
@@ -99,9 +101,17 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 	}
 	for n := 1; n <= plan.OSDs; n++ {
 		if plan.Sparse {
-			d.hole(n)
+			d.hole(d.Disk(n), plan.OSDSize)
 		}
-		d.Hosts[n].Run(Binary(t), append([]string{"disk", "format", "--size", strconv.FormatInt(plan.OSDSize, 10), d.Disk(n)}, plan.Format...)...)
+		for _, file := range []struct {
+			path string
+			size int64
+		}{{d.Disk(n) + ".meta", plan.Meta}, {d.Disk(n) + ".journal", plan.Journal}} {
+			if file.size > 0 {
+				d.hole(file.path, file.size)
+			}
+		}
+		d.Hosts[n].Run(Binary(t), slices.Concat([]string{"disk", "format", "--size", strconv.FormatInt(plan.OSDSize, 10), d.Disk(n)}, d.Beside(n), plan.Format)...)
 		d.StartOSD(n)
 	}
 	for n := 1; n <= plan.OSDs; n++ {
@@ -130,11 +140,11 @@ func StartPlan(t testing.TB, plan Plan) *Daemons {
 }
 
 // hole makes the file of a disk beforehand: what is there already is taken as it is.
-func (d *Daemons) hole(n int) {
+func (d *Daemons) hole(path string, size int64) {
 	d.t.Helper()
-	f, err := os.Create(d.Disk(n))
+	f, err := os.Create(path)
 	if err == nil {
-		err = errors.Join(f.Truncate(d.plan.OSDSize), f.Close())
+		err = errors.Join(f.Truncate(size), f.Close())
 	}
 	if err != nil {
 		d.t.Fatal(err)
@@ -306,11 +316,22 @@ func (d *Daemons) Disk(n int) string {
 	return filepath.Join(cmp.Or(d.rooms[n], d.Dir), fmt.Sprintf("osd.%d", n))
 }
 
+// Beside are the flags that name what an OSD has besides its disk.
+func (d *Daemons) Beside(n int) (flags []string) {
+	if d.plan.Meta > 0 {
+		flags = append(flags, "--meta_device", d.Disk(n)+".meta")
+	}
+	if d.plan.Journal > 0 {
+		flags = append(flags, "--journal_device", d.Disk(n)+".journal")
+	}
+	return flags
+}
+
 // StartOSD starts an OSD on its disk.
 func (d *Daemons) StartOSD(n int) {
 	d.t.Helper()
-	d.OSDs[n] = d.Hosts[n].Start(fmt.Sprintf("OSD %d", n), Binary(d.t), append([]string{"osd", "--osd_num", strconv.Itoa(n), "--data_device", d.Disk(n), "--etcd_address", d.Etcd,
-		"--bind_address", d.Hosts[n].Address}, d.plan.OSD...)...)
+	d.OSDs[n] = d.Hosts[n].Start(fmt.Sprintf("OSD %d", n), Binary(d.t), slices.Concat([]string{"osd", "--osd_num", strconv.Itoa(n), "--data_device", d.Disk(n), "--etcd_address", d.Etcd,
+		"--bind_address", d.Hosts[n].Address}, d.Beside(n), d.plan.OSD)...)
 }
 
 // Child is the id of the process that is the OSD itself, whose parent is OSDs[n]. It is waited for: a parent lets a child that died often wait.
