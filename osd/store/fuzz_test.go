@@ -38,6 +38,12 @@ func sample(t testing.TB) ([]byte, Superblock) {
 func FuzzSuperblock(f *testing.F) {
 	dev, _ := sample(f)
 	f.Add(bytes.TrimRight(dev[:superSize], "\x00"))
+	r := newRigOn(f, 1, 8<<20, smallConfig, split{meta: "m", journal: "j"})
+	for device := range uint32(maxDevices) {
+		b := make([]byte, superSize)
+		r.s.sb.encode(b, device)
+		f.Add(bytes.TrimRight(b, "\x00"))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = append(bytes.Clone(b), make([]byte, superSize)...)[:superSize]
 		copy(b, superMagicText)

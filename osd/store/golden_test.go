@@ -13,6 +13,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden image of this format version")
 
+// goldenSize is the size of each device.
+const goldenSize = 4 << 20
+
 // fakeDisk only says what it is.
 type fakeDisk struct{}
 
@@ -22,18 +25,27 @@ func (fakeDisk) Close(done func())      {}
 
 // TestGoldenImageOpens opens what the first release wrote. A later format adds a file, it does not replace this one.
 func TestGoldenImageOpens(t *testing.T) {
-	golden(t, "testdata/format-1.gz", smallConfig, mixed, func(r *rig) {
-		r.expect(2, "6 x.cc....")
-		r.write(2, 6, 7, 0, make([]byte, 4096))
-		r.must(&Op{Kind: OpReplace, Object: obj(2), Base: 7, BaseInterval: 7, Version: 5, Interval: 7, Bitmap: []byte{0x0c}, Present: []byte{0x0c},
-			Data: r.data(append(fill(8192, 0), append(fill(8192, 'c'), fill(16<<10, 0)...)...))})
-	}, checkMixed)
+	golden(t, "testdata/format-1.gz", smallConfig, split{}, mixed, unmix, checkMixed)
+}
+
+// TestGoldenImagesOfSeveralDevicesOpen does so with metadata and journal on one device, and on one each.
+func TestGoldenImagesOfSeveralDevicesOpen(t *testing.T) {
+	golden(t, "testdata/format-1-two.gz", smallConfig, split{meta: "m"}, mixed, unmix, checkMixed)
+	golden(t, "testdata/format-1-three.gz", smallConfig, split{meta: "m", journal: "j"}, mixed, unmix, checkMixed)
+}
+
+// unmix undoes what was to be replayed.
+func unmix(r *rig) {
+	r.expect(2, "6 x.cc....")
+	r.write(2, 6, 7, 0, make([]byte, 4096))
+	r.must(&Op{Kind: OpReplace, Object: obj(2), Base: 7, BaseInterval: 7, Version: 5, Interval: 7, Bitmap: []byte{0x0c}, Present: []byte{0x0c},
+		Data: r.data(append(fill(8192, 0), append(fill(8192, 'c'), fill(16<<10, 0)...)...))})
 }
 
 // TestGoldenImageOfFewUnitsOpens does so with blocks of four units: half a byte of a bitmap.
 func TestGoldenImageOfFewUnitsOpens(t *testing.T) {
 	c := Config{BlockSize: 16 << 10, Granularity: 4096, JournalSize: 1 << 20}
-	golden(t, "testdata/format-1-few.gz", c, few, func(r *rig) {
+	golden(t, "testdata/format-1-few.gz", c, split{}, few, func(r *rig) {
 		r.expect(2, "6 xcc.")
 		r.must(&Op{Kind: OpReplace, Object: obj(2), Base: 6, BaseInterval: 7, Version: 5, Interval: 7, Bitmap: []byte{0x06}, Present: []byte{0x06},
 			Data: r.data(append(fill(4096, 0), append(fill(8192, 'c'), fill(4096, 0)...)...))})
@@ -65,17 +77,20 @@ func checkFew(r *rig) {
 	}
 }
 
-// golden opens an image that was made by fill, and ended while a write of object 2 was to be replayed; change undoes that; check looks at the rest.
-func golden(t *testing.T, file string, c Config, fillIt, change, check func(*rig)) {
+// golden opens an image that was made by fill, and ended while a write of object 2 was to be replayed; change undoes that; check looks at the rest. Of a store on several devices the images lie one behind the other.
+func golden(t *testing.T, file string, c Config, p split, fillIt, change, check func(*rig)) {
 	t.Helper()
 	if *update {
-		r := newRig(t, 1, 4<<20, c)
+		r := newRigOn(t, 1, goldenSize, c, p)
 		fillIt(r)
 		r.quiet()
 		r.write(2, 5, 6, 0, fill(4096, 'x')) // something to replay
 		r.l.Kill()
-		b := make([]byte, r.dev.Size())
-		r.dev.Peek(b, 0)
+		var b []byte
+		for _, d := range r.used() {
+			b = append(b, make([]byte, goldenSize)...)
+			d.Peek(b[len(b)-goldenSize:], 0)
+		}
 		var out bytes.Buffer
 		z, _ := gzip.NewWriterLevel(&out, gzip.BestCompression)
 		if _, err := z.Write(b); err != nil {
@@ -101,9 +116,14 @@ func golden(t *testing.T, file string, c Config, fillIt, change, check func(*rig
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRig(t, 2, int64(len(b)), c)
+	r := newRigOn(t, 2, goldenSize, c, p)
+	if len(b) != goldenSize*len(r.used()) {
+		t.Fatalf("%s has %d bytes", file, len(b))
+	}
 	r.l.Kill()
-	r.dev.Poke(b, 0)
+	for i, d := range r.used() {
+		d.Poke(b[i*goldenSize:(i+1)*goldenSize], 0)
+	}
 	r.process()
 	if n, text := r.check(); n != 0 {
 		t.Errorf("check: %s", text)

@@ -81,6 +81,17 @@ func (r *rig) process() {
 	r.o = Options{Log: slog.New(slog.DiscardHandler), roundPages: r.round, secondBatch: 4096 * r.round}
 }
 
+// used are the disks that the store is on, by their numbers.
+func (r *rig) used() []*sim.Disk {
+	all := []*sim.Disk{r.dev}
+	for _, name := range []string{r.split.meta, r.split.journal} {
+		if name != "" && name != "d" {
+			all = append(all, r.w.Disk(name))
+		}
+	}
+	return all
+}
+
 // join opens the disks of a store whose data is on the given one.
 func (r *rig) join(p split, data string) loop.Disk {
 	r.t.Helper()

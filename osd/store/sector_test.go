@@ -97,10 +97,7 @@ func TestNoJournalSectorIsWrittenTwiceInALap(t *testing.T) {
 		c, size := modelConfig(rng, seed)
 		r := newRigOn(t, seed, size, c, splits[seed%uint64(len(splits))])
 		area := r.s.Superblock().Journal
-		dev := r.dev
-		if area.Device > 0 {
-			dev = r.w.Disk(strings.TrimPrefix(r.s.sb.Others[area.Device-1], "sim-"))
-		}
+		dev := r.used()[area.Device]
 		rec := dev.Record()
 		m := newModel(r, rng, 20)
 		m.unstable = true

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,9 +16,18 @@ import (
 
 // TestSteadyStateAllocatesNothing runs 4 KiB writes, such as wait for a commit too, and reads on a real loop, flusher and page writes included.
 func TestSteadyStateAllocatesNothing(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "disk")
-	if err := os.WriteFile(path, make([]byte, 64<<20), 0o600); err != nil {
-		t.Fatal(err)
+	for _, devices := range []int{1, 3} {
+		t.Run(fmt.Sprintf("devices=%d", devices), func(t *testing.T) { steady(t, devices) })
+	}
+}
+
+func steady(t *testing.T, devices int) {
+	var paths []string
+	for i := range devices {
+		paths = append(paths, filepath.Join(t.TempDir(), fmt.Sprint("disk", i)))
+		if err := os.WriteFile(paths[i], make([]byte, 64<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r, err := system.New(system.Options{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -33,13 +43,18 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 	var d loop.Disk
 	var s *Store
 	on(func(done func()) {
-		if d, err = r.OpenDisk(path, loop.DiskOptions{}); err != nil {
-			d, err = r.OpenDisk(path, loop.DiskOptions{Buffered: true})
+		open := [3]Device{}
+		for i, path := range paths {
+			if d, err = r.OpenDisk(path, loop.DiskOptions{}); err != nil {
+				d, err = r.OpenDisk(path, loop.DiskOptions{Buffered: true})
+			}
+			if err != nil {
+				done()
+				return
+			}
+			open[i] = Device{d, path}
 		}
-		if err != nil {
-			done()
-			return
-		}
+		d = Devices{open[0], open[1], open[2]}.Join(r)
 		Format(r, d, Config{}, func(_ Superblock, e error) {
 			if err = e; err != nil {
 				done()
