@@ -90,6 +90,12 @@ func TestDeletionsThatWaitAreOneOfEachObject(t *testing.T) {
 	if st == nil {
 		t.Fatal("the store does not open")
 	}
+	for _, c := range []*coding{{own: 1}, nil} {
+		deletionsThatWait(t, w, &PG{ID: pgNum(1), p: New(l, nil, nil, st, &listener{}, Options{}), Table: pg.NewTable(), coded: c})
+	}
+}
+
+func deletionsThatWait(t *testing.T, w *sim.World, q *PG) {
 	const objects, rounds, unclean = 8, 3 * leastTidy / 8, 7
 	entry := func(i, v int) wire.SubEntry {
 		return wire.SubEntry{Object: layout.ObjectID{Inode: layout.MakeInode(1, 1), Stripe: uint64(i) << 17}, Version: layout.Version(v), Interval: 1}
@@ -97,14 +103,13 @@ func TestDeletionsThatWaitAreOneOfEachObject(t *testing.T) {
 	done := 0
 	for i := range objects {
 		e := entry(i, rounds)
-		st.Submit(&store.Op{Kind: store.OpDelete, Object: e.Object, Version: e.Version, Interval: 1, Done: func(op *store.Op) {
+		q.p.st.Submit(&store.Op{Kind: store.OpDelete, Object: q.mine(e.Object), Version: e.Version, Interval: 1, Done: func(op *store.Op) {
 			if done++; op.Err != nil {
 				t.Error(op.Err)
 			}
 		}})
 	}
 	w.RunUntil(func() bool { return done == objects }, time.Minute)
-	q := &PG{ID: pgNum(1), p: New(l, nil, nil, st, &listener{}, Options{}), Table: pg.NewTable()}
 	q.Table.Open(entry(unclean, 0).Object, 1, false).Unclean = &peering.Unclean{}
 	q.waiting = []wire.SubEntry{entry(unclean, 5)}
 	for v := range rounds {
