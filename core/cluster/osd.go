@@ -92,12 +92,9 @@ func (s *OSDStats) Used() float64 {
 	return 1 - float64(min(s.Free, s.Size))/float64(s.Size)
 }
 
-// LeastLeft is how many blocks of an OSD clients leave at least, whatever osd_full_ratio says: several primaries send it changes at once, and each knows of the others' only what the last answer said.
-const LeastLeft = 32
-
 // Refuses reports whether the OSD takes no clients' writes that need space, by an osd_full_ratio.
 func (s *OSDStats) Refuses(ratio float64) bool {
-	return s.Size > 0 && (s.Used() >= ratio || s.Free <= LeastLeft*s.DataBlockSize)
+	return s.Size > 0 && (s.Used() >= ratio || s.Free <= layout.LeastLeft*s.DataBlockSize)
 }
 
 // OSDSpace is osd/space/<n>: bytes by pool and inode number.

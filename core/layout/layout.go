@@ -161,3 +161,6 @@ func (g Geometry) Parts(dst []Part, offset, length uint64) []Part {
 
 // IsPowerOfTwo reports whether n is a power of two.
 func IsPowerOfTwo(n uint64) bool { return bits.OnesCount64(n) == 1 }
+
+// LeastLeft is how many blocks of an OSD clients leave at least, whatever osd_full_ratio says: several primaries send it changes at once, and each knows of the others' only what the last answer said.
+const LeastLeft = 32

@@ -312,8 +312,6 @@ func (x *coded) spoilt(io *chunkIO) {
 		p.refuse(o, wire.EIO)
 		return
 	}
-	obj.Block(&o.waiter)
-	x.release()
-	x.reset()
+	o.block(obj)
 	q.recoverNow(obj)
 }

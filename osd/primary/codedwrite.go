@@ -79,15 +79,13 @@ func (o *op) codedHere() {
 
 // goOn sends the change out if nothing has come up while it read: that may have taken as long as a disk or a member does not answer, and nobody who has been told of a fence since knows of the change.
 func (o *op) goOn() {
-	p, q, x := o.p, o.q, o.x
+	p, q := o.p, o.q
 	obj := q.Table.Get(o.id)
 	errno := p.checkInode(o, o.id.Inode, o.meta)
 	switch {
 	case obj.Unclean != nil || obj.Recovering:
 		// A chunk could not be read by somebody else: it is put back first.
 		o.block(obj)
-		x.release()
-		x.reset()
 	case o.fenced():
 		p.refuse(o, wire.ESTALE)
 	case errno != 0:

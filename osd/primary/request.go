@@ -250,7 +250,7 @@ func (o *op) admit() {
 		return
 	}
 	obj := q.Table.Get(o.id)
-	if obj != nil && obj.Unclean != nil && !obj.Recovering && !o.alone() && (obj.Inconsistent || obj.Broken) && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) {
+	if obj != nil && obj.Unclean != nil && !obj.Recovering && (obj.Inconsistent || obj.Broken) && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) {
 		if !o.anew(obj) {
 			p.refuse(o, wire.EIO)
 			return
@@ -258,7 +258,7 @@ func (o *op) admit() {
 		o.change()
 		return
 	}
-	if obj != nil && (obj.Unclean != nil || obj.Recovering) && !o.alone() && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
+	if obj != nil && (obj.Unclean != nil || obj.Recovering) && !(planted.InconsistentServed && obj.Inconsistent && o.code == wire.OpRead) && !(planted.UncleanServed && o.code == wire.OpRead) && !(planted.UncleanChanged && o.code != wire.OpRead) {
 		p.Events.Blocked++
 		o.block(obj)
 		q.recoverNow(obj)
@@ -296,10 +296,14 @@ func (o *op) baseOn(obj *pg.Object, osd layout.OSDNum, base layout.Version) layo
 	return base
 }
 
-// block has o admitted again when an object is whole.
+// block has o admitted again when an object is whole, which it lets go if it had it for itself.
 func (o *op) block(obj *pg.Object) {
 	o.waits = obj
 	obj.Block(&o.waiter)
+	if o.x != nil {
+		o.x.release()
+		o.x.reset()
+	}
 }
 
 // Gone says that a client's connection has ended: what it has waiting for objects to be whole is dropped with its data. Some objects may not be whole for days, and the client comes again.
@@ -320,9 +324,6 @@ func (p *Primary) Gone(c *peer.Incoming) {
 		p.refuse(o, wire.EPIPE)
 	}
 }
-
-// alone reports whether the operation has its object for itself.
-func (o *op) alone() bool { return o.x != nil && o.x.turn }
 
 func (p *Primary) refuse(o *op, errno int64) {
 	p.count(o, 0)

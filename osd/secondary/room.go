@@ -1,7 +1,7 @@
 package secondary
 
 import (
-	"holdfast/core/cluster"
+	"holdfast/core/layout"
 	"holdfast/osd/store"
 )
 
@@ -15,7 +15,7 @@ type Limits struct {
 func DefaultLimits() Limits { return Limits{Full: 0.97, Backfill: 0.99} }
 
 // leave is how much of Room clients must leave.
-func (l Limits) leave(st *store.Stats) uint64 { return max(cluster.LeastLeft, besides(st, l.Full)) }
+func (l Limits) leave(st *store.Stats) uint64 { return max(layout.LeastLeft, besides(st, l.Full)) }
 
 // besides is how many of a store's blocks there are beyond a part of them.
 func besides(st *store.Stats, ratio float64) uint64 {

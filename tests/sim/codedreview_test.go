@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ func (n *Node) flip(t *testing.T, what []byte, behind int) {
 	d := n.c.W.Disk(n.disk())
 	all := make([]byte, d.Size())
 	d.Peek(all, 0)
-	i := bytes.Index(all, what)
+	i := bytes.LastIndex(all, what) // in its block, not the journal
 	if i < 0 {
 		t.Fatal("it is not on the disk")
 	}
@@ -228,5 +229,80 @@ func TestCodedPrimaryAllocatesNothing(t *testing.T) {
 				k.Read(image, at+128<<10, 4096)
 			}
 		})
+	}
+}
+
+// TestCodedChangeThatBeginsAnewWaitsForARepair has one store refuse a change of a whole object again and again, since too much waits there for commits, and a read find a chunk of that object unreadable meanwhile:
+// the change must not begin anew before the chunk is put back.
+func TestCodedChangeThatBeginsAnewWaitsForARepair(t *testing.T) {
+	c := start(t, Options{Seed: 408, OSDs: 5, Replicas: 3, Parity: 1, MinSize: 2, PGs: 8, Store: store.Config{BlockSize: 16 << 10, Granularity: 4096, JournalSize: 768 << 10}})
+	defer c.W.Close()
+	const object = 32 << 10
+	k := c.NewClient(7)
+	s := c.Snapshot()
+	g, err := s.Geometry(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	setOf := func(pg uint32) []layout.OSDNum {
+		to, _ := s.PGConfig.Target(layout.PGID{Pool: 1, Num: pg})
+		return to.OSDSet
+	}
+	// Two PGs: the spoilt chunk is on a member of one only, and the disk that hangs is that of a member of the other one only.
+	var one, other uint32
+	spoilt, hangs := -1, layout.OSDNum(0)
+	for one = 1; one <= 8 && hangs == 0; one++ {
+		for other = 1; other <= 8 && hangs == 0; other++ {
+			a, b := setOf(one), setOf(other)
+			spoilt = slices.IndexFunc(a[:2], func(n layout.OSDNum) bool { return !slices.Contains(b, n) })
+			shared := slices.ContainsFunc(a, func(n layout.OSDNum) bool { return slices.Contains(b, n) })
+			if at := slices.IndexFunc(b, func(n layout.OSDNum) bool { return !slices.Contains(a, n) }); spoilt >= 0 && shared && at >= 0 {
+				hangs = b[at]
+				one, other = one-1, other-1
+			}
+		}
+	}
+	if hangs == 0 {
+		t.Fatal("there are no such PGs")
+	}
+	var offsets []uint64 // of other's objects
+	at := uint64(0)      // of one's
+	for i := range uint64(400) {
+		switch g.PG(i * object) {
+		case one:
+			at = i * object
+		case other:
+			offsets = append(offsets, i*object)
+		}
+	}
+	want := pattern(object, 1)
+	k.Write(image, at, want)
+	k.Write(image, at, want)
+	c.W.Run(10 * time.Second) // it is flushed
+	c.Nodes[setOf(one)[spoilt]].flip(t, want[spoilt*16<<10:][:4096], 10<<10)
+	before, _ := c.Snapshot().Records.Get(layout.PGID{Pool: 1, Num: one})
+	c.W.Disk(c.Nodes[hangs].disk()).Stall(true)
+	for _, off := range offsets[:min(40, len(offsets))] {
+		k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: off, Len: 4096}, pattern(4096, 3), func(Result) {})
+	}
+	c.W.Run(200 * time.Millisecond)
+	written, read := false, false
+	k.Begin(wire.ReadWrite{Op: wire.OpWrite, Inode: image, Offset: at, Len: object}, pattern(object, 2), func(r Result) { written = true })
+	c.W.Run(100 * time.Millisecond)
+	if written {
+		t.Fatal("it was not refused")
+	}
+	for _, n := range setOf(one) {
+		c.W.Disk(c.Nodes[n].disk()).SetAllLatency(10*time.Millisecond, 20*time.Millisecond)
+	}
+	k.Begin(wire.ReadWrite{Op: wire.OpRead, Inode: image, Offset: at, Len: object}, nil, func(r Result) { read = true })
+	c.W.Run(time.Second)
+	c.W.Disk(c.Nodes[hangs].disk()).Stall(false)
+	c.Wait("the answers", time.Minute, func() bool { return written && read })
+	if now, _ := c.Snapshot().Records.Get(layout.PGID{Pool: 1, Num: one}); now.Interval != before.Interval {
+		t.Errorf("interval %d, was %d", now.Interval, before.Interval)
+	}
+	if r := k.Read(image, at, object); !bytes.Equal(r.Data, pattern(object, 2)) {
+		t.Error("the object reads back differently")
 	}
 }
