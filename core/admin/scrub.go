@@ -381,7 +381,6 @@ type ImageScrub struct {
 	at      int
 	under   []uint64 // being compared
 	listing *client.Listing
-	asks    []*client.Comparing
 	started loop.Instant
 	before  uint64
 	timer   loop.Timer // to show, and to write down

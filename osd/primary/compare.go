@@ -404,7 +404,6 @@ type decision struct {
 	found wire.Found
 	good  []*look
 	bad   []*look // unreadable, or known to be wrong
-	roles []int   // of good, then of bad; in erasure-coded pools
 }
 
 // decide compares what was read.

@@ -139,8 +139,6 @@ func TestUnreadableChunkIsNoSource(t *testing.T) {
 	x.W.Close()
 }
 
-func first[T any](v T, _ bool) T { return v }
-
 // TestManyCodedChangesAtOnce has far more changes of erasure-coded objects under way, through all primaries, than what waits for commits may take of any journal: each member takes others of them first, and
 // all are done all the same.
 func TestManyCodedChangesAtOnce(t *testing.T) {
