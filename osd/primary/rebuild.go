@@ -212,6 +212,9 @@ func (r *chunkRead) fetched() {
 		r.bitmap, r.present = append(r.bitmap[:0], bitmap...), append(r.present[:0], present...)
 	}
 	r.data, c.ReplyData = c.ReplyData, nil
+	if n := j.q.Geometry.BitmapLen(); !j.u.Truth.Tombstone && (r.data == nil || r.data.Len() != int(j.q.Geometry.BlockSize) || len(r.bitmap) != n || len(r.present) != n) {
+		ok = false
+	}
 	r.took(ok, answered && (m.Retval == wire.EDOM || m.Retval == wire.EIO))
 }
 
