@@ -374,8 +374,8 @@ func (j *copyJob) written(err error) {
 		j.void(newer)
 	default:
 		n, took := 0, p.l.Now().Sub(j.start)
-		if j.data != nil {
-			n = j.data.Len() * len(j.u.Lacks)
+		if j.data != nil || q.coded != nil && j.found && !j.u.Truth.Tombstone {
+			n = int(q.Geometry.BlockSize) * len(j.u.Lacks)
 		}
 		p.Recovery.add(n, took)
 		if j.moved {

@@ -306,3 +306,23 @@ func TestCodedChangeThatBeginsAnewWaitsForARepair(t *testing.T) {
 		t.Error("the object reads back differently")
 	}
 }
+
+// TestRecoveredChunksAreCounted has chunks recovered, whose bytes the statistics have to show.
+func TestRecoveredChunksAreCounted(t *testing.T) {
+	c, k := startCoded(t, 409)
+	p, others := c.seat()
+	others[0].Kill()
+	c.Wait("an interval without it", time.Minute, func() bool { return !c.States(cluster.StateActive) && c.Serving() })
+	k.Write(image, 0, pattern(4096, 2))
+	others[0].Start()
+	c.Wait("all PGs clean", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	var got cluster.OpStats
+	c.Wait("statistics of one object", 30*time.Second, func() bool {
+		st, _ := c.Snapshot().OSDStats.Get(p.Num)
+		got = st.RecoveryStats["degraded"]
+		return got.Count == 1
+	})
+	if got.Bytes != 128<<10 {
+		t.Errorf("%d bytes of a chunk are counted", got.Bytes)
+	}
+}
