@@ -593,7 +593,16 @@ func (r *run) records() (list []recordOf) {
 func (r *run) reweight(osd int, w float64) {
 	f := cluster.Float(w)
 	r.back.weights[osd] = w
-	r.put(cluster.OSDConfigKey(layout.OSDNum(osd+1)), cluster.Value(&cluster.OSDConfig{Reweight: &f}))
+	t := registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: cluster.OSDConfigKey(layout.OSDNum(osd + 1)), Value: cluster.Value(&cluster.OSDConfig{Reweight: &f})}}}
+	r.c.admin.Txn(t, func(_ registry.TxnResult, err error) {
+		if err != nil { // as an operator tries again, or the OSD would stay out
+			r.c.W.After(100*time.Millisecond, func() {
+				if r.back.weights[osd] == w {
+					r.reweight(osd, w)
+				}
+			})
+		}
+	})
 }
 
 // killClient ends a client's process, has its sessions fenced, and starts another one in its place.
