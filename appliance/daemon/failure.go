@@ -51,7 +51,7 @@ func (o *OSDOptions) Halt(err error) (*cluster.OSDFailure, error) {
 func deviceWay(o *OSDOptions, e *store.DeviceError) string {
 	look := "look at the kernel's log"
 	if slices.Contains([]syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EFBIG}, e.Errno()) {
-		if st, err := os.Stat(o.Device); err == nil && st.Mode().IsRegular() {
+		if st, err := os.Stat(e.Device); err == nil && st.Mode().IsRegular() {
 			return fmt.Sprintf("the file system of the disk's file gave it no space: make room there, then start OSD %d again", o.Num)
 		}
 		look += " (has a thin volume run out of space, or is the device gone?)"

@@ -47,7 +47,7 @@ func (e *DeviceError) Errno() syscall.Errno {
 func deviceError(of string, op *loop.DiskOp) *DeviceError {
 	e := &DeviceError{Op: op.Kind, Of: of, Off: offsetOf(op.Off), Len: int64(op.Bytes()), Err: op.Err}
 	if d, is := errors.AsType[*loop.DiskError](op.Err); is {
-		e.Device, e.Err = d.Disk, d.Err
+		e.Device, e.Off, e.Err = d.Disk, d.Off, d.Err // of that device, where there are several
 	}
 	return e
 }

@@ -84,3 +84,11 @@ func TestRollbackOverARemovedVersionKeepsRequests(t *testing.T) {
 		t.Errorf("the request of version 1 is known: %v, as version %x", ok, v)
 	}
 }
+
+// A store on several devices addresses them as one; what failed is named as the device has it.
+func TestDeviceErrorNamesThePlaceOnTheDevice(t *testing.T) {
+	e := deviceError("metadata", &loop.DiskOp{Kind: loop.DiskWrite, Off: 1<<deviceShift | 8192, Data: make([]byte, 4096), Err: &loop.DiskError{Disk: "/dev/fast", Kind: loop.DiskWrite, Off: 8192, Len: 4096, Err: syscall.EIO}})
+	if want := "write of 4096 bytes of metadata to /dev/fast at 8192: input/output error"; e.Error() != want {
+		t.Errorf("it says %q, want %q", e, want)
+	}
+}
