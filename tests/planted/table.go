@@ -46,7 +46,7 @@ var hunts = []hunt{
 	{Bug: "folded-too-far", By: crash},
 	{Bug: "sync-unflushed", By: crash},
 	{Bug: "soft-unchecked", By: crash},
-	{Bug: "flush-tried-again", By: crash},
+	{Bug: "flush-tried-again", By: scenario, Test: "TestFailedWriteOrFlushEndsTheOSD"},
 	{Bug: "discard-taken", By: scenario, Test: "TestDiscardAtTheStartHarmsNothing"},
 	{Bug: "pg-record-early", By: crash},
 	{Bug: "replace-keeps-newer", By: crash},
