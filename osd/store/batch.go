@@ -10,7 +10,10 @@ const (
 	batchMagic   = 0x4c4e524a4448 // "HDJRNL"
 	batchHeader  = 128
 	journalAlign = 4096
-	batchSoft    = 1 // flag in a batch's header
+
+	// Flags in a batch's header.
+	batchSoft  = 1
+	batchPages = 2
 )
 
 // batchInfo is a batch's header.
@@ -29,6 +32,8 @@ type batchInfo struct {
 	dataLen   uint32
 	dataCRC   uint32
 	count     uint32 // entries
+	pages     uint32 // the sum of the generations of all metadata pages when that round was durable,
+	counted   bool   // if it is known: earlier releases did not write it
 	soft      bool   // it was not written through, and data of its changes may have been lost
 	crc       uint32 // of the header and the entries
 }
@@ -50,7 +55,11 @@ func (h *batchInfo) encode(b []byte, secret *[16]byte) {
 		le.PutUint32(b[96+4*i:], v)
 	}
 	if h.soft {
-		b[120] = batchSoft
+		b[120] |= batchSoft
+	}
+	if h.counted {
+		b[120] |= batchPages
+		le.PutUint32(b[124:], h.pages)
 	}
 	h.crc = crc32.Checksum(b[12:h.headerLen], castagnoli)
 	le.PutUint32(b[8:], h.crc)
@@ -71,7 +80,8 @@ func decodeBatch(b []byte, sb *Superblock, pos uint64) (batchInfo, error) {
 	for i, p := range []*uint32{&h.prevCRC, &h.headerLen, &h.dataOff, &h.dataLen, &h.dataCRC, &h.count} {
 		*p = le.Uint32(b[96+4*i:])
 	}
-	h.soft = b[120]&batchSoft != 0
+	h.soft, h.counted = b[120]&batchSoft != 0, b[120]&batchPages != 0
+	h.pages = le.Uint32(b[124:])
 	h.crc = le.Uint32(b[8:])
 	if v := le.Uint32(b[12:]); v != FormatVersion {
 		return h, fmt.Errorf("the batch has format version %d", v)

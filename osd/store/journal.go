@@ -304,7 +304,7 @@ func (j *journal) build(f *flight, gap uint64, header, data, ops, records, chain
 	z := &s.lazy
 	size := align(header) + align(data)
 	mem := j.mem[pos : pos+uint64(size)]
-	h := batchInfo{seq: j.seq, epoch: s.sb.Boot, first: j.entry + 1, durable: j.durable, pos: pos, soft: f.soft, roundDone: s.round.done, prevCRC: j.crc,
+	h := batchInfo{seq: j.seq, epoch: s.sb.Boot, first: j.entry + 1, durable: j.durable, pos: pos, soft: f.soft, roundDone: s.round.done, pages: s.round.sum, counted: true, prevCRC: j.crc,
 		headerLen: uint32(header), dataOff: uint32(align(header)), dataLen: uint32(align(data))}
 	at, dataAt := batchHeader, align(header)
 	f.busy, f.done, f.ops, f.records = true, false, opList{}, append(f.records[:0], j.records[:records]...)

@@ -86,7 +86,11 @@ type opening struct {
 	max    uint64               // highest entry sequence in any page
 	newest *batchInfo           // found by newestBatch,
 	known  uint64               // with it
-	soft   bool                 // batches that were not written through are there
+	// What the last opening counted of the pages: the sum of their generations, as of a round.
+	counted   bool
+	countedTo uint64
+	sum       uint32
+	soft      bool // batches that were not written through are there
 	// softEnd is the first batch of which data was lost that nobody was told is durable; 0: none. The journal ends before it.
 	softEnd uint64
 
@@ -113,6 +117,7 @@ type announced struct {
 	gen   uint32
 	round uint64
 	batch uint32
+	now   bool // by the last opening
 }
 
 func (p *opening) finish(err error) {
@@ -475,10 +480,34 @@ func (p *opening) judgePages() error {
 			}
 		}
 	}
+	if err := p.countPages(); err != nil {
+		return err
+	}
 	if p.max > s.j.entry {
 		return &DamagedError{Area: "journal", Offset: s.sb.Journal.Off, What: fmt.Sprintf("the metadata knows entry %d, the journal ends at %d", p.max, s.j.entry)}
 	}
 	return nil
+}
+
+// countPages compares the sum of the pages' generations with what the last opening wrote into the journal: a page write that the device lost leaves no other trace when both copies are good and the journal
+// does not reach back to it. Of a round of which that opening has not said that it is durable either copy may count.
+func (p *opening) countPages() error {
+	s := p.s
+	sum, wrapped := uint32(0), uint32(0)
+	for page, gen := range s.t.pageGen {
+		s.round.sum += gen
+		sum += gen
+		if a, ok := p.live[uint32(page)]; ok && a.now && a.round > p.countedTo && gen == a.gen {
+			sum-- // it was one less before
+			if gen == 2 {
+				wrapped = 1<<32 - 2 // or the highest, of one page
+			}
+		}
+	}
+	if !p.counted || sum == p.sum || sum+wrapped == p.sum {
+		return nil
+	}
+	return p.tolerate(&DamagedError{Area: "metadata", Offset: s.sb.pageOff(0, 0), What: fmt.Sprintf("the generations of all pages add up to %d, and %d were written: the device lost a write", sum, p.sum)})
 }
 
 // takeBlocks finds out which blocks are in use. claim, if not nil, is asked about each claim of a block.

@@ -92,6 +92,9 @@ func (p *opening) newestBatch() (newest batchInfo, known uint64, err error) {
 		}
 		if h.epoch == sb.Boot {
 			known = max(known, h.durable) // an earlier opening's are all up to endBatch
+			if h.counted && (!p.counted || h.roundDone >= p.countedTo) {
+				p.counted, p.countedTo, p.sum = true, h.roundDone, h.pages
+			}
 		}
 		s.round.done = max(s.round.done, h.roundDone)
 		p.soft = p.soft || h.soft
@@ -211,7 +214,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 			if int(page) >= s.sb.pages() {
 				return fmt.Errorf("page %d of %d is announced", page, s.sb.pages())
 			}
-			p.live[page] = announced{gen: le.Uint32(b[4:]), round: e.round, batch: bi}
+			p.live[page] = announced{gen: le.Uint32(b[4:]), round: e.round, batch: bi, now: s.j.seq > s.sb.endBatch}
 		}
 		return nil
 	}

@@ -23,6 +23,8 @@ type round struct {
 	waits   int
 	io      int    // device requests under way
 	last    uint64 // the last number given to a round
+	sum     uint32 // of the generations of all pages, as of the rounds that are durable,
+	next    uint32 // and with the present one
 	batch   uint32
 	flushOp loop.DiskOp
 	writes  []*loop.DiskOp
@@ -98,13 +100,16 @@ func (s *Store) startRound() {
 	announce := make([]byte, 32+8*len(r.pages))
 	startEntry(announce, len(announce), entryPages, 0, 0, len(r.pages))
 	r.last++
+	r.next = r.sum
 	le.PutUint64(announce[24:], r.last)
 	for i, page := range r.pages {
 		r.chains = append(r.chains, t.pageFirst[page])
 		t.pageFirst[page] = 0
+		r.next -= t.pageGen[page]
 		if t.pageGen[page]++; t.pageGen[page] == 0 {
 			t.pageGen[page] = 2 // wrapped: keep 0 for a page that was never written, and the parity
 		}
+		r.next += t.pageGen[page]
 		s.encodePageTo(r.buf[i*size:(i+1)*size], page)
 		le.PutUint32(announce[32+8*i:], page)
 		le.PutUint32(announce[36+8*i:], t.pageGen[page])
@@ -169,7 +174,7 @@ func (s *Store) roundStep() {
 			}
 		}
 		s.j.release(b)
-		r.done = r.last
+		r.done, r.sum = r.last, r.next
 		r.active = false
 		s.l.Defer(&s.j.task)
 		s.closeStep()
