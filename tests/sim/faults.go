@@ -590,13 +590,18 @@ func (r *run) records() (list []recordOf) {
 	return list
 }
 
+// reweight has an operator give an OSD another weight, however often that takes; in earlier draws once, whether etcd has it or not.
 func (r *run) reweight(osd int, w float64) {
 	f := cluster.Float(w)
 	r.back.weights[osd] = w
-	t := registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: cluster.OSDConfigKey(layout.OSDNum(osd + 1)), Value: cluster.Value(&cluster.OSDConfig{Reweight: &f})}}}
-	r.c.admin.Txn(t, func(_ registry.TxnResult, err error) {
-		if err != nil { // as an operator tries again, or the OSD would stay out
-			r.c.W.After(100*time.Millisecond, func() {
+	key, value := cluster.OSDConfigKey(layout.OSDNum(osd+1)), cluster.Value(&cluster.OSDConfig{Reweight: &f})
+	if r.plan.Draw < lyingDraw {
+		r.put(key, value)
+		return
+	}
+	r.c.admin.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Put, Key: key, Value: value}}}, func(_ registry.TxnResult, err error) {
+		if err != nil && r.back.weights[osd] == w {
+			r.c.W.After(200*time.Millisecond, func() {
 				if r.back.weights[osd] == w {
 					r.reweight(osd, w)
 				}
