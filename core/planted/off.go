@@ -113,6 +113,7 @@ const (
 	RoleIgnored        = false
 	UnreadableZero     = false
 	MendForgotten      = false
+	ForgotUncommitted  = false
 	ScrubTrustsWrong   = false
 	ScrubUnordered     = false
 	RepairFromBad      = false

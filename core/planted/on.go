@@ -119,6 +119,7 @@ var (
 	RoleIgnored        = is("role-ignored")
 	UnreadableZero     = is("unreadable-zero")
 	MendForgotten      = is("mend-forgotten")
+	ForgotUncommitted  = is("forgot-uncommitted")
 	ScrubTrustsWrong   = is("scrub-trusts-wrong")
 	ScrubUnordered     = is("scrub-unordered")
 	RepairFromBad      = is("repair-from-bad")

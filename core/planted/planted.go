@@ -114,6 +114,7 @@ var Bugs = []Bug{
 	{"bitmap-unrebuilt", "recovery computes the bytes of a chunk and not its bitmap"},
 	{"role-ignored", "an OSD that has a chunk of an object is taken to have the one of its present role"},
 	{"unreadable-zero", "a chunk that cannot be read counts as zeroes when others are computed from it"},
+	{"forgot-uncommitted", "a deletion in an erasure-coded pool is forgotten while a member has yet to commit it, and has the object of before"},
 	{"mend-forgotten", "a chunk that cannot be read is taken to be mended without having been written"},
 	{"scrub-trusts-wrong", "of copies that differ the smaller part is taken for right"},
 	{"scrub-unordered", "scrub compares copies of different versions, while a change of the object is under way"},

@@ -339,8 +339,17 @@ func (o *op) committed() {
 	o.reply(version)
 }
 
-// buried takes a deletion that is durable on every member.
+// buried takes a deletion that is durable on every member; its commit, if it has one, may be yet to be sent.
 func (q *PG) buried(e wire.SubEntry) {
+	if len(q.commits) > 0 && !planted.ForgotUncommitted {
+		q.graves = append(q.graves, e)
+		return
+	}
+	q.settled(e)
+}
+
+// settled takes a deletion that is all that the members have of its object.
+func (q *PG) settled(e wire.SubEntry) {
 	if q.clean || planted.TombstoneEarly {
 		q.tombs = append(q.tombs, e)
 		q.p.armForget()

@@ -343,6 +343,7 @@ type commitCall struct {
 	c    peer.Call
 	q    *PG
 	osd  layout.OSDNum
+	with *burial // that waits for it, or nil
 	next *commitCall
 }
 
@@ -363,7 +364,8 @@ func (p *Primary) committed(c *commitCall) {
 	if err == nil {
 		err = c.c.Reply.Err()
 	}
-	c.q, c.next, p.freeCommit = nil, p.freeCommit, c
+	c.with.answered(err)
+	c.q, c.with, c.next, p.freeCommit = nil, nil, p.freeCommit, c
 	if err != nil && !q.stopped {
 		p.l.Log().Warn("a member failed to commit versions", "pg", q.ID.String(), "peer", uint64(osd), "err", err)
 		p.host.Lost(q.ID, osd, false)
@@ -383,13 +385,17 @@ func (q *PG) committedHere(err error) {
 func (q *PG) sendCommits() {
 	for list := q.commits; len(list) > 0 && !q.stopped; {
 		n := min(len(list), wire.MaxMeta/wire.VersionedSize)
-		q.sendCommitsOf(list[:n])
+		var with *burial
+		if n == len(list) { // what is answered last
+			with = q.burial()
+		}
+		q.sendCommitsOf(list[:n], with)
 		list = list[n:]
 	}
 	q.commits = q.commits[:0]
 }
 
-func (q *PG) sendCommitsOf(list []wire.Versioned) {
+func (q *PG) sendCommitsOf(list []wire.Versioned, with *burial) {
 	p := q.p
 	for role, osd := range q.coded.roles {
 		if osd == 0 || planted.CommitLeftOut && role == len(q.coded.roles)-1 {
@@ -402,11 +408,15 @@ func (q *PG) sendCommitsOf(list []wire.Versioned) {
 		}
 		if osd == p.o.Self {
 			q.begin()
-			p.sec.Commit(q.ID, q.versions, q.ownCommit)
+			done := q.ownCommit
+			if with != nil {
+				done = with.own
+			}
+			p.sec.Commit(q.ID, q.versions, done)
 			continue
 		}
 		c := p.commitCall()
-		c.q, c.osd, c.c.Meta = q, osd, c.c.Meta[:0]
+		c.q, c.osd, c.with, c.c.Meta = q, osd, with, c.c.Meta[:0]
 		for _, v := range q.versions {
 			c.c.Meta = wire.AppendVersioned(c.c.Meta, v)
 		}

@@ -69,6 +69,7 @@ type Primary struct {
 	freeCopy   *copyJob
 	freeTest   *comparison
 	freeCommit *commitCall
+	freeBurial *burial
 	space      map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
 	backfill   map[layout.OSDNum]uint64 // how many objects recovery may bring there
 	taking     int                      // changes that need space under way, over all PGs
@@ -176,6 +177,7 @@ type PG struct {
 
 	// In erasure-coded pools, versions that every member has, and which are not committed yet:
 	commits    []wire.Versioned
+	graves     []wire.SubEntry  // deletions among those
 	versions   []wire.Versioned // of one member, as it calls them
 	commitTask loop.Task
 	ownCommit  func(error)

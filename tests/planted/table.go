@@ -140,6 +140,7 @@ var hunts = []hunt{
 	{Bug: "bitmap-unrebuilt", By: sim, Draw: codedDraw},
 	{Bug: "role-ignored", By: sim, Draw: codedDraw},
 	{Bug: "unreadable-zero", By: scenario, Test: "TestUnreadableChunkIsNoSource"},
+	{Bug: "forgot-uncommitted", By: scenario, Test: "TestDeletionIsForgottenWhenItIsCommitted"},
 	{Bug: "mend-forgotten", By: sim, Draw: codedDraw},
 	{Bug: "scrub-trusts-wrong", By: scenario, Test: "TestScrubMendsWhatChecksumsOrTheMajorityTell"},
 	{Bug: "scrub-unordered", By: scenario, Test: "TestScrubLeavesChangesUnderWay"},

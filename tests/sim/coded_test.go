@@ -3,12 +3,14 @@ package sim
 import (
 	"bytes"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
 	"holdfast/core/registry"
+	"holdfast/core/sim"
 	"holdfast/core/wire"
 	"holdfast/osd/store"
 )
@@ -194,4 +196,47 @@ func TestManyCodedChangesAtOnce(t *testing.T) {
 		}
 		x.W.Close()
 	}
+}
+
+// TestDeletionIsForgottenWhenItIsCommitted loses what a member is sent after it has taken part in a deletion. The others may not forget the deletion, as that one has it beside the object that was there: it would be taken to have been told to
+// nobody.
+func TestDeletionIsForgottenWhenItIsCommitted(t *testing.T) {
+	c := start(t, Options{Seed: 12, OSDs: 4, Replicas: 3, Parity: 1, MinSize: 2, PGs: 8})
+	k := c.NewClient(7)
+	const size = 256 << 10 // of an object
+	state := func(object uint64) *cluster.PGState {
+		st, _ := c.Snapshot().PGStates.Get(layout.PGID{Pool: 1, Num: uint32(object%8) + 1})
+		return st
+	}
+	first, other := state(0), uint64(1) // an object that the primary of the first has a chunk of, and another OSD serves
+	for ; state(other).Primary == first.Primary || !slices.Contains(state(other).Peers, first.Primary); other++ {
+		if other == 8 {
+			t.Fatal("there is no such object: ", c.describe())
+		}
+	}
+	p, away := c.Nodes[first.Primary], c.Nodes[first.Peers[0]]
+	if away == p {
+		away = c.Nodes[first.Peers[1]]
+	}
+	k.Write(image, 0, pattern(size, 1))
+	c.W.Net.SetDelayBetween(p.Loop, away.Loop, sim.Delay{Min: 100 * time.Millisecond, Max: 100 * time.Millisecond})
+	answer := Result{Retval: -1}
+	k.Begin(wire.ReadWrite{Op: wire.OpDelete, Inode: image}, nil, func(r Result) { answer = r })
+	c.W.Run(150 * time.Millisecond)
+	c.W.Net.CutOneWay(p.Loop, away.Loop) // it has the change by now, and its answer is on the way
+	c.Wait("the deletion", time.Second, func() bool { return answer.Retval == 0 })
+	k.Write(image, other*size, pattern(size, 2)) // says that the client has had the answer: nobody has to remember the deletion for it
+	c.W.Run(1200 * time.Millisecond)             // others forget deletions after half a second
+	c.W.Net.Reset(p.Loop, away.Loop) // and what is on the way is lost
+	p.PowerOff()
+	c.W.Run(time.Second)
+	c.W.Net.HealAll()
+	c.W.Net.SetDelayBetween(p.Loop, away.Loop, sim.Delay{})
+	p.Start()
+	c.W.Run(8 * time.Second) // until the lease of before has ended
+	c.Wait("all PGs clean", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	if r := k.Read(image, 0, size); r.Version != 0 || !bytes.Equal(r.Data, make([]byte, size)) {
+		t.Errorf("what was deleted is back, as version %x", r.Version)
+	}
+	c.W.Close()
 }
