@@ -67,6 +67,7 @@ func (a *app) createPool() *cobra.Command {
 	f.StringVar(&granularity, "bitmap_granularity", "", "smallest write (the cluster's)")
 	f.StringVar(&stripe, "pg_stripe_size", "", "bytes that follow each other in one PG (an object's)")
 	f.StringVar(&n.Commit, "immediate_commit", "", "which writes of clients that keep copies are durable when they are acknowledged: all, small or none (the cluster's)")
+	f.StringVar(&n.ScrubInterval, "scrub_interval", "", "how often it is scrubbed where auto_scrub is on, such as 7d (scrub_interval of the cluster)")
 	f.StringVar(&n.LocalReads, "local_reads", "", "who answers reads: the primary, or any OSD with a copy, nearest to the client or random: primary, nearest or random (primary)")
 	f.BoolVar(&wait, "wait", false, "wait until all PGs are active")
 	f.BoolVarP(&n.Force, "force", "f", false, "also when there are too few OSDs now")
@@ -148,7 +149,7 @@ func (a *app) printPool(done string, p *cluster.Pool) error {
 
 func (a *app) modifyPool() *cobra.Command {
 	m := admin.PoolChange{}
-	var code, domain, root, reads string
+	var code, domain, root, reads, scrub string
 	var tags []string
 	var wait bool
 	c := &cobra.Command{
@@ -177,7 +178,7 @@ func (a *app) modifyPool() *cobra.Command {
 				flag string
 				text *string
 				to   **string
-			}{{"failure_domain", &domain, &m.FailureDomain}, {"root_node", &root, &m.RootNode}, {"local_reads", &reads, &m.LocalReads}} {
+			}{{"failure_domain", &domain, &m.FailureDomain}, {"root_node", &root, &m.RootNode}, {"local_reads", &reads, &m.LocalReads}, {"scrub_interval", &scrub, &m.ScrubInterval}} {
 				if given(one.flag) {
 					*one.to = one.text
 				}
@@ -196,6 +197,7 @@ func (a *app) modifyPool() *cobra.Command {
 	f.StringVar(&root, "root_node", "", "use only OSDs below this node of the placement tree")
 	f.StringSliceVar(&tags, "osd_tags", nil, "use only OSDs with all of these tags")
 	f.StringVar(&reads, "local_reads", "", "who answers reads: primary, nearest or random")
+	f.StringVar(&scrub, "scrub_interval", "", "how often it is scrubbed where auto_scrub is on, such as 7d; empty: as all pools are")
 	f.BoolVar(&wait, "wait", false, "wait until all PGs are whole as they should be now")
 	f.BoolVarP(&m.Force, "force", "f", false, "also when there are too few OSDs now, or PGs that are not whole")
 	for _, flag := range fixed {

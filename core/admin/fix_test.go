@@ -3,7 +3,9 @@ package admin
 import (
 	"slices"
 	"testing"
+	"time"
 
+	"holdfast/core/cluster"
 	"holdfast/core/layout"
 )
 
@@ -43,4 +45,26 @@ func FuzzReadObjects(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestPoolsScrubInterval(t *testing.T) {
+	p := &cluster.Pool{Name: "p", Scheme: cluster.Replicated, PGSize: 2, PGMinSize: 1, PGCount: 16}
+	text := "7d"
+	for _, c := range []struct {
+		set  string
+		want time.Duration
+		ok   bool
+	}{{"7d", 7 * 24 * time.Hour, true}, {"", 0, true}, {"soon", 0, false}} {
+		text = c.set
+		next, err := (&PoolChange{Name: "p", ScrubInterval: &text}).Apply(p)
+		if (err == nil) != c.ok {
+			t.Errorf("%q: %v", c.set, err)
+			continue
+		}
+		if d, has := time.Duration(0), false; err == nil {
+			if d, has = next.ScrubEvery(); d != c.want || has != (c.want != 0) {
+				t.Errorf("%q is %v", c.set, d)
+			}
+		}
+	}
 }

@@ -20,6 +20,7 @@ type PoolChange struct {
 	RootNode      *string
 	OSDTags       *[]string
 	LocalReads    *string
+	ScrubInterval *string
 	Force         bool // also when there are too few OSDs now, or PGs that are not whole
 }
 
@@ -64,6 +65,11 @@ func (c *PoolChange) Apply(p *cluster.Pool) (*cluster.Pool, error) {
 	}
 	if c.OSDTags != nil {
 		next.OSDTags = *c.OSDTags
+	}
+	if c.ScrubInterval != nil {
+		if err := setScrubInterval(&next, *c.ScrubInterval); err != nil {
+			return nil, err
+		}
 	}
 	if err := next.Validate(); err != nil {
 		return nil, &Error{Kind: Usage, What: fmt.Sprintf("pool %q", p.Name), Err: err}

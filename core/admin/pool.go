@@ -27,6 +27,7 @@ type NewPool struct {
 	PGStripeSize  int64  // bytes
 	Commit        string // immediate_commit: all, small or none [the cluster's]
 	LocalReads    string // who answers reads: primary, nearest or random [primary]
+	ScrubInterval string // how often it is scrubbed, with auto_scrub, such as 7d [scrub_interval]
 	Force         bool   // also when there are too few OSDs or failure domains now
 }
 
@@ -54,6 +55,9 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 		RootNode: n.RootNode, OSDTags: n.OSDTags, BlockSize: cluster.Number(n.BlockSize), Granularity: cluster.Number(n.Granularity), PGStripeSize: cluster.Number(n.PGStripeSize),
 		ImmediateCommit: n.Commit, LocalReads: n.LocalReads,
 	}
+	if err := setScrubInterval(p, n.ScrubInterval); err != nil {
+		return nil, err
+	}
 	if coded {
 		p.Scheme, p.ParityChunks = cluster.EC, cluster.Number(n.Parity)
 	}
@@ -64,6 +68,19 @@ func (n NewPool) Pool(s *cluster.Snapshot) (*cluster.Pool, error) {
 		return p, nil
 	}
 	return p, roomFor(s, p)
+}
+
+// setScrubInterval sets how often a pool is scrubbed; empty: as all are.
+func setScrubInterval(p *cluster.Pool, text string) error {
+	if text == "" {
+		p.ScrubInterval = nil
+		return nil
+	}
+	if _, err := cluster.ParseInterval(text); err != nil {
+		return &Error{Kind: Usage, What: fmt.Sprintf("pool %q: scrub_interval", p.Name), Err: err}
+	}
+	p.ScrubInterval = text
+	return nil
 }
 
 // defaultMinSize is how many of size copies or chunks must be there where nobody has said it.

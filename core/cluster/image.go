@@ -144,7 +144,7 @@ func MarkDeleted(i *Inode) registry.Txn { return EditInode(i, func(c *Inode) { c
 func DeleteImage(i *Inode, index *registry.KV) registry.Txn {
 	t := registry.Txn{
 		If:   []registry.Compare{registry.Unchanged(InodeKey(i.ID), i.Mod)},
-		Then: []registry.Op{{Kind: registry.Delete, Key: InodeKey(i.ID)}},
+		Then: []registry.Op{{Kind: registry.Delete, Key: InodeKey(i.ID)}, {Kind: registry.Delete, Key: ImageScrubKey(i.ID)}},
 	}
 	return dropIndex(t, i, index)
 }

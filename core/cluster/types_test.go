@@ -157,7 +157,7 @@ func TestImageTransactions(t *testing.T) {
 	if img.Name != "a" {
 		t.Error("renaming changed what was read")
 	}
-	if other := DeleteImage(img, &registry.KV{Value: []byte(`{"id":11,"pool_id":1}`), Mod: 3}); len(other.Then) != 1 {
+	if other := DeleteImage(img, &registry.KV{Value: []byte(`{"id":11,"pool_id":1}`), Mod: 3}); slices.ContainsFunc(other.Then, func(op registry.Op) bool { return op.Key == ImageIndexKey("a") }) {
 		t.Errorf("deleting drops another image's name: %+v", other)
 	}
 	set, err := SetPool(&registry.KV{Value: []byte(`{"1":{"broken":true}}`), Mod: 2}, 2, &Pool{Name: "p", Scheme: Replicated, PGSize: 2, PGMinSize: 1, PGCount: 8})

@@ -133,6 +133,11 @@ func (c *comparison) begin() {
 		obj.Block(&c.waiter)
 		return
 	}
+	if c.alone && obj.Changing() {
+		c.wait(c.begin)
+		obj.Await(&c.waiter, obj.Last)
+		return
+	}
 	if obj != nil && obj.Unclean != nil && !obj.Inconsistent {
 		c.end(obj, Compared{Found: wire.FoundUnclean})
 		return
@@ -184,11 +189,6 @@ func (c *comparison) takeTurn() {
 		c.turn = true
 	}
 	obj.Recovering, c.alone = true, true
-	if obj.Changing() {
-		c.wait(c.begin)
-		obj.Await(&c.waiter, obj.Last)
-		return
-	}
 	c.begin()
 }
 
