@@ -563,3 +563,47 @@ func TestScrubWithoutAMemberVerifiesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestReadsGoOnWhereEnoughCopiesAreRight: as many copies, or chunks, are damaged as there are to spare, at the same place or not. Clients read what was written, and everything is made anew and counted.
+func TestReadsGoOnWhereEnoughCopiesAreRight(t *testing.T) {
+	for _, x := range []struct{ size, parity int }{{2, 0}, {3, 0}, {3, 1}, {6, 2}} {
+		data := max(1, x.size-x.parity)
+		if x.parity == 0 {
+			data = 1
+		}
+		for first := range x.size {
+			c := start(t, Options{Seed: 16, OSDs: x.size, Replicas: x.size, Parity: x.parity, MinSize: data, PGs: 1})
+			k := c.NewClient(7)
+			var want []byte
+			for i := range data {
+				want = append(want, wholes(byte(i+1))...)
+			}
+			k.Write(image, 0, want)
+			spoilt := 0
+			spare := x.size - data
+			for i := range x.size {
+				n := c.Nodes[layout.OSDNum((first+i)%x.size+1)]
+				for d := range data {
+					if at, ok := n.has(want[d*blockLen:][:64]); ok && spoilt < spare {
+						c.W.Disk(n.disk()).Flip(at+200, 0x80)
+						spoilt++
+					}
+				}
+			}
+			if r := k.read(t, len(want)); !bytes.Equal(r.Data, want) {
+				t.Errorf("%+v, from OSD %d on %d are spoilt: a read is answered %d", x, first+1, spoilt, r.Retval)
+			}
+			for range 2 { // what nobody read is found by scrub
+				k.scrub(t, 0)
+				c.Wait("the PG is whole", time.Minute, func() bool { return c.States(cluster.StateActive) })
+			}
+			if n := c.mended(); n != uint64(spoilt) || spoilt == 0 {
+				t.Errorf("%+v, from OSD %d on: %d copies were spoilt, %d made anew", x, first+1, spoilt, n)
+			}
+			if m := k.scrub(t, 0); m.Found != wire.FoundSame {
+				t.Errorf("%+v: at last %+v is found", x, m)
+			}
+			c.W.Close()
+		}
+	}
+}
