@@ -231,7 +231,7 @@ func (r *ScrubRun) looked(hs map[layout.PGID]*cluster.PGHistory, ss map[layout.P
 			case rec.Pass != nil:
 				v.take(rec.Pass)
 			}
-			if rec.Verified != 0 {
+			if rec.Verified != 0 && len(rec.Inconsistent) == 0 {
 				v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
 			}
 		}
@@ -332,7 +332,7 @@ func (v *PG) scrubbed(s *cluster.Snapshot, id layout.PGID) {
 	if !ok || rec.Generation != s.Generation(id.Pool) {
 		return
 	}
-	if rec.Verified != 0 {
+	if rec.Verified != 0 && len(rec.Inconsistent) == 0 {
 		v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
 	}
 	if st, ok := s.PGStates.Get(id); ok && rec.Pass != nil && st.State&cluster.StateScrubbing != 0 {
