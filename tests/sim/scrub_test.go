@@ -12,6 +12,7 @@ import (
 	"holdfast/core/peer"
 	"holdfast/core/registry"
 	"holdfast/core/wire"
+	"holdfast/osd"
 	"holdfast/osd/store"
 )
 
@@ -605,5 +606,72 @@ func TestReadsGoOnWhereEnoughCopiesAreRight(t *testing.T) {
 			}
 			c.W.Close()
 		}
+	}
+}
+
+// TestPGsAreScrubbedByThemselves: with auto_scrub every PG is scrubbed once in scrub_interval, or in its pool's own; not while no_scrub is set. Without it nothing is.
+func TestPGsAreScrubbedByThemselves(t *testing.T) {
+	const often = 5 * time.Minute
+	c := start(t, Options{Seed: 17, OSDs: 3, Replicas: 2, MinSize: 1, PGs: 6})
+	defer c.W.Close()
+	tune := func(f func(*osd.Scrubbing)) {
+		for _, n := range c.Nodes {
+			n.Loop.Post(&loop.Task{Run: func() {
+				to := n.OSD.Tuning()
+				f(&to.Scrub)
+				n.OSD.Tune(to)
+			}})
+		}
+	}
+	k := c.NewClient(7)
+	for i := range uint64(8) {
+		k.Write(image, i*blockLen, wholes(byte(i)))
+	}
+	c.W.Run(often)
+	for id, h := range c.Snapshot().Histories.All() {
+		if h.NextScrub != 0 {
+			t.Errorf("without auto_scrub PG %v is to be scrubbed at %d", id, h.NextScrub)
+		}
+	}
+	began := c.adminLoop.Wall().Unix()
+	tune(func(s *osd.Scrubbing) { s.Auto, s.Interval = true, often })
+	times := map[int64]bool{}
+	c.Wait("all PGs have their time", time.Minute, func() bool {
+		clear(times)
+		n := 0
+		for _, h := range c.Snapshot().Histories.All() {
+			if times[h.NextScrub] = true; h.NextScrub > began && h.NextScrub <= began+int64(often/time.Second)+60 {
+				n++
+			}
+		}
+		return n == 6
+	})
+	if len(times) < 3 {
+		t.Errorf("all PGs are to be scrubbed at %v", times)
+	}
+	c.Wait("the image is verified", often+time.Minute, func() bool { return c.Snapshot().Verified(image) >= began })
+	tune(func(s *osd.Scrubbing) { s.Pass.Paused = true })
+	c.W.Run(time.Second)
+	before := c.compared()
+	c.W.Run(2 * often)
+	if n := c.compared() - before; n > 0 {
+		t.Errorf("in spite of no_scrub %d objects are compared", n)
+	}
+	began = c.adminLoop.Wall().Unix()
+	tune(func(s *osd.Scrubbing) { s.Pass.Paused = false })
+	c.Wait("what was due is scrubbed", time.Minute, func() bool { return c.Snapshot().Verified(image) >= began })
+
+	pool, _ := c.Snapshot().Pool("p")
+	own := *pool
+	own.ScrubInterval = "30s"
+	kv := c.Txn(registry.Txn{Then: []registry.Op{{Kind: registry.Get, Key: cluster.KeyPools}}}).Results[0]
+	txn, err := cluster.SetPool(&kv[0], 1, &own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Txn(txn)
+	for range 3 {
+		began = c.adminLoop.Wall().Unix()
+		c.Wait("it is verified again within its pool's own time", 70*time.Second, func() bool { return c.Snapshot().Verified(image) > began })
 	}
 }
