@@ -71,6 +71,8 @@ func (m *member) collect() {
 	c["sync"] += e.Syncs
 	c["writer of unsynced changes dropped"] += e.Dropped
 	c["no space"] += e.Full
+	c["change undone since a member had no space"] += e.Unmade
+	c["change begun anew since a member had no room for one more version"] += e.Yielded
 	c["object recovered"] += n.OSD.RecoveryStat().Objects
 }
 
