@@ -50,7 +50,7 @@ func (r *pgRun) askRoom(full []layout.OSDNum) {
 				continue
 			}
 			s.log.Info("OSD has room again", "pg", r.id.String(), "peer", uint64(osd), "free", uint64(st.Free))
-			s.prim.Space(osd, uint64(st.Free/st.DataBlockSize))
+			s.prim.Space(osd, s.sec.Limits.Clients(uint64(st.Free/st.DataBlockSize), uint64(st.Size/st.DataBlockSize)))
 			r.m.Room(osd)
 			again = true
 		}

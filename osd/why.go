@@ -62,7 +62,7 @@ func (r *pgRun) reason() string {
 		case c.Misplaced > 0 && r.s.Snapshot().PGConfig.IsBackfillfull(r.id.Pool):
 			list = append(list, "misplaced objects wait: with them an OSD would be fuller than osd_backfillfull_ratio; add OSDs or remove images")
 		}
-		if full := r.served.FullFor(); c.Left > 0 && len(full) > 0 {
+		if full := r.served.FullFor(); len(full) > 0 {
 			has, it := " has", "it lacks"
 			if len(full) > 1 {
 				has, it = " have", "they lack"

@@ -240,8 +240,11 @@ func (p *Primary) takesRecovery(osd layout.OSDNum) bool {
 	return !known || free > uint64(p.recovering)
 }
 
-// FullFor lists the members that recovery can bring no more objects.
+// FullFor lists the members that recovery can bring no more objects, while some wait for that.
 func (q *PG) FullFor() (list []layout.OSDNum) {
+	if len(q.held)+len(q.resting) == 0 {
+		return nil
+	}
 	for _, osd := range q.members {
 		if !q.p.takesRecovery(osd) {
 			list = append(list, osd)

@@ -14,13 +14,14 @@ type Limits struct {
 // DefaultLimits is what the parameters say where nobody has set them.
 func DefaultLimits() Limits { return Limits{Full: 0.97, Backfill: 0.99} }
 
-// leave is how much of Room clients must leave.
-func (l Limits) leave(st *store.Stats) uint64 { return max(layout.LeastLeft, besides(st, l.Full)) }
+// Clients is how much of the room in a store of so many blocks is for clients.
+func (l Limits) Clients(room, blocks uint64) uint64 { return less(room, l.leave(blocks)) }
 
-// besides is how many of a store's blocks there are beyond a part of them.
-func besides(st *store.Stats, ratio float64) uint64 {
-	return uint64(float64(st.Blocks) * max(0, 1-ratio))
-}
+// leave is how much of Room clients must leave.
+func (l Limits) leave(blocks uint64) uint64 { return max(layout.LeastLeft, beyond(blocks, l.Full)) }
+
+// beyond is how many of so many blocks there are beyond a part of them.
+func beyond(blocks uint64, ratio float64) uint64 { return uint64(float64(blocks) * max(0, 1-ratio)) }
 
 func less(a, b uint64) uint64 { return a - min(a, b) }
 
@@ -29,7 +30,7 @@ func Room(st *store.Stats) uint64 { return min(st.FreeBlocks, st.FreeSlots) }
 
 // ClientRoom is how many more changes that need space one primary may have under way here. Near the end each has its share: their changes come at once.
 func (s *Server) ClientRoom(st *store.Stats) uint64 {
-	room := less(Room(st), s.Limits.leave(st))
+	room := s.Limits.Clients(Room(st), st.Blocks)
 	if room > 0 && room < shared {
 		room = max(1, room/s.Locks.primaries())
 	}
@@ -41,5 +42,5 @@ const shared = 1 << 16
 
 // RecoveryRoom is how many more objects recovery may bring.
 func (s *Server) RecoveryRoom(st *store.Stats) uint64 {
-	return less(Room(st), besides(st, s.Limits.Backfill))
+	return less(Room(st), beyond(st.Blocks, s.Limits.Backfill))
 }

@@ -278,7 +278,7 @@ func (s *Server) fillChange(op *store.Op, m *wire.SubChange) {
 	op.Lazy, op.Unstable = store.Laziness(m.Lazy), m.Unstable
 	if op.Leave = 0; m.Unstable {
 		st := s.st.Stats()
-		op.Leave = uint32(s.Limits.leave(&st)) // a refusal is undone
+		op.Leave = uint32(s.Limits.leave(st.Blocks)) // a refusal is undone
 	}
 }
 

@@ -207,7 +207,7 @@ func enospc(t *testing.T, plan stand.Plan, commit string) {
 	}
 	s.compare("overwritten")
 	c.every("every PG is whole", pg.clean)
-	c.warned("full (") // or nearly: the last blocks of an OSD may be of no use for want of others
+	c.warned("full (")   // or nearly: the last blocks of an OSD may be of no use for want of others
 	if plan.Code != "" { // a third of what is read is computed
 		c.kill(1, true)
 		c.every("every PG is active", func(p pg) bool { return p.has("active") })
