@@ -12,13 +12,37 @@ import (
 // way is how a scenario's data is kept and reached.
 type way struct {
 	name   string
-	copies int
+	copies int      // or chunks, of which
+	data   int      // so many are of data, 0: copies
 	pool   []string // flags of create-pool
 	mirror func(c *cluster, image string, size int) *mirror
 }
 
-// commits are a pool whose writes are durable when they are acknowledged, and one in which they are not, with a client that keeps copies.
-var commits = []way{{"commit=all", 2, nil, newMirror}, {"commit=none", 2, noCommit, newLazyMirror}}
+// commits are pools whose writes are durable when they are acknowledged, and ones in which they are not, with a client that keeps copies; with copies and with erasure codes.
+var commits = []way{{"commit=all", 2, 0, nil, newMirror}, {"commit=none", 2, 0, noCommit, newLazyMirror}, {"ec,commit=all", 3, 2, nil, newMirror}, {"ec,commit=none", 3, 2, noCommit, newLazyMirror}}
+
+// plan has the pool of the way, of which so many members may be away.
+func (w way) plan(p stand.Plan, away int) stand.Plan {
+	p.Copies, p.MinSize, p.Pool = w.copies, w.copies-away, w.pool
+	if w.data > 0 {
+		p.Code = fmt.Sprintf("%d+%d", w.data, w.copies-w.data)
+		p.MinSize = max(p.MinSize, w.data+1) // what is on no more than it takes to read it waits for each of them
+	}
+	return p
+}
+
+// same looks at the disks, in the end.
+func (w way) same(c *cluster) {
+	c.t.Helper()
+	if w.data > 0 {
+		c.sameChunks(w.copies)
+		return
+	}
+	c.sameCopies(w.copies)
+}
+
+// counted waits until the clean PGs have counted the objects of n bytes.
+func (w way) counted(c *cluster, n int) []pg { c.t.Helper(); return c.counted(n / max(w.data, 1)) }
 
 // each runs a scenario in several ways.
 func each(ways []way, run func(t *testing.T, w way)) func(t *testing.T) {
@@ -32,13 +56,13 @@ func each(ways []way, run func(t *testing.T, w way)) func(t *testing.T) {
 	}
 }
 
-// heals: the original runs with two copies, with three and reads from any of them, and with erasure codes, which come later; immediate_commit is none there.
-var heals = append([]way{{"copies=3", 3, []string{"--local_reads", "random"}, newMirror}}, commits...)
+// heals: the original runs with two copies, with three and reads from any of them, and with erasure codes; immediate_commit is none there.
+var heals = append([]way{{"copies=3", 3, 0, []string{"--local_reads", "random"}, newMirror}}, commits...)
 
 // heal rolls through the OSDs: each is killed in turn, its PGs are made whole elsewhere, then the one before comes back, all under load.
 func heal(t *testing.T, w way) {
 	const osds = 7
-	c := start(t, stand.Plan{OSDs: osds, Copies: w.copies, MinSize: w.copies - 1, PGs: 16, Pool: w.pool}, `,"osd_out_time":1,"etcd_lease_ttl":3`)
+	c := start(t, w.plan(stand.Plan{OSDs: osds, PGs: 16}, 1), `,"osd_out_time":1,"etcd_lease_ttl":3`)
 	m := w.mirror(c, "testimg", 24<<20)
 	m.fill()
 	m.begin(3)
@@ -61,7 +85,7 @@ func heal(t *testing.T, w way) {
 		c.readsLocally(m)
 	}
 	c.quiet()
-	c.sameCopies(w.copies)
+	w.same(c)
 }
 
 // moveReappear: no monitor; the PG map is written by hand. A PG with data on one OSD moves to two others, and the first one is emptied. Then the data moves back, that OSD goes away
@@ -114,14 +138,14 @@ func moveReappear(t *testing.T) {
 	c.quiet()
 }
 
-// rebalanceVerify compares an image with its mirror before, during and after its PGs move away from two OSDs and back. The original repeats that with erasure codes, which come later, and
+// rebalanceVerify compares an image with its mirror before, during and after its PGs move away from two OSDs and back. The original repeats that
 // with an image that has a parent, which the command line cannot make yet.
 func rebalanceVerify(t *testing.T, w way) {
 	const reads = 10000 // at random, of 4 KiB, as the original
-	c := start(t, stand.Plan{OSDs: 7, Copies: w.copies, MinSize: 2, PGs: 16, Pool: w.pool}, "")
+	c := start(t, w.plan(stand.Plan{OSDs: 7, PGs: 16}, 0), "")
 	m := w.mirror(c, "testimg", 32<<20)
 	m.fill()
-	before := objects(c.counted(len(m.want)))
+	before := objects(w.counted(c, len(m.want)))
 	m.compare("before")
 	var done atomic.Int64
 	read := make(chan error, 1)
@@ -159,11 +183,11 @@ func rebalanceVerify(t *testing.T, w way) {
 		}
 	}
 	m.must(<-read)
-	if after := objects(c.counted(len(m.want))); after != before {
+	if after := objects(w.counted(c, len(m.want))); after != before {
 		t.Errorf("%d objects, %d before", after, before)
 	}
 	c.quiet()
-	c.sameCopies(w.copies)
+	w.same(c)
 }
 
 // counted waits until the clean PGs have counted the objects of n bytes.
@@ -175,12 +199,12 @@ func (c *cluster) counted(n int) []pg {
 }
 
 // interruptedRebalance takes one OSD after the other out, and back in, each time before the PGs have come to rest, under load. In the end everything is clean, and there are as many
-// objects as before. The half with erasure codes comes with them.
+// objects as before.
 func interruptedRebalance(t *testing.T, w way) {
-	c := start(t, stand.Plan{OSDs: 7, Copies: w.copies, MinSize: 2, PGs: 16, Pool: w.pool}, "")
+	c := start(t, w.plan(stand.Plan{OSDs: 7, PGs: 16}, 0), "")
 	m := w.mirror(c, "testimg", 48<<20)
 	m.fill()
-	before := objects(c.counted(len(m.want)))
+	before := objects(w.counted(c, len(m.want)))
 	m.begin(2)
 	interrupted := 0
 	for _, weight := range []float64{0, 1} {
@@ -199,10 +223,10 @@ func interruptedRebalance(t *testing.T, w way) {
 	if interrupted < 3 {
 		t.Errorf("only %d of 10 changes came before the PGs were at rest: nothing was interrupted", interrupted)
 	}
-	if after := objects(c.counted(len(m.want))); after != before {
+	if after := objects(w.counted(c, len(m.want))); after != before {
 		t.Errorf("%d objects, %d before", after, before)
 	}
 	m.compare("at rest")
 	c.quiet()
-	c.sameCopies(w.copies)
+	w.same(c)
 }
