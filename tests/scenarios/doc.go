@@ -4,5 +4,5 @@
 //	go test -v -run 'TestScenario/heal' ./tests/scenarios
 //
 // Every scenario looks at the bytes, not only at exit codes: a mirror of each image is kept beside it and compared. Nothing waits for a time; it waits for a state that the command line shows.
-// Erasure-coded pools are in pools_test.go; where the original has a half with erasure codes elsewhere, a comment says so. Where ours must do more than the original (rm_degraded, splitbrain), it says that, too.
+// Where the original has a half with erasure codes that ours has not, a comment says so. Where ours must do more than the original (rm_degraded, splitbrain), it says that, too.
 package scenarios
