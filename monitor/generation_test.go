@@ -99,3 +99,33 @@ func TestNoteIsPublished(t *testing.T) {
 		t.Errorf("note %+v, want %+v", note(), want)
 	}
 }
+
+// What objects are cut by is for the life of a pool: one that is edited otherwise is left as it is, and served by nobody, until it is corrected.
+func TestPoolThatIsCutOtherwiseStaysAsItIs(t *testing.T) {
+	x := newScene(t)
+	pools := string(x.key(cluster.KeyPools).Value)
+	id := x.identity(1)
+	if id.Data != 1 || id.Stripe != cluster.DefaultBlockSize {
+		t.Fatalf("identity %+v, want 1 chunk of data and %d bytes", id, cluster.DefaultBlockSize)
+	}
+	before := string(x.key(cluster.KeyPGConfig).Value)
+	for _, wrong := range []string{
+		strings.Replace(pools, `"scheme":"replicated","pg_size":3,"pg_minsize":2`, `"scheme":"ec","pg_size":3,"parity_chunks":1,"pg_minsize":2`, 1),
+		strings.Replace(pools, `"pg_size":3`, `"pg_stripe_size":1048576,"pg_size":3`, 1),
+	} {
+		if wrong == pools {
+			t.Fatalf("the pool is not %s", pools)
+		}
+		x.put(cluster.KeyPools, wrong)
+		x.never("another PG map", 3*time.Second, func() bool { return string(x.key(cluster.KeyPGConfig).Value) != before })
+		if _, err := x.m.follower.Snapshot().Geometry(1); err == nil || !strings.Contains(err.Error(), "correct") {
+			t.Errorf("the pool can be used although it is %s: %v", wrong, err)
+		}
+		x.put(cluster.KeyPools, pools)
+		x.wait("the pool to be usable", func() bool { _, err := x.m.follower.Snapshot().Geometry(1); return err == nil })
+	}
+	// Of a cluster of before nothing is written down: it is when the monitor decides next.
+	x.put(cluster.PoolIdentityKey(1), `{"name":"data","generation":7}`)
+	x.put(cluster.KeyGlobal, `{}`)
+	x.wait("what the pool is cut by to be written down", func() bool { return x.identity(1).Data == 1 && x.identity(1).Given == 7 })
+}

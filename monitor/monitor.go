@@ -356,6 +356,12 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		if s.PGConfig != nil {
 			old = s.PGConfig.Pools[id]
 		}
+		g, err := s.Geometry(id)
+		if err != nil && old != nil {
+			m.say(id, err.Error())
+			next.Pools[id] = old // until it is corrected
+			continue
+		}
 		in := placement.Input{Size: int(pool.PGSize), PGs: int(pool.PGCount)}
 		if old != nil && len(old) != int(pool.PGCount) {
 			m.say(id, "pg_count of a pool cannot be changed in this version; it stays "+strconv.Itoa(len(old)))
@@ -383,9 +389,9 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		if known, ok := s.Identities.Get(id); !ok && len(s.Unreported()) > 0 {
 			m.say(id, "etcd was restored without the pool's identity; OSDs may know it, and have not all reported")
 		} else if !ok {
-			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall())))
+			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall()), g))
 			ifs = append(ifs, registry.Absent(cluster.PoolIdentityKey(id)))
-		} else if op, unchanged, missing := cluster.KeepGeneration(id, known); missing {
+		} else if op, unchanged, missing := cluster.KeepGeneration(id, known, g); missing {
 			ops = append(ops, op)
 			ifs = append(ifs, unchanged)
 		}

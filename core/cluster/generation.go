@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"time"
 
 	"holdfast/core/layout"
@@ -14,6 +15,28 @@ type PoolIdentity struct {
 	Meta  `json:"-"`
 	Name  string `json:"name"`                 // the pool's name when it was made
 	Given int64  `json:"generation,omitempty"` // 0 in clusters of before: then it is Create
+
+	// How images are cut, which is for life: a pool that says otherwise is not served, since nothing would be found where it is looked for. 0: not written down yet.
+	Data   Number `json:"data_chunks,omitempty"`
+	Stripe Number `json:"pg_stripe_size,omitempty"` // bytes
+}
+
+// fits says whether a pool is cut as it was.
+func (id *PoolIdentity) fits(g layout.Geometry) error {
+	switch {
+	case id.Data != 0 && uint64(id.Data) != uint64(g.DataChunks):
+		return fmt.Errorf("its objects are cut into %d chunks of data, and by its pg_size and parity_chunks into %d: correct them", id.Data, g.DataChunks)
+	case id.Stripe != 0 && uint64(id.Stripe) != g.PGStripeSize:
+		return fmt.Errorf("%d bytes of an image follow each other in one PG, and by its pg_stripe_size, or block_size, %d: correct that", id.Stripe, g.PGStripeSize)
+	}
+	return nil
+}
+
+// cut writes down how a pool is cut, if that is known.
+func (id *PoolIdentity) cut(g layout.Geometry) {
+	if g.DataChunks != 0 {
+		id.Data, id.Stripe = Number(g.DataChunks), Number(g.PGStripeSize)
+	}
 }
 
 func (id *PoolIdentity) check() error {
@@ -32,9 +55,11 @@ func (id *PoolIdentity) Generation() int64 {
 }
 
 // CreatePoolIdentity is the step that begins a pool's life; it goes into the transaction that first puts the pool's PGs into pg/config, with Absent of its key. A generation of 0 stands
-// for the revision of that transaction.
-func CreatePoolIdentity(p *Pool, generation int64) registry.Op {
-	return registry.Op{Kind: registry.Put, Key: PoolIdentityKey(p.ID), Value: mustJSON(PoolIdentity{Name: p.Name, Given: generation})}
+// for the revision of that transaction; g is what the pool is cut by, zero if it is not known.
+func CreatePoolIdentity(p *Pool, generation int64, g layout.Geometry) registry.Op {
+	id := PoolIdentity{Name: p.Name, Given: generation}
+	id.cut(g)
+	return registry.Op{Kind: registry.Put, Key: PoolIdentityKey(p.ID), Value: mustJSON(id)}
 }
 
 // UnknownGeneration is the identity of a pool in a snapshot that was taken before the pool had one: etcd forgot how the pool's life began. Its generation is above those of the number's
@@ -59,10 +84,13 @@ func (s *Snapshot) NewGeneration(pool layout.PoolID, now time.Time) int64 {
 	return g
 }
 
-// KeepGeneration is the transaction part that writes the generation of a pool of before into its identity. ok is false when it is there.
-func KeepGeneration(pool layout.PoolID, id *PoolIdentity) (op registry.Op, unchanged registry.Compare, ok bool) {
+// KeepGeneration is the transaction part that writes into the identity of a pool of before its generation, and what it is cut by. ok is false when these are there.
+func KeepGeneration(pool layout.PoolID, id *PoolIdentity, g layout.Geometry) (op registry.Op, unchanged registry.Compare, ok bool) {
 	next := *id
 	next.Given = id.Generation()
+	if id.Data == 0 {
+		next.cut(g)
+	}
 	key := PoolIdentityKey(pool)
-	return registry.Op{Kind: registry.Put, Key: key, Value: mustJSON(&next)}, registry.Unchanged(key, id.Mod), id.Given == 0
+	return registry.Op{Kind: registry.Put, Key: key, Value: mustJSON(&next)}, registry.Unchanged(key, id.Mod), id.Given == 0 || id.Data != next.Data
 }

@@ -227,6 +227,11 @@ func (s *Snapshot) Geometry(id layout.PoolID) (layout.Geometry, error) {
 	}
 	g := layout.Geometry{BlockSize: uint32(block), Granularity: uint32(granularity), DataChunks: uint32(p.DataChunks()), PGCount: s.PGConfig.Count(id)}
 	g.PGStripeSize = max(uint64(p.PGStripeSize), g.ObjectSize())
+	if life, ok := s.Identities.Get(id); ok {
+		if err := life.fits(g); err != nil {
+			return layout.Geometry{}, fmt.Errorf("pool %d: %w", id, err)
+		}
+	}
 	return g, nil
 }
 
