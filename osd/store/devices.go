@@ -233,6 +233,16 @@ type WrongDeviceError struct {
 
 func (e *WrongDeviceError) Error() string { return fmt.Sprintf("device %s: %s", e.Name, e.What) }
 
+// sectorsFit refuses devices that cannot write what a store writes at once.
+func sectorsFit(parts []*part) error {
+	for _, p := range parts {
+		if p.info.SectorSize > journalAlign {
+			return &WrongDeviceError{p.Name, fmt.Sprintf("it has sectors of %d bytes", p.info.SectorSize), fmt.Sprintf("give one with sectors of at most %d bytes", journalAlign)}
+		}
+	}
+	return nil
+}
+
 // fit compares the devices given with those that the store is on; labels are what their superblocks say.
 func (st *superState) fit(parts []*part, meta, journal uint32) error {
 	sb := &st.sb

@@ -1,4 +1,4 @@
-// Package store is the block store of one disk: objects of one block each, with versions, written-bitmaps, checksums, request pairs and PG records.
+// Package store is the block store of one disk, or of one with its metadata and journal on faster ones (Devices): objects of one block each, with versions, written-bitmaps, checksums, request pairs and PG records.
 //
 // The OSD's rooms use it from their loop; nothing here locks or blocks. It promises that a change whose Done reported no error survives power loss (one with Op.Lazy: when a later OpSync is done), that a change is all
 // there or not at all, that changes take effect in the order they were submitted, and that data is checked against its checksum whenever it is read from the device.

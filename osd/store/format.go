@@ -117,6 +117,10 @@ type superState struct {
 func (x *deviceIO) readSuper(then func(superState, error)) {
 	st := &superState{}
 	parts, meta, journal := partsOf(x.d)
+	if st.misfit = sectorsFit(parts); st.misfit != nil {
+		then(*st, nil)
+		return
+	}
 	steps := []func(func(error)){func(next func(error)) { x.readCopies(0, parts[0], &st.superCopies, next) }}
 	for k := 1; k < len(parts); k++ {
 		steps = append(steps, func(next func(error)) { x.readCopies(k, parts[k], &st.labels[k], next) })
@@ -203,7 +207,12 @@ func Format(l loop.Loop, d loop.Disk, c Config, done func(Superblock, error)) {
 		done(sb, err)
 	}
 	x.readSuper(func(st superState, _ error) {
-		err := c.validate(info.SectorSize)
+		err := sectorsFit(parts)
+		if err != nil {
+			finish(Superblock{}, err)
+			return
+		}
+		err = c.validate(info.SectorSize)
 		if err == nil {
 			err = c.aligned(info)
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -58,6 +59,23 @@ func TestStoreMovesBetweenSectorSizes(t *testing.T) {
 			r.mustOpen()
 			r.expect(1, "2 abb.....")
 		})
+	}
+}
+
+// TestSectorsThatAreTooLargeAreRefused names the device, whichever of a store's it is.
+func TestSectorsThatAreTooLargeAreRefused(t *testing.T) {
+	for i, name := range []string{"d", "j"} {
+		r := &rig{t: t, w: sim.NewWorld(1), split: split{journal: "j"}}
+		r.dev = r.w.NewDisk("d", 16<<20, []int{16 << 10, 512}[i])
+		r.w.NewDisk("j", 16<<20, []int{512, 16 << 10}[i])
+		r.process()
+		_, err := r.format(Config{})
+		for _, err := range []error{err, r.open()} {
+			if e, is := errors.AsType[*WrongDeviceError](err); !is || e.Name != name || !strings.Contains(e.What, "sectors of 16384 bytes") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		r.w.Close()
 	}
 }
 

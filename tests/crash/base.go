@@ -28,7 +28,7 @@ var (
 		{name: "through", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, writeThrough: true},
 		{name: "sector", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, ChecksumType: store.ChecksumNone, JournalSize: 768 << 10}, sector: 4096, size: 1472 << 10, smallWrite: 4096},
 		{name: "fast", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, others: []beside{{role: "m"}}},
-		{name: "three", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, smallWrite: 4096, others: []beside{{"m", true}, {role: "j"}}},
+		{name: "three", config: store.Config{BlockSize: 32 << 10, Granularity: 4096, JournalSize: 768 << 10}, sector: 512, size: 1472 << 10, smallWrite: 4096, throttle: store.Throttle{On: true, IOPS: 5000, MBs: 100, Parallelism: 1}, others: []beside{{"m", true}, {role: "j"}}},
 	}
 	bases = []*base{
 		{name: "clean", layout: layouts[0]},

@@ -35,6 +35,7 @@ type layoutOf struct {
 	size         int64
 	writeThrough bool
 	smallWrite   uint32
+	throttle     store.Throttle
 	others       []beside // disks besides the one with the data
 }
 
@@ -132,7 +133,7 @@ func (p *process) start() error {
 }
 
 func (p *process) options() store.Options {
-	return store.Options{Log: slog.New(slog.DiscardHandler), SmallWrite: p.c.smallWrite, OnFailure: func(error) { p.stops++ }}
+	return store.Options{Log: slog.New(slog.DiscardHandler), SmallWrite: p.c.smallWrite, Throttle: p.c.throttle, OnFailure: func(error) { p.stops++ }}
 }
 
 // begin calls Open and returns before it is done.
