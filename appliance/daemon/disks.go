@@ -59,15 +59,7 @@ func (d Disks) Open(l loop.Loop, v *config.Values, o loop.DiskOptions) (disk loo
 	meta, journal := find(paths, d.Meta), find(paths, d.Journal)
 	var open []store.Device
 	for i, path := range paths {
-		o.NoFlush = true // if whoever names it says so
-		for _, use := range []struct {
-			at        int
-			parameter string
-		}{{0, "disable_data_fsync"}, {meta, "disable_meta_fsync"}, {journal, "disable_journal_fsync"}} {
-			if use.at == i && (i > 0 || use.parameter == "disable_data_fsync") {
-				o.NoFlush = o.NoFlush && v.Bool(use.parameter)
-			}
-		}
+		o.NoFlush = noFlush(v, i, meta, journal)
 		one, err := OpenDisk(l, path, o)
 		if err != nil {
 			for _, d := range open {
@@ -85,6 +77,14 @@ func (d Disks) Open(l loop.Loop, v *config.Values, o loop.DiskOptions) (disk loo
 		devices.Journal = open[journal]
 	}
 	return devices.Join(l), "", nil
+}
+
+// noFlush reports whether disk i is never flushed: each use that it was named for must say so.
+func noFlush(v *config.Values, i, meta, journal int) bool {
+	if i == 0 {
+		return v.Bool("disable_data_fsync")
+	}
+	return (i != meta || v.Bool("disable_meta_fsync")) && (i != journal || v.Bool("disable_journal_fsync"))
 }
 
 // DeviceProblem explains devices that are not those of one store; nil when err is about something else.
