@@ -295,3 +295,52 @@ func TestFormatOnSmallDevices(t *testing.T) {
 		}
 	}
 }
+
+// TestDamageOnOneDeviceIsDamage flips and zeroes the journal and the metadata where they are: that is told with the offset on that device, and can be accepted.
+func TestDamageOnOneDeviceIsDamage(t *testing.T) {
+	for _, p := range splits[1:] {
+		for _, area := range []string{"journal", "metadata"} {
+			for _, keep := range []bool{false, true} {
+				r := newRigOn(t, 1, 8<<20, smallConfig, p)
+				for n := uint64(1); n <= 5; n++ {
+					r.write(n, 0, 1, 0, fill(32<<10, 'a'))
+					r.write(n, 1, 2, 0, fill(4096, 'b'))
+				}
+				r.quiet()
+				r.write(1, 2, 3, 4096, fill(4096, 'c'))
+				r.write(2, 2, 3, 4096, fill(4096, 'c'))
+				r.crash(sim.CrashDrop)
+				sb := r.s.sb
+				at, where := sb.Meta, sb.pageOff(0, 0)
+				if area == "journal" {
+					at, where = sb.Journal, sb.Journal.Off
+				}
+				d := r.used()[at.Device]
+				if area == "journal" {
+					d.Zero(at.Off, at.Len)
+				} else {
+					d.Flip(sb.pageOff(0, 0)+100, 1)
+					d.Flip(sb.pageOff(0, 1)+100, 1)
+				}
+				err := r.open()
+				if e, is := errors.AsType[*DamagedError](err); !is || e.Area != area || e.Offset < where || e.Offset >= at.end() {
+					t.Errorf("%v, %s: %v", p, area, err)
+				}
+				done := false
+				Accept(r.l, r.disk, keep, r.o, func(_ Superblock, err error) {
+					if done = true; err != nil {
+						t.Errorf("%v, %s, keep %v: %v", p, area, keep, err)
+					}
+				})
+				r.until("accept", func() bool { return done })
+				r.mustOpen()
+				if n, text := r.check(); n != 0 {
+					t.Errorf("%v, %s, keep %v: %s", p, area, keep, text)
+				}
+				st, _ := r.s.Newest(obj(9))
+				r.write(9, st.Version, st.Version+1, 0, fill(4096, 'd'))
+				r.close()
+			}
+		}
+	}
+}
