@@ -255,14 +255,11 @@ func (st *superState) fit(parts []*part, meta, journal uint32) error {
 	} {
 		switch {
 		case a.have == a.given:
-		case a.given == 0:
+		case a.given == 0, a.have > uint32(len(parts)-1):
 			return &WrongDeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on another device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
 				fmt.Sprintf("give it with %s; %s", a.flag, ifLost)}
 		case a.have == 0:
 			return &WrongDeviceError{parts[a.given].Name, fmt.Sprintf("store %v has its %s on the data device %s, not on one of its own", sb.StoreID, a.name, parts[0].Name), a.none}
-		case a.have > uint32(len(parts)-1):
-			return &WrongDeviceError{parts[0].Name, fmt.Sprintf("the %s of store %v is on a third device, which was %s when it was formatted", a.name, sb.StoreID, sb.Others[a.have-1]),
-				fmt.Sprintf("give it with %s; %s", a.flag, ifLost)}
 		}
 	}
 	for i, p := range parts[1:] {
@@ -273,14 +270,18 @@ func (st *superState) fit(parts []*part, meta, journal uint32) error {
 			return &WrongDeviceError{p.Name, fmt.Sprintf("store %v has nothing on a third device: its %s is on %s", sb.StoreID, sb.roles(1), parts[1].Name), "leave it out"}
 		}
 		have := l.sb.roles(l.sb.device)
+		other := ""
 		switch {
 		case !l.ok && isNotStore(l.failure()):
-			return &WrongDeviceError{p.Name, fmt.Sprintf("nothing of store %v is on it; the store's %s was on %s when it was formatted", sb.StoreID, want, sb.Others[i]), "give the right device; " + ifLost}
+			other = "nothing of a store is on it"
 		case !l.ok:
-			return &WrongDeviceError{p.Name, fmt.Sprintf("it should have the %s of store %v: %v", want, sb.StoreID, l.failure()), "give the right device; " + ifLost}
+			other = l.failure().Error()
 		case l.sb.set != sb.set:
-			return &WrongDeviceError{p.Name, fmt.Sprintf("it has the %s of store %v, not the %s of store %v, which was on %s when that was formatted", have, l.sb.StoreID, want, sb.StoreID, sb.Others[i]),
-				"give the right device; " + ifLost}
+			other = fmt.Sprintf("it has the %s of store %v", have, l.sb.StoreID)
+		}
+		switch {
+		case other != "":
+			return &WrongDeviceError{p.Name, fmt.Sprintf("%s, not the %s of store %v, which was on %s when that was formatted", other, want, sb.StoreID, sb.Others[i]), "give the right device; " + ifLost}
 		case l.sb.device != n:
 			return &WrongDeviceError{p.Name, fmt.Sprintf("it has the %s of store %v and is given for its %s", have, sb.StoreID, want), "give each device for what is on it: two of them are swapped"}
 		case l.sb.seq < sb.seq:

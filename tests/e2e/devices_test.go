@@ -80,7 +80,7 @@ func TestOSDsOnSeveralDevices(t *testing.T) {
 		code    admin.Kind
 	}{
 		{"another OSD's", content(d.Disk(2) + ".journal"), "it has the journal of store ", admin.Refused},
-		{"an empty one", make([]byte, 16<<20), "nothing of store ", admin.Refused},
+		{"an empty one", make([]byte, 16<<20), "nothing of a store is on it", admin.Refused},
 		{"an old one", content(old), "it is an older state of the journal of store ", admin.Refused},
 		{"none", nil, "no such file or directory", admin.NotFound},
 	} {
