@@ -338,12 +338,15 @@ type pgScrub struct {
 // adoptScrub takes over what scrub/pg holds as the PG is activated.
 func (r *pgRun) adoptScrub(kvs []registry.KV) {
 	r.scrub = pgScrub{known: true}
+	rec, count := &r.scrub.rec, cluster.Number(r.s.Snapshot().PGConfig.Count(r.id.Pool))
 	if len(kvs) == 1 {
 		if v, err := cluster.ReadPGScrub(kvs[0]); err == nil && uint64(v.Generation) == r.generation {
-			r.scrub.rec = *v
+			if *rec = *v; v.PGCount != count {
+				*rec = cluster.PGScrub{Inconsistent: v.Inconsistent}
+			}
 		}
 	}
-	r.scrub.rec.Generation = int64(r.generation)
+	rec.Generation, rec.PGCount = int64(r.generation), count
 }
 
 // doubt has what was inconsistent compared before it is served.
@@ -353,7 +356,9 @@ func (r *pgRun) doubt() {
 		return
 	}
 	for _, o := range r.scrub.rec.Inconsistent {
-		list = append(list, o.ID())
+		if id := o.ID(); id.Inode.Pool() == r.id.Pool && r.served.Geometry.PG(id.Stripe) == r.id.Num {
+			list = append(list, id)
+		}
 	}
 	r.served.Doubt(list)
 	served := r.served

@@ -329,7 +329,7 @@ func (v *PG) scrubbed(s *cluster.Snapshot, id layout.PGID) {
 		v.NextScrub = stamp(time.Unix(h.NextScrub, 0).UTC())
 	}
 	rec, ok := s.PGScrubs.Get(id)
-	if !ok || rec.Generation != s.Generation(id.Pool) {
+	if !ok || rec.Generation != s.Generation(id.Pool) || uint64(rec.PGCount) != uint64(s.PGConfig.Count(id.Pool)) {
 		return
 	}
 	if rec.Verified != 0 && len(rec.Inconsistent) == 0 {

@@ -15,7 +15,8 @@ import (
 // PGScrub is scrub/pg/<pool>/<pg>, ours, which the PG's primary writes: what scrub has done, how far it is, and what it must not be forgotten that it has found.
 type PGScrub struct {
 	Meta       `json:"-"`
-	Generation int64 `json:"generation"` // of the pool
+	Generation int64  `json:"generation"` // of the pool,
+	PGCount    Number `json:"pg_count"`   // which had so many PGs: of another number only Inconsistent means something
 	// Verified is when a pass ended that compared every copy of every object, and after which none was in doubt; Unix time, 0: never. Began is when that pass began.
 	Verified int64      `json:"verified,omitempty"`
 	Began    int64      `json:"began,omitempty"`
@@ -98,6 +99,9 @@ func (s *Snapshot) Verified(i layout.Inode) int64 {
 			if o.ID().Inode == i {
 				return 0
 			}
+		}
+		if uint64(v.PGCount) != uint64(count) {
+			return own
 		}
 		if num == 1 || v.Verified < all {
 			all = v.Verified

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +37,7 @@ func TestWhenAnImageWasVerified(t *testing.T) {
 	s := newSnapshot()
 	set := func(key, value string) {
 		t.Helper()
+		value = strings.Replace(value, `"verified"`, `"pg_count":2,"verified"`, 1)
 		if err := s.apply(registry.Event{KV: registry.KV{Key: key, Value: []byte(value), Mod: 1, Create: 1}}); err != nil {
 			t.Fatal(err)
 		}
@@ -63,5 +65,9 @@ func TestWhenAnImageWasVerified(t *testing.T) {
 	set("scrub/pg/1/2", `{"generation":4,"verified":700,"inconsistent":[{"inode":281474976710663,"stripe":0}]}`)
 	check(0, 500)
 	set("scrub/pg/1/2", `{"generation":3,"verified":700}`) // of a pool of before
+	check(600, 0)
+	set("scrub/pg/1/2", `{"generation":4,"verified":700}`)
+	check(600, 500)
+	set(KeyPGConfig, `{"items":{"1":{"1":{"osd_set":[1],"primary":1}}}}`) // the PGs hold other objects now
 	check(600, 0)
 }
