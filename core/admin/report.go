@@ -59,7 +59,7 @@ func Images(s *cluster.Snapshot, f ImageFilter) ([]Image, error) {
 			v.RawUsed = uint64(st.RawUsed)
 		}
 		if at := verified(s, i); at != 0 {
-			v.Verified = stamp(time.Unix(at, 0).UTC())
+			v.Verified = stamp(time.Unix(at, 0))
 		}
 		out = append(out, v)
 	}

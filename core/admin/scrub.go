@@ -232,7 +232,7 @@ func (r *ScrubRun) looked(hs map[layout.PGID]*cluster.PGHistory, ss map[layout.P
 				v.take(rec.Pass)
 			}
 			if rec.Verified != 0 && len(rec.Inconsistent) == 0 {
-				v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
+				v.Verified = stamp(time.Unix(rec.Verified, 0))
 			}
 		}
 		if v.Ended = r.ended[pg]; !v.Ended {
@@ -326,14 +326,14 @@ func verified(s *cluster.Snapshot, i *cluster.Inode) (at int64) {
 // scrubbed takes over what is known of the PG's scrub.
 func (v *PG) scrubbed(s *cluster.Snapshot, id layout.PGID) {
 	if h, ok := s.Histories.Get(id); ok && h.NextScrub > 0 {
-		v.NextScrub = stamp(time.Unix(h.NextScrub, 0).UTC())
+		v.NextScrub = stamp(time.Unix(h.NextScrub, 0))
 	}
 	rec, ok := s.PGScrubs.Get(id)
 	if !ok || rec.Generation != s.Generation(id.Pool) || uint64(rec.PGCount) != uint64(s.PGConfig.Count(id.Pool)) {
 		return
 	}
 	if rec.Verified != 0 && len(rec.Inconsistent) == 0 {
-		v.Verified = stamp(time.Unix(rec.Verified, 0).UTC())
+		v.Verified = stamp(time.Unix(rec.Verified, 0))
 	}
 	if st, ok := s.PGStates.Get(id); ok && rec.Pass != nil && st.State&cluster.StateScrubbing != 0 {
 		v.Scrub = &Scrub{What: fmt.Sprintf("PG %v of pool %s", id, poolName(s, id.Pool)), Verified: v.Verified}
@@ -540,7 +540,7 @@ func (j *ImageScrub) finish() {
 		}
 		j.v.Ended = err == nil
 		if j.pass.Sound() {
-			j.v.Verified = stamp(time.Unix(j.pass.Ended, 0).UTC())
+			j.v.Verified = stamp(time.Unix(j.pass.Ended, 0))
 		}
 		j.end(err)
 	})

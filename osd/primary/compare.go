@@ -78,11 +78,11 @@ func (k *look) unreadable() bool { return k.errno == wire.EDOM || k.errno == wir
 
 // Compare compares what the members of a PG that we serve have of an object, and has what is wrong made anew. done is called later.
 func (p *Primary) Compare(pgid layout.PGID, id layout.ObjectID, done func(Compared)) {
-	c := p.freeTest
+	c := p.freeComparison
 	if c == nil {
 		c = &comparison{p: p}
 	} else {
-		p.freeTest, c.next = c.next, nil
+		p.freeComparison, c.next = c.next, nil
 	}
 	c.q, c.id, c.done = p.pgs[pgid], id, done
 	c.begin()
@@ -106,8 +106,8 @@ func (c *comparison) put(found Compared) {
 			s.Inconsistent++
 		}
 	}
-	*c = comparison{p: p, looks: c.looks, next: p.freeTest}
-	p.freeTest = c
+	*c = comparison{p: p, looks: c.looks, next: p.freeComparison}
+	p.freeComparison = c
 	done(found)
 }
 

@@ -61,23 +61,23 @@ type Primary struct {
 	host Host
 	o    Options
 
-	pgs        map[layout.PGID]*PG
-	order      []layout.PGID // of pgs, sorted
-	codes      ec.Codes
-	zero       []byte
-	free       *op
-	freeCopy   *copyJob
-	freeTest   *comparison
-	freeCommit *commitCall
-	freeBurial *burial
-	space      map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
-	backfill   map[layout.OSDNum]uint64 // how many objects recovery may bring there
-	taking     int                      // changes that need space under way, over all PGs
-	short      []*op                    // changes that wait for one of them to end
-	again      loop.Task                // has them try
-	staying    []layout.PoolID          // see Stay
-	requests   map[layout.OSDNum]uint64 // how many more requests they can remember
-	stats      [64]OpStat
+	pgs            map[layout.PGID]*PG
+	order          []layout.PGID // of pgs, sorted
+	codes          ec.Codes
+	zero           []byte
+	free           *op
+	freeCopy       *copyJob
+	freeComparison *comparison
+	freeCommit     *commitCall
+	freeBurial     *burial
+	space          map[layout.OSDNum]uint64 // how many changes that need space we may have under way on other OSDs, as their replies say
+	backfill       map[layout.OSDNum]uint64 // how many objects recovery may bring there
+	taking         int                      // changes that need space under way, over all PGs
+	short          []*op                    // changes that wait for one of them to end
+	again          loop.Task                // has them try
+	staying        []layout.PoolID          // see Stay
+	requests       map[layout.OSDNum]uint64 // how many more requests they can remember
+	stats          [64]OpStat
 
 	tuning     Tuning
 	slow       secondary.Watch[*op] // clients' operations that have no answer yet
