@@ -227,7 +227,7 @@ func TestDeletionIsForgottenWhenItIsCommitted(t *testing.T) {
 	c.Wait("the deletion", time.Second, func() bool { return answer.Retval == 0 })
 	k.Write(image, other*size, pattern(size, 2)) // says that the client has had the answer: nobody has to remember the deletion for it
 	c.W.Run(1200 * time.Millisecond)             // others forget deletions after half a second
-	c.W.Net.Reset(p.Loop, away.Loop) // and what is on the way is lost
+	c.W.Net.Reset(p.Loop, away.Loop)             // and what is on the way is lost
 	p.PowerOff()
 	c.W.Run(time.Second)
 	c.W.Net.HealAll()

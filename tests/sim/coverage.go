@@ -26,6 +26,8 @@ var required = []string{
 var requiredLater = map[int][]string{
 	5: {"etcd set back under running daemons", "etcd restored as documented", "disk set back", "failover to another client", "client fenced by an operator", "pool removed", "pool made anew"},
 	6: {"chunks of an object compared"},
+	7: {"object spoilt on several disks", "write to the journal found to be lost", "write to the metadata found to be lost", "another disk lies", "copies compared by scrub", "scrub found something wrong",
+		"everything scrubbed under load", "pg_size changed and changed back"},
 }
 
 // requiredOf is what every 500 seeds of a draw must have come across.

@@ -107,9 +107,11 @@ func (r *run) spoils(m *member) bool {
 // spoilObject turns bits in what lying disks have of one object: each of them, or one. Sometimes another OSD falls then: what it lacks when it comes back is computed, and copied, with what is spoilt at hand.
 func (r *run) spoilObject(f *PlannedFault) func() {
 	all, hit := f.N&1 != 0, 0
-	im := r.images[r.rng.IntN(len(r.images))]
-	size := r.plan.Config.Object()
-	object := layout.ObjectID{Inode: im.id, Stripe: size * uint64(r.rng.IntN(r.plan.Config.Objects))}
+	im, at := r.images[0], 0 // what most operations fall on
+	if f.N&4 != 0 {
+		im, at = r.images[r.rng.IntN(len(r.images))], r.rng.IntN(r.plan.Config.Objects)
+	}
+	object := layout.ObjectID{Inode: im.id, Stripe: r.plan.Config.Object() * uint64(at)}
 	first := r.liar(f)
 	for i := range r.liars {
 		m := r.nodes[r.liars[i]]

@@ -21,5 +21,6 @@ var Found = []struct {
 	{Seed{2561, 5}, "what was left of a PG was never removed by an OSD that had begun with one of a pool that was removed before it had sorted the pool's objects (osd: strayJob)"},
 	{Seed{2471966382, 5}, "an etcd that was set back held whom an OSD had missed then, and nobody asked that one for its lock ever again (osd: tellMissing)"},
 	{Seed{53, 6}, "what was left of an erasure-coded PG was never removed by an OSD that had a version there that waited for a commit (osd: strayJob)"},
+	{Seed{407, 7}, "a deletion in an erasure-coded pool was forgotten while a member had yet to commit it, and the object was back (osd/primary: burial)"},
 	{Seed{20140, 6}, "a change of an erasure-coded object took effect after its session's fence was complete: it had read from a slow disk meanwhile (osd/primary: sendCoded)"},
 }
