@@ -164,14 +164,33 @@ func written(t *testing.T, out string) string {
 	return strings.Join(parts, " ")
 }
 
+// usage is an image with what it is said to use.
+type usage struct {
+	Name    string `json:"name"`
+	ID      int    `json:"inode_id"`
+	RawUsed uint64 `json:"raw_used"`
+}
+
+// summedUp waits until the monitor has summed up what the OSDs say that they hold.
+func (c *cluster) summedUp() {
+	c.t.Helper()
+	for end := time.Now().Add(settle); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		images, err := read[[]usage](c, "ls")
+		sum := uint64(0)
+		for _, i := range images {
+			sum += i.RawUsed
+		}
+		if err == nil && sum == c.held(0) {
+			return
+		}
+	}
+	c.t.Fatalf("not within %v: the images use what the OSDs hold", settle)
+}
+
 // misused compares what the images are said to use with the blocks that their objects have on the disks, and says where the two differ.
 func (c *cluster) misused(disks map[int]map[string]object) (bad string) {
 	c.t.Helper()
-	images, err := read[[]struct {
-		Name    string `json:"name"`
-		ID      int    `json:"inode_id"`
-		RawUsed uint64 `json:"raw_used"`
-	}](c, "ls")
+	images, err := read[[]usage](c, "ls")
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -203,6 +222,7 @@ func (c *cluster) sameChunks(chunks int) {
 	c.t.Helper()
 	for end := time.Now().Add(settle); ; {
 		c.awaitClean()
+		c.summedUp()
 		found := map[string][]object{} // by object without its role
 		roles := map[string]int{}
 		disks := c.stopAndDump()
