@@ -19,7 +19,7 @@ func TestOSDsOnSeveralDevices(t *testing.T) {
 	d := stand.StartPlan(t, stand.Plan{OSDs: 3, OSDSize: 256 << 20, Meta: 16 << 20, Journal: 16 << 20, Format: []string{"--journal_size", "8M"}, MinSize: 2})
 	d.CLI("create", "demo", "--size", "64M")
 	l := stand.NewLoad(t, 8192, d.Dial("demo"))
-	for n := 1; n <= rounds(t, 3); n++ {
+	for n := 1; n <= rounds(t, 1); n++ {
 		osd := (n-1)%3 + 1
 		l.Start(8)
 		l.AwaitWrites(500)
