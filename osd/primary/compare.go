@@ -139,7 +139,7 @@ func (c *comparison) begin() {
 		return
 	}
 	if obj != nil && obj.Unclean != nil && !obj.Inconsistent {
-		c.end(obj, Compared{Found: wire.FoundUnclean})
+		c.end(obj, q.notWhole(obj))
 		return
 	}
 	if obj != nil && obj.Inconsistent && !c.alone {
@@ -164,6 +164,14 @@ func (c *comparison) begin() {
 	c.look(nil)
 }
 
+// notWhole is what is said of an object that is not compared: it is about to be made whole, or cannot be. As long as the record names others than the present set one of them may have it.
+func (q *PG) notWhole(obj *pg.Object) Compared {
+	if obj.Broken && q.clean {
+		return Compared{Found: wire.FoundLost}
+	}
+	return Compared{Found: wire.FoundUnclean}
+}
+
 func (c *comparison) wait(then func()) { c.waiter = pg.Waiter{Wake: then} }
 
 // takeTurn has no change of the object begun any more, and looks again when those under way are over.
@@ -180,7 +188,7 @@ func (c *comparison) takeTurn() {
 		obj.Block(&c.waiter)
 		return
 	case obj.Unclean != nil && !obj.Inconsistent:
-		c.end(obj, Compared{Found: wire.FoundUnclean})
+		c.end(obj, q.notWhole(obj))
 		return
 	case q.coded != nil && !c.turn:
 		if !obj.TakeTurn(&c.waiter) {

@@ -210,6 +210,9 @@ func TestAllCopiesUnreadable(t *testing.T) {
 			c.Wait("that is shown", time.Minute, func() bool {
 				return c.States(cluster.StateActive | cluster.StateHasIncomplete | cluster.StateHasCorrupted)
 			})
+			if m := k.scrub(t, 0); m.Found != wire.FoundLost {
+				t.Errorf("coded %d, by scrub %v: then %+v is found", coded, byScrub, m)
+			}
 			again := append(wholes(70), wholes(71)...)[:n]
 			k.Write(image, 0, again)
 			if r := k.read(t, n); !bytes.Equal(r.Data, again) {
