@@ -16,7 +16,7 @@ import (
 func (o *op) change() {
 	p, q := o.p, o.q
 	o.decide()
-	if q.coded != nil && !planted.ParityMixed && !o.coded().alone() {
+	if q.coded != nil && !o.coded().alone() {
 		return
 	}
 	if o.fenced() {
@@ -113,7 +113,6 @@ func (o *op) change() {
 		return
 	}
 	if q.coded != nil {
-		o.coded()
 		o.beginCoded(obj.Last, obj.Gone)
 		return
 	}

@@ -189,6 +189,9 @@ func (x *coded) read(whole func()) {
 		if planted.DegradedMixed && o.code == wire.OpRead {
 			m.AtMost = 1<<64 - 1
 		}
+		if planted.ParityMixed && o.code != wire.OpRead {
+			m.AtMost = q.committed(o.id)
+		}
 		if io.osd == p.o.Self {
 			q.begin()
 			p.sec.ReadRange(&io.op, &m)

@@ -328,6 +328,9 @@ func (o *op) sendCoded() {
 		}
 		p.hub.Call(osd, &k.c)
 	}
+	if planted.ParityMixed {
+		x.release()
+	}
 }
 
 // commitLater has a version that every member has become stable there, behind whatever is sent in this turn of the loop, and before anything else of the PG.
