@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"holdfast/core/layout"
 	"holdfast/core/loop"
 	"holdfast/core/sim"
 )
@@ -342,5 +343,50 @@ func TestDamageOnOneDeviceIsDamage(t *testing.T) {
 				r.close()
 			}
 		}
+	}
+}
+
+// TestDeviceSetBackWithinAnOpening brings the metadata, or the journal, back to a state of the same opening: its superblock is the same, and still it is told.
+func TestDeviceSetBackWithinAnOpening(t *testing.T) {
+	for _, name := range []string{"m", "j"} {
+		r := newRigOn(t, 1, 8<<20, smallConfig, split{meta: "m", journal: "j"})
+		versions := map[uint64]layout.Version{}
+		work := func(first uint64, n int) {
+			for i := range uint64(n) {
+				k := first + i%8
+				r.write(k, versions[k], versions[k]+1, uint32(i%8)*4096, fill(4096, 'a'))
+				versions[k]++
+			}
+			r.quiet()
+		}
+		work(1, 8)
+		d := r.w.Disk(name)
+		old := make([]byte, d.Size())
+		d.Peek(old, 0)
+		work(1, 40)
+		work(11, 400) // the journal goes round: nothing in it speaks of the first objects any more
+		r.l.Kill()
+		d.Poke(old, 0)
+		r.process()
+		err := r.open()
+		if e, is := errors.AsType[*DamagedError](err); !is {
+			t.Errorf("%s set back: %v", name, err)
+		} else {
+			t.Logf("%s set back: %v", name, e)
+		}
+		for _, keep := range []bool{true, false} {
+			done := false
+			Accept(r.l, r.disk, keep, r.o, func(_ Superblock, err error) {
+				if done = true; err != nil {
+					t.Logf("%s set back, accept with keep %v: %v", name, keep, err)
+				}
+			})
+			r.until("accept", func() bool { return done })
+		}
+		r.mustOpen()
+		r.write(1, 0, 1, 0, fill(4096, 'b'))
+		r.close()
+		r.mustOpen()
+		r.expect(1, "1 b.......")
 	}
 }
