@@ -13,7 +13,7 @@ type urgency uint8
 
 const (
 	manyCopies urgency = iota + 4 // five or more, one is missing all the same; 0 is one copy, 1 two, and so on
-	deletions                     // members do not know of a deletion yet: no data is in danger
+	deletions                     // members do not know of a deletion yet, or it is known elsewhere: no data is in danger
 	moves                         // as many copies as there are to be, but elsewhere
 	urgencies
 )
@@ -21,10 +21,10 @@ const (
 // urgency is how soon an object has to be recovered.
 func (q *PG) urgency(u *peering.Unclean) urgency {
 	switch {
+	case u.Truth.Version == 0 || u.Truth.Tombstone: // misplaced ones, too: they take no space and give some back, so nothing may hold them
+		return deletions
 	case q.misplacedBy(u):
 		return moves
-	case u.Truth.Version == 0 || u.Truth.Tombstone:
-		return deletions
 	}
 	spare := len(u.Holders) - 1
 	if q.coded != nil {
