@@ -52,7 +52,7 @@ type choice struct {
 const (
 	FirstDraw   = 1
 	NewestDraw  = 7
-	DefaultDraw = 5
+	DefaultDraw = 7
 
 	// fullDraw is the first in which every seed has as many faults as a seed must have, by stand-ins.
 	fullDraw = 4

@@ -10,10 +10,12 @@ import (
 	"holdfast/osd/store"
 )
 
-// durableEvery is how many acknowledgements lie between two looks at what is durable: opening stores costs much beside a write.
+// durableEvery is how many acknowledgements lie between two looks at what is durable: opening stores costs much beside a write. Where there are many members it is twice or three times as many.
 const durableEvery = 150
 
-func (r *run) durableDue() bool { return r.acks%durableEvery == 60 }
+func (r *run) durableDue() bool {
+	return r.acks%(durableEvery*max(1, r.plan.Config.Replicas/3)) == 60
+}
 
 // checkDurable looks whether a version that is being acknowledged would survive the loss of power of every host now: on each member it opens a copy of what is durable.
 func (r *run) checkDurable(pg layout.PGID, object layout.ObjectID, version layout.Version) {
