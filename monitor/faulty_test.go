@@ -1,6 +1,7 @@
 package monitor
 
 import (
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -52,4 +53,51 @@ func TestIdentityIsNotMadeBeforeEveryStoreHasReported(t *testing.T) {
 	}
 	x.put(cluster.OSDIdentityKey(1), string(cluster.Value(&cluster.OSDIdentity{Store: layout.StoreID{1}, Boot: 1, Reported: "r"})))
 	x.wait("the identity, as nobody knows it", func() bool { return x.identity(1) != nil })
+}
+
+// etcd was set back to when a pool had no identity, and nobody has said so: no OSD is up. The monitor has seen it, and has all report before it makes one.
+func TestMonitorDeclaresThatEtcdWentBack(t *testing.T) {
+	x := newScene(t)
+	if id := x.identity(1); id.Earlier == nil || *id.Earlier != 0 {
+		t.Errorf("identity %+v does not say that etcd knew no earlier pool", id)
+	}
+	reported := func(id string) {
+		x.put(cluster.OSDIdentityKey(1), string(cluster.Value(&cluster.OSDIdentity{Store: layout.StoreID{1}, Boot: 1, Reported: id})))
+	}
+	declared := func() string {
+		r := cluster.Restored{}
+		if v := x.key(cluster.KeyRestored).Value; v != nil && json.Unmarshal(v, &r) != nil {
+			t.Fatalf("%s", v)
+		}
+		return r.ID
+	}
+	reported("old")
+	x.put(cluster.KeyRestored, `{"id":"old","time":1,"reason":"by a test"}`)
+	x.delete(cluster.PoolIdentityKey(1))
+	backup := x.st.Backup()
+	x.wait("an identity", func() bool { x.put(cluster.KeyGlobal, `{}`); return x.identity(1) != nil })
+	x.st.Restore(backup, 0)
+	x.never("an identity", 10*time.Second, func() bool { return x.identity(1) != nil })
+	id := declared()
+	if id == "" || id == "old" {
+		t.Fatalf("declared %q", id)
+	}
+	reported(id)
+	x.wait("the identity, as nobody knows it", func() bool { return x.identity(1) != nil })
+	if declared() != id {
+		t.Error("it was declared again")
+	}
+}
+
+// A declaration comes while a monitor that knows nothing of it makes an identity: its transaction holds for an etcd without one.
+func TestIdentityIsNotMadeWhenARestoreIsDeclaredMeanwhile(t *testing.T) {
+	x := newScene(t)
+	x.put(cluster.OSDIdentityKey(1), string(cluster.Value(&cluster.OSDIdentity{Store: layout.StoreID{1}, Boot: 1})))
+	x.w.Run(time.Second)
+	x.reg.WatchLatency = func() time.Duration { return 5 * time.Second }
+	x.delete(cluster.PoolIdentityKey(1))
+	x.put(cluster.KeyGlobal, `{}`)
+	x.w.Run(2 * time.Second)
+	x.put(cluster.KeyRestored, `{"id":"r","time":1,"reason":"by a test"}`) // 2 s later than what the monitor sees then
+	x.never("an identity", 10*time.Second, func() bool { return x.identity(1) != nil })
 }

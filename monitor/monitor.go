@@ -66,6 +66,7 @@ type Monitor struct {
 	short   map[layout.PoolID]string   // what was said about pools that cannot be placed
 	full    map[layout.OSDNum]fullness // OSDs that were warned of
 	sums    sums
+	back    back
 
 	note, told *cluster.EtcdSnapshot // of snapshots of etcd: as it is, and as mon/member says it
 }
@@ -235,6 +236,7 @@ func (m *Monitor) Changed(prev, next *cluster.Snapshot, keys []string) {
 	if next.Copy != prev.Copy {
 		m.since = 0 // revisions count from there
 	}
+	m.back.look(prev, next)
 	m.stand(next)
 	if prev.Revision == 0 || prev.Restoring != nil && next.Restoring == nil {
 		m.elect() // or stand by
@@ -386,11 +388,12 @@ func (m *Monitor) place(s *cluster.Snapshot) (*cluster.PGConfig, []registry.Op, 
 		}
 		m.primaries(s, id, targets)
 		next.Pools[id] = targets
-		if known, ok := s.Identities.Get(id); !ok && len(s.Unreported()) > 0 {
+		if known, ok := s.Identities.Get(id); !ok && (m.undeclared(s) || len(s.Unreported()) > 0) {
 			m.say(id, "etcd was restored without the pool's identity; OSDs may know it, and have not all reported")
 		} else if !ok {
-			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall()), g))
-			ifs = append(ifs, registry.Absent(cluster.PoolIdentityKey(id)))
+			earlier := s.LastGeneration(id, s.Revision)
+			ops = append(ops, cluster.CreatePoolIdentity(pool, s.NewGeneration(id, m.l.Wall()), &earlier, g))
+			ifs = append(ifs, registry.Absent(cluster.PoolIdentityKey(id)), s.Restored.Mark())
 		} else if op, unchanged, missing := cluster.KeepGeneration(id, known, g); missing {
 			ops = append(ops, op)
 			ifs = append(ifs, unchanged)
@@ -594,13 +597,16 @@ func (m *Monitor) write(s *cluster.Snapshot, next *cluster.PGConfig, ops []regis
 			if err != nil {
 				m.log.Warn("the PG map was not written", "err", err)
 			}
-			m.soon(50 * time.Millisecond) // mon_retry_change_timeout
+			m.soon(retryPause)
 			return
 		}
 		m.log.Info("wrote the PG map", "revision", int64(res.Revision))
 		m.release(next)
 	})
 }
+
+// retryPause is mon_retry_change_timeout.
+const retryPause = 50 * time.Millisecond
 
 func samePGs(a, b *cluster.PGConfig) bool {
 	if len(a.Pools) != len(b.Pools) || !slices.Equal(a.Backfillfull, b.Backfillfull) {

@@ -64,7 +64,7 @@ func newBed(t *testing.T, n int) *bed {
 		t.Fatal(err)
 	}
 	b.txn(txn)
-	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool, 0, layout.Geometry{})}})
+	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool, 0, nil, layout.Geometry{})}})
 	for i := range n {
 		o := &node{b: b, num: layout.OSDNum(i + 1)}
 		b.osds[o.num] = o

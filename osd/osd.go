@@ -248,6 +248,7 @@ func (s *OSD) Changed(prev, next *cluster.Snapshot, keys []string) {
 	}
 	s.stray.look(s)
 	s.compareRecords()
+	s.forgotten(keys)
 	if slices.ContainsFunc(keys, func(key string) bool {
 		return key == cluster.KeyPools || strings.HasPrefix(key, cluster.PrefixPGHistory)
 	}) {

@@ -379,6 +379,11 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 		r.exec(r.m.TakeFailed(round, "the pool was made anew, which has not been applied here yet"))
 		return
 	}
+	id, ok := s.Snapshot().Identities.Get(r.id.Pool)
+	if !ok || uint64(id.Generation()) != r.generation {
+		r.exec(r.m.TakeFailed(round, "the pool was removed, or made anew"))
+		return
+	}
 	if planted.GenerationIgnored {
 		rec.Generation = int64(r.generation)
 	}
@@ -405,7 +410,8 @@ func (r *pgRun) take(round uint64, above layout.Interval) {
 	}
 	lease, state := s.lease, r.state(wire.PGStarting)
 	t := registry.Txn{
-		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark()},
+		If: []registry.Compare{registry.HeldBy(cluster.OSDStateKey(s.o.Num), lease.ID()), held, registry.Unchanged(recordKey, r.recordMod), s.Snapshot().Restored.Mark(),
+			registry.Unchanged(cluster.PoolIdentityKey(r.id.Pool), id.Mod)}, // what a later identity says of earlier ones is so (PoolIdentity.Forgot)
 		Then: []registry.Op{
 			{Kind: registry.Put, Key: stateKey, Value: cluster.Value(&state), Lease: lease.ID()},
 			{Kind: registry.Put, Key: recordKey, Value: cluster.Value(&rec)},
@@ -512,6 +518,9 @@ func fromPeering(rec peering.Record) cluster.PGRecord {
 func (r *pgRun) lock(round uint64, osd layout.OSDNum, interval layout.Interval) {
 	s := r.s
 	q := secondary.LockRequest{Holder: s.self, PG: r.id, Generation: r.generation, Interval: interval}
+	if id, ok := s.Snapshot().Identities.Get(r.id.Pool); ok && uint64(id.Generation()) == r.generation {
+		q.Earlier = id.Earlier
+	}
 	s.whenSharded(r.id.Pool, func() {
 		if round != r.m.Round {
 			return

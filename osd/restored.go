@@ -76,8 +76,7 @@ func (s *OSD) wentBack(prev, next *cluster.Snapshot) {
 		}
 		s.l.Defer(&r.report)
 	}
-	// A declaration that is not later than the one that we knew is one of before, which the copy of etcd held: all may have reported to it, but not what they have learned since.
-	if next.Restored == nil || prev.Restored != nil && (next.Restored.ID == prev.Restored.ID || next.Restored.Time <= prev.Restored.Time) {
+	if !next.Restored.LaterThan(prev.Restored) {
 		s.declare(fmt.Sprintf("OSD %d saw etcd go back from revision %d to %d", s.o.Num, prev.Revision, next.Revision))
 	}
 }
@@ -109,13 +108,19 @@ func (s *OSD) declare(reason string) {
 
 // fallsShort says how etcd's record of a PG falls short of that of an OSD's store, or "".
 func fallsShort(snap *cluster.Snapshot, num layout.OSDNum, known *store.PGRecord) string {
+	rec, ok := snap.Records.Get(known.PG)
 	if g := snap.Generation(known.PG.Pool); uint64(g) != known.Generation {
-		if _, exists := snap.Pools.Get(known.PG.Pool); exists && g != 0 && uint64(g) < known.Generation {
+		_, exists := snap.Pools.Get(known.PG.Pool)
+		switch id, _ := snap.Identities.Get(known.PG.Pool); {
+		case exists && g != 0 && uint64(g) < known.Generation:
 			return fmt.Sprintf("pool %d in etcd is of generation %d; the store of OSD %d knows of %d", known.PG.Pool, g, num, known.Generation)
+		case exists && g != 0 && id.Forgot(int64(known.Generation)):
+			return fmt.Sprintf("pool %d was given generation %d by an etcd that did not know of %d; the store of OSD %d does", known.PG.Pool, g, known.Generation, num)
+		case g == 0 && !(ok && uint64(rec.Generation) >= known.Generation) && uint64(snap.LastGeneration(known.PG.Pool, snap.Revision)) < known.Generation:
+			return fmt.Sprintf("no PG of pool %d has a record of generation %d in etcd; the store of OSD %d was locked for PG %v", known.PG.Pool, known.Generation, num, known.PG)
 		}
 		return "" // a pool that was removed, or made anew
 	}
-	rec, ok := snap.Records.Get(known.PG)
 	switch {
 	case !ok || uint64(rec.Generation) != known.Generation:
 		return fmt.Sprintf("PG %v has no record in etcd; the store of OSD %d was locked for its interval %d", known.PG, num, known.Interval)
@@ -268,21 +273,31 @@ func (s *OSD) reportFence(k *fence, own *cluster.OSDIdentity, restored *cluster.
 	})
 }
 
-// laterPool compares the generation of a PG that our store knows with that of its pool in etcd. A pool whose identity etcd never had, or that was restored without one (cluster.UnknownGeneration),
-// gets ours by t. One that etcd knows as an earlier pool of the number cannot be set right by us: its configuration is another one's. As long as it is so, why says what to do: other
-// stores would serve it as an empty pool.
+// laterPool compares the generation of a PG that our store knows with that of its pool in etcd. A pool whose identity etcd never had, that was restored without one (cluster.UnknownGeneration), or that
+// was given another one before anybody had said that etcd was set back, gets ours by t. One that etcd knows as an earlier pool of the number cannot be set right by us: its configuration is another
+// one's; nor can one that has been in use under its new generation. As long as it is so, why says what to do: other stores would serve it as an empty pool.
 func (s *OSD) laterPool(known *store.PGRecord, restored *cluster.Restored) (t registry.Txn, why string) {
-	snap, pool := s.Snapshot(), known.PG.Pool
-	if _, exists := snap.Pools.Get(pool); !exists || uint64(snap.Generation(pool)) >= known.Generation {
+	snap, pool, ours := s.Snapshot(), known.PG.Pool, int64(known.Generation)
+	if _, exists := snap.Pools.Get(pool); !exists {
 		return t, ""
 	}
 	id, is := snap.Identities.Get(pool)
-	next, mod := cluster.PoolIdentity{Given: int64(known.Generation)}, registry.Revision(0)
-	if is {
-		if mod = id.Mod; id.Name != "" {
-			return t, fmt.Sprintf("the store has PG %v of generation %d, and pool %d in etcd is an earlier one, of generation %d: put \"generation\":%d into the key pool/identity/%d and correct the pool's configuration, or remove the pool",
-				known.PG, known.Generation, pool, id.Generation(), known.Generation, pool)
+	next, mod := cluster.PoolIdentity{Given: ours}, registry.Revision(0)
+	switch {
+	case !is:
+		if snap.LastGeneration(pool, restored.Mod) >= ours {
+			return t, "" // etcd knew that pool, and that it was removed: this one has not begun yet
 		}
+	case id.Generation() < ours && id.Name != "":
+		return t, fmt.Sprintf("the store has PG %v of generation %d, and pool %d in etcd is an earlier one, of generation %d: put \"generation\":%d into the key pool/identity/%d and correct the pool's configuration, or remove the pool",
+			known.PG, ours, pool, id.Generation(), ours, pool)
+	case id.Forgot(ours) && snap.LastGeneration(pool, snap.Revision) >= id.Generation():
+		return t, fmt.Sprintf("the store has PG %v of generation %d, which etcd had forgotten when pool %d was given generation %d, and PGs of that have been taken since: to go on with these, and lose what the store has of the pool, "+
+			"take \"earlier\" out of the key pool/identity/%d; to keep it on the disks, remove the pool", known.PG, ours, pool, id.Generation(), pool)
+	case id.Generation() < ours || id.Forgot(ours):
+		mod = id.Mod
+	default:
+		return t, ""
 	}
 	key := cluster.PoolIdentityKey(pool)
 	return registry.Txn{If: []registry.Compare{registry.Unchanged(key, mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&next)}}}, ""
@@ -291,7 +306,10 @@ func (s *OSD) laterPool(known *store.PGRecord, restored *cluster.Restored) (t re
 // raise is the transaction that brings a PG's record in etcd up to what our store knows; more is false when there is nothing to bring.
 func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t registry.Txn, more bool) {
 	snap := s.Snapshot()
-	if uint64(snap.Generation(known.PG.Pool)) != known.Generation || planted.ReportEmpty {
+	g := snap.Generation(known.PG.Pool)
+	_, exists := snap.Pools.Get(known.PG.Pool)
+	gone := g == 0 && !exists // a pool that was removed, or that etcd has forgotten: a later one of the number must be known for another one
+	if uint64(g) != known.Generation && !gone || planted.ReportEmpty {
 		return t, false
 	}
 	ours := cluster.PGRecord{Generation: int64(known.Generation), Interval: known.Interval, Primary: known.Primary, Instance: known.Instance, Activated: known.TookPart, Floor: known.Floor,
@@ -303,6 +321,9 @@ func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t regist
 	next := ours
 	if rec, ok := snap.Records.Get(known.PG); ok {
 		mod = rec.Mod
+		if rec.Generation > ours.Generation {
+			return t, false
+		}
 		if rec.Generation == ours.Generation {
 			old := *rec
 			old.Meta = cluster.Meta{}
@@ -315,8 +336,34 @@ func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t regist
 	return registry.Txn{If: []registry.Compare{registry.Unchanged(key, mod), restored.Mark()}, Then: []registry.Op{{Kind: registry.Put, Key: key, Value: cluster.Value(&next)}}}, true
 }
 
+// forgotten has every store report when a pool has been given an identity by an etcd that did not know of what our store has of it, although nobody has said that etcd was set back.
+func (s *OSD) forgotten(keys []string) {
+	own, ok := s.Snapshot().Stores.Get(s.o.Num)
+	if r := s.Snapshot().Restored; !ok || own.Store != s.self.Store || r != nil && own.Reported != r.ID {
+		return // it will report anyway
+	}
+	for _, key := range keys {
+		k, ok := cluster.ParseKey(key)
+		if !ok || k.Kind != cluster.KindPoolIdentity {
+			continue
+		}
+		for _, known := range s.o.Store.PGs() {
+			if id, ok := s.Snapshot().Identities.Get(k.Pool); !ok || known.PG.Pool != k.Pool || !id.Forgot(int64(known.Generation)) {
+				continue
+			}
+			if why := fallsShort(s.Snapshot(), s.o.Num, &known); why != "" {
+				s.declare(why)
+				return
+			}
+		}
+	}
+}
+
 // unreported says why no PG may activate now, or "".
 func (s *OSD) unreported() string {
+	if (s.declaring || s.undeclared != "") && !planted.RestoreNotAwaited {
+		return "etcd was restored from an older state, which is not declared yet"
+	}
 	list := s.Snapshot().Unreported()
 	if len(list) == 0 || planted.RestoreNotAwaited {
 		return ""

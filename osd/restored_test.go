@@ -1,11 +1,14 @@
 package osd
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/registry/memory"
 	"holdfast/osd/store"
 )
 
@@ -163,34 +166,170 @@ func TestAnotherStoreDoesNotTakeThePlaceOfOneThatHasNotReported(t *testing.T) {
 	b.wait("PG active with the new disk", func() bool { return b.serves(1, 2) })
 }
 
+// halfMade is a pool that was copied while it was being made, with config/pools and without its identity, and that OSDs 1 and 2 have served since; OSD 3 knows nothing of it.
+type halfMade struct {
+	*bed
+	backup  *memory.Backup
+	object  layout.ObjectID // written since
+	version layout.Version
+}
+
+// realGeneration is that of a halfMade pool, and anew that of an identity that is made after etcd was set back.
+const realGeneration, anewGeneration = 5_000_000, 6_000_000
+
+func newHalfMade(t *testing.T) *halfMade {
+	b := &halfMade{bed: newBed(t, 3), object: layout.ObjectID{Inode: layout.MakeInode(1, 1)}}
+	b.put(cluster.PoolIdentityKey(1), nil)
+	b.backup = b.reg.Backup()
+	b.identify(realGeneration, 0)
+	b.place(1, 1, 2)
+	b.wait("PG active", func() bool { return b.serves(1, 2) })
+	interval := b.record().Interval
+	b.version = layout.Version(interval)<<layout.VersionCounterBits + 1
+	b.osds[1].write(b.object, 0, b.version, 0, interval)
+	b.osds[2].write(b.object, 0, b.version, 0, interval)
+	return b
+}
+
+// identify writes the pool's identity, as a monitor does that knows of earlier pools of the number up to a generation.
+func (b *bed) identify(generation, earlier int64) {
+	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: generation, Earlier: &earlier})
+}
+
+// kept waits until OSD 3 serves the pool, with what was written.
+func (b *halfMade) kept() {
+	b.t.Helper()
+	b.place(3, 3)
+	b.wait("PG active on OSD 3, with what was written", func() bool { return b.serves(3, 1) && b.osds[3].has(b.object).Version == b.version })
+	if g := b.osds[3].s.Snapshot().Generation(1); g != realGeneration {
+		b.t.Errorf("generation %d, was %d", g, realGeneration)
+	}
+}
+
 // The snapshot that was put back was taken while a pool was being made: it has the pool and not its identity. What was written since must not count as that of an earlier pool of the number.
 func TestPoolThatWasRestoredWithoutItsIdentityIsTheSameOne(t *testing.T) {
 	for _, is := range []bool{true, false} { // by `holdfast etcd restore`, and by etcd's own means
-		b := newBed(t, 3)
-		real := cluster.PoolIdentity{Name: "p", Given: 5_000_000}
-		b.put(cluster.PoolIdentityKey(1), nil)
-		backup := b.reg.Backup()
-		b.put(cluster.PoolIdentityKey(1), &real)
-		b.place(1, 1, 2)
-		b.wait("PG active", func() bool { return b.serves(1, 2) })
-		object := layout.ObjectID{Inode: layout.MakeInode(1, 1)}
-		interval := b.record().Interval
-		version := layout.Version(interval)<<layout.VersionCounterBits + 1
-		b.osds[1].write(object, 0, version, 0, interval)
-		b.osds[2].write(object, 0, version, 0, interval)
-
-		b.reg.Restore(backup, 1000)
+		b := newHalfMade(t)
+		b.reg.Restore(b.backup, 1000)
 		if is {
 			id := cluster.UnknownGeneration(nil)
 			b.put(cluster.PoolIdentityKey(1), &id)
 		}
 		b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
-		b.place(3, 3)
-		b.wait("PG active on OSD 3, with what was written", func() bool { return b.serves(3, 1) && b.osds[3].has(object).Version == version })
-		if g := b.osds[3].s.Snapshot().Generation(1); g != real.Given {
-			t.Errorf("generation %d, was %d", g, real.Given)
-		}
+		b.kept()
 	}
+}
+
+// Nobody has said that etcd was set back when a monitor, which has just been started, gives the pool an identity: the pool is the same one all the same.
+func TestPoolThatWasGivenAnIdentityAnewAfterARestoreIsTheSameOne(t *testing.T) {
+	t.Run("OSDs see it go back", func(t *testing.T) {
+		b := newHalfMade(t)
+		b.reg.Restore(b.backup, 1000)
+		b.identify(anewGeneration, 0)
+		b.kept()
+	})
+	t.Run("OSDs run, and see keys change", func(t *testing.T) {
+		b := newHalfMade(t)
+		b.put(cluster.PGRecordKey(pg1), nil)
+		b.identify(anewGeneration, 0)
+		b.kept()
+	})
+	t.Run("OSDs start afterwards", func(t *testing.T) {
+		b := newHalfMade(t)
+		b.setBack()
+		b.identify(anewGeneration, 0)
+		for _, n := range []layout.OSDNum{2, 1, 3} {
+			b.osds[n].start()
+		}
+		b.kept()
+	})
+	t.Run("OSDs start before", func(t *testing.T) {
+		b := newHalfMade(t)
+		b.setBack()
+		for _, n := range []layout.OSDNum{2, 1, 3} {
+			b.osds[n].start()
+		}
+		b.wait("the declaration", func() bool { return b.get(cluster.KeyRestored).Key != "" })
+		b.kept()
+	})
+}
+
+// setBack puts the copy back while nobody runs.
+func (b *halfMade) setBack() {
+	b.t.Helper()
+	for n := range layout.OSDNum(3) {
+		b.osds[n+1].kill()
+	}
+	b.reg.Restore(b.backup, 1000)
+	b.wait("no OSD in etcd", func() bool { return b.stateOf(1)+b.stateOf(2)+b.stateOf(3) == "" })
+}
+
+// A pool was removed and made anew, and etcd is set back to when the new one had no identity yet. What stores know of the earlier one does not come back, and says nothing against the new one.
+func TestPoolThatWasRemovedDoesNotComeBackWithARestore(t *testing.T) {
+	b := newHalfMade(t)
+	b.put(cluster.PoolIdentityKey(1), nil)
+	b.reg.Restore(b.reg.Backup(), 1000)
+	b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
+	b.wait("the reports", func() bool { s := b.osds[3].s.Snapshot(); return s.Restored != nil && len(s.Unreported()) == 0 })
+	if kv := b.get(cluster.PoolIdentityKey(1)); kv.Key != "" {
+		t.Fatalf("the identity of the removed pool has come back: %s", kv.Value)
+	}
+	b.anew()
+}
+
+// etcd is set back to before a pool was made, and another one is made under its number when all have reported: it is empty, and no OSD takes it for the one that etcd has forgotten.
+func TestPoolThatIsMadeAfterARestoreIsNotTheOneThatEtcdHasForgotten(t *testing.T) {
+	b := newHalfMade(t)
+	pools := b.get(cluster.KeyPools).Value
+	b.reg.Restore(b.backup, 1000)
+	b.put(cluster.KeyPools, map[string]any{})
+	b.txn(cluster.DeclareRestored(&cluster.Snapshot{}, cluster.Restored{ID: "r", Time: b.osds[1].l.Wall().Unix(), Reason: "by a test"}))
+	b.wait("the reports", func() bool { s := b.osds[3].s.Snapshot(); return s.Restored != nil && len(s.Unreported()) == 0 })
+	if b.record().Generation != realGeneration {
+		t.Error("etcd does not know that there was a pool")
+	}
+	b.put(cluster.KeyPools, json.RawMessage(pools))
+	b.anew()
+}
+
+// anew gives the pool an identity that is above the earlier one's, and sees to it that the pool is empty, and that nobody takes that for a restore, whoever is started.
+func (b *halfMade) anew() {
+	b.t.Helper()
+	first := b.get(cluster.KeyRestored).Mod
+	b.identify(anewGeneration, realGeneration)
+	b.osds[2].kill()
+	b.place(1, 1)
+	b.wait("PG active on OSD 1", func() bool { return b.serves(1, 1) })
+	b.osds[2].start()
+	b.wait("OSD 2 to be up", func() bool { return b.osds[2].s != nil && b.osds[2].s.leaseUp })
+	b.place(3, 3)
+	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 1) })
+	if e := b.osds[3].has(b.object); e.Version != 0 {
+		b.t.Errorf("the new pool has an object of the earlier one, of version %v", e.Version)
+	}
+	if b.get(cluster.KeyRestored).Mod != first {
+		b.t.Errorf("a restore was declared: %s", b.get(cluster.KeyRestored).Value)
+	}
+}
+
+// Under the generation that the pool was given anew its PG has been served by an OSD that knew nothing of it: what is acknowledged there would be lost with the other. So nobody goes on, and whoever knows better says so.
+func TestPoolThatWasInUseUnderAnotherGenerationIsNotServed(t *testing.T) {
+	b := newHalfMade(t)
+	b.setBack()
+	b.identify(anewGeneration, 0)
+	b.place(3, 3)
+	b.osds[3].start()
+	b.wait("PG active on OSD 3", func() bool { return b.serves(3, 1) && b.record().Generation == anewGeneration })
+	b.osds[1].start()
+	b.osds[2].start()
+	b.wait("the declaration", func() bool { return b.get(cluster.KeyRestored).Key != "" })
+	b.place(1, 1, 2)
+	b.never("the pool is served", 10*time.Second, func() bool { return b.serves(1, 2) })
+	if !strings.Contains(b.log.String(), `take \"earlier\" out of the key pool/identity/1`) {
+		t.Errorf("nobody says what to do: %s", b.log.String())
+	}
+	b.put(cluster.PoolIdentityKey(1), &cluster.PoolIdentity{Name: "p", Given: anewGeneration})
+	b.wait("PG active on OSD 1", func() bool { return b.serves(1, 2) })
 }
 
 // What was put back holds an earlier pool of the number. Stores that have never heard of the later one must not serve it as an empty pool.

@@ -181,7 +181,7 @@ func TestPoolUnknownToAMemberIsServedWithoutIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.txn(txn)
-	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool, 0, layout.Geometry{})}})
+	b.txn(registry.Txn{Then: []registry.Op{cluster.CreatePoolIdentity(pool, 0, nil, layout.Geometry{})}})
 	b.put(cluster.KeyPGConfig, &cluster.PGConfig{Pools: map[layout.PoolID][]cluster.PGTarget{1: {{OSDSet: []layout.OSDNum{1, 2}, Primary: 1}}, 2: {{OSDSet: []layout.OSDNum{1, 2, 3}, Primary: 1}}}})
 	id := layout.PGID{Pool: 2, Num: 1}
 	run := func() *pgRun { return b.osds[1].s.pgs[id] }

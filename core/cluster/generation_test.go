@@ -42,9 +42,41 @@ func TestNewGenerationIsAboveAllEarlierOnes(t *testing.T) {
 	if g := s.NewGeneration(1, now); g != now.UnixMicro()+6 {
 		t.Errorf("generation %d, want one above that of the pool's records", g)
 	}
+	if last := s.LastGeneration(1, 9); last != now.UnixMicro()+5 {
+		t.Errorf("last generation %d", last)
+	}
+	s.Records = s.Records.With(layout.PGID{Pool: 1, Num: 2}, &PGRecord{Meta: Meta{Mod: 10}, Generation: now.UnixMicro() + 7})
+	for until, want := range map[registry.Revision]int64{9: 5, 10: 7} {
+		if last := s.LastGeneration(1, until) - now.UnixMicro(); last != want {
+			t.Errorf("last generation up to revision %d: %d after now, want %d", until, last, want)
+		}
+	}
 	s.Revision = 1 << 62
 	if g := s.NewGeneration(1, time.Time{}); g != 1<<62+1 {
 		t.Errorf("generation %d, want one above the revision", g)
+	}
+}
+
+func TestForgotIsAGenerationBetweenWhatWasKnownAndWhatWasGiven(t *testing.T) {
+	known := func(g int64) *int64 { return &g }
+	for _, c := range []struct {
+		id   PoolIdentity
+		g    int64
+		want bool
+	}{
+		{PoolIdentity{Given: 9}, 5, false}, // of before: it may have known it
+		{PoolIdentity{Given: 9, Earlier: known(0)}, 5, true},
+		{PoolIdentity{Given: 9, Earlier: known(4)}, 5, true},
+		{PoolIdentity{Given: 9, Earlier: known(5)}, 5, false},
+		{PoolIdentity{Given: 9, Earlier: known(0)}, 9, false},
+		{PoolIdentity{Given: 9, Earlier: known(0)}, 10, false},
+	} {
+		if have := c.id.Forgot(c.g); have != c.want {
+			t.Errorf("%s forgot %d: %v", Value(&c.id), c.g, have)
+		}
+	}
+	if err := (&PoolIdentity{Given: 9, Earlier: known(-1)}).check(); err == nil {
+		t.Error("a negative one is taken")
 	}
 }
 

@@ -40,6 +40,12 @@ func ReadRestoring(data []byte) (*Restoring, error) {
 	return v, err
 }
 
+// LaterThan reports whether r was declared after prev, the one that was known when etcd was seen to go back; each may be nil. One that is not is of before, and was in the copy: all may have reported to
+// it, but not what they have learned since.
+func (r *Restored) LaterThan(prev *Restored) bool {
+	return r != nil && (prev == nil || r.ID != prev.ID && r.Time > prev.Time)
+}
+
 // Mark says what the key was last changed by, 0 when there is none: whoever must act before a restore is declared compares it.
 func (r *Restored) Mark() registry.Compare {
 	if r == nil {

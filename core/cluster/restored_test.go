@@ -27,3 +27,23 @@ func TestNewerRecordSaysWhoMayHaveLent(t *testing.T) {
 		}
 	}
 }
+
+func TestLaterThan(t *testing.T) {
+	old := &Restored{ID: "a", Time: 5}
+	for _, c := range []struct {
+		name    string
+		r, prev *Restored
+		want    bool
+	}{
+		{"none", nil, nil, false},
+		{"it is gone", nil, old, false},
+		{"the first", old, nil, true},
+		{"the same", &Restored{ID: "a", Time: 6}, old, false},
+		{"an older one, in the copy", &Restored{ID: "b", Time: 4}, old, false},
+		{"another", &Restored{ID: "b", Time: 6}, old, true},
+	} {
+		if have := c.r.LaterThan(c.prev); have != c.want {
+			t.Errorf("%s: %v", c.name, have)
+		}
+	}
+}

@@ -28,6 +28,7 @@ type LockRequest struct {
 	Holder     Holder          `json:"holder"`
 	PG         layout.PGID     `json:"pg"`
 	Generation uint64          `json:"generation"`
+	Earlier    *int64          `json:"earlier,omitempty"` // as in the pool's identity; primaries of earlier versions do not say
 	Interval   layout.Interval `json:"interval"`
 }
 
@@ -155,6 +156,10 @@ func (t *Locks) Lock(q LockRequest, done func(int64, LockReply)) {
 	if known && rec.Generation != q.Generation && !planted.GenerationIgnored {
 		if rec.Generation > q.Generation {
 			done(wire.ENOENT, LockReply{Store: t.self.Store, Reason: "the pool was made anew"})
+			return
+		}
+		if q.Earlier != nil && rec.Generation > uint64(*q.Earlier) {
+			done(wire.ENOENT, LockReply{Store: t.self.Store, Reason: "the pool's generation was given by an etcd that has forgotten ours"})
 			return
 		}
 		rec = store.PGRecord{PG: q.PG} // an earlier pool of the same number

@@ -322,14 +322,21 @@ func TestPoolMadeAnewForgetsItsIntervals(t *testing.T) {
 		m.lock(osdA, 9)
 		m.w.Run(ttl)
 		var r int64
-		ask := func(generation uint64, interval layout.Interval) {
+		ask := func(generation uint64, earlier *int64, interval layout.Interval) {
 			done := false
-			m.locks.Lock(LockRequest{Holder: osdB, PG: thePG, Generation: generation, Interval: interval}, func(v int64, _ LockReply) { r, done = v, true })
+			m.locks.Lock(LockRequest{Holder: osdB, PG: thePG, Generation: generation, Earlier: earlier, Interval: interval}, func(v int64, _ LockReply) { r, done = v, true })
 			m.w.RunUntil(func() bool { return done }, time.Minute)
 		}
-		ask(4, 20)
+		ask(4, nil, 20)
 		expect(t, "an older pool of the number", r, wire.ENOENT)
-		ask(6, 1)
+		known := int64(4)
+		ask(6, &known, 1)
+		expect(t, "a pool of which etcd did not know that it is newer", r, wire.ENOENT)
+		if rec, _ := m.st.PG(thePG); rec.Generation != 5 || rec.Interval != 9 {
+			t.Errorf("the store knows %+v no more", rec)
+		}
+		known = 5
+		ask(6, &known, 1)
 		expect(t, "a newer pool of the number", r, 0)
 	})
 }
