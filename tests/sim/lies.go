@@ -104,31 +104,54 @@ func (r *run) spoils(m *member) bool {
 	return !m.down && m.n.Store != nil && !r.refill && !m.store().IsZero()
 }
 
+// places are where a disk holds what it has of an object.
+func (r *run) places(m *member, object layout.ObjectID) (list []int64) {
+	for role := range r.plan.Config.Replicas {
+		id := object
+		if r.coded(id.Inode.Pool()) {
+			id.Stripe |= uint64(role)
+		} else if role > 0 {
+			break
+		}
+		if off, ok := m.n.Store.Place(id); ok {
+			list = append(list, off)
+		}
+	}
+	return list
+}
+
 // spoilObject turns bits in what lying disks have of one object: each of them, or one. Sometimes another OSD falls then: what it lacks when it comes back is computed, and copied, with what is spoilt at hand.
 func (r *run) spoilObject(f *PlannedFault) func() {
-	all, hit := f.N&1 != 0, 0
+	var disks []*member
+	for i := range r.liars {
+		if m := r.nodes[r.liars[i]]; r.spoils(m) {
+			disks = append(disks, m)
+		}
+	}
+	if first := r.liar(f); len(disks) < 2 || f.N&9 == 0 {
+		disks = slices.DeleteFunc(disks, func(m *member) bool { return m != first })
+	}
 	im, at := r.images[0], 0 // what most operations fall on
 	if f.N&4 != 0 {
 		im, at = r.images[r.rng.IntN(len(r.images))], r.rng.IntN(r.plan.Config.Objects)
 	}
-	object := layout.ObjectID{Inode: im.id, Stripe: r.plan.Config.Object() * uint64(at)}
-	first := r.liar(f)
-	for i := range r.liars {
-		m := r.nodes[r.liars[i]]
-		if m != first && !all || !r.spoils(m) {
-			continue
+	object, hit := layout.ObjectID{Inode: im.id, Stripe: r.plan.Config.Object() * uint64(at)}, 0
+	if len(disks) > 1 { // one that as many as may be have something of
+		best := 0
+		for _, im := range r.images {
+			for at := range r.plan.Config.Objects {
+				id, have := layout.ObjectID{Inode: im.id, Stripe: r.plan.Config.Object() * uint64(at)}, 0
+				for _, m := range disks {
+					have += min(1, len(r.places(m, id)))
+				}
+				if have > best {
+					object, best = id, have
+				}
+			}
 		}
-		for role := range r.plan.Config.Replicas {
-			id := object
-			if r.coded(im.id.Pool()) {
-				id.Stripe |= uint64(role)
-			} else if role > 0 {
-				break
-			}
-			off, ok := m.n.Store.Place(id)
-			if !ok {
-				continue
-			}
+	}
+	for _, m := range disks {
+		for _, off := range r.places(m, object) {
 			m.hurts()
 			hit++
 			for at := int64(0); at < int64(r.plan.Config.Store.BlockSize); at += 1024 << (f.N >> 8 % 4) {
