@@ -38,8 +38,8 @@ func (m *Monitor) undeclared(s *cluster.Snapshot) bool {
 	d := cluster.Restored{ID: strconv.FormatUint(m.l.Rand().Uint64()|1, 16), Time: m.l.Wall().Unix(), Reason: reason}
 	m.o.Registry.Txn(cluster.DeclareRestored(s, d), func(registry.TxnResult, error) {
 		b.declaring = false
-		if !m.stopped && b.here {
-			m.soon(retryPause) // when that is applied, or it is tried again
+		if !m.stopped {
+			m.soon(retryPause) // when that is applied; or it is tried again
 		}
 	})
 	return true

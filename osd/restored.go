@@ -321,7 +321,7 @@ func (s *OSD) raise(known *store.PGRecord, restored *cluster.Restored) (t regist
 	next := ours
 	if rec, ok := snap.Records.Get(known.PG); ok {
 		mod = rec.Mod
-		if rec.Generation > ours.Generation {
+		if gone && rec.Generation > ours.Generation {
 			return t, false
 		}
 		if rec.Generation == ours.Generation {

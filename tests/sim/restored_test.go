@@ -9,6 +9,7 @@ import (
 
 	"holdfast/core/cluster"
 	"holdfast/core/layout"
+	"holdfast/core/registry"
 	"holdfast/core/wire"
 )
 
@@ -233,4 +234,89 @@ func TestStateIsShownAfterARestoreOfEtcd(t *testing.T) {
 	c.Reg.Restore(backup, 0)
 	c.Wait("the reports", time.Minute, func() bool { return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 })
 	c.Wait("what is shown to be true", time.Minute, func() bool { return c.States(cluster.StateActive) })
+}
+
+// etcd is set back to a copy that was taken while a pool was being made, with config/pools and without the pool's identity, and nobody declares it. The pool is the same one afterwards (seed 82096 of the
+// seventh draw): whoever runs, sees etcd go back, or starts in whatever order, a monitor that knows nothing among them.
+func TestPoolThatWasBeingMadeIsNotLostByARestoreOfEtcd(t *testing.T) {
+	kill := func(c *Cluster) {
+		for n := range layout.OSDNum(4) {
+			c.Nodes[n+1].Kill()
+		}
+	}
+	rise := func(c *Cluster) {
+		for n := range layout.OSDNum(4) {
+			c.Nodes[n+1].Start()
+		}
+	}
+	for _, v := range []struct {
+		name         string
+		before, then func(c *Cluster)
+	}{
+		{"all run", nil, nil},
+		{"the monitor is another one", (*Cluster).KillMonitor, (*Cluster).StartMonitor},
+		{"the monitor runs alone", kill, func(c *Cluster) { c.W.Run(10 * time.Second); rise(c) }},
+		{"the monitor starts first", func(c *Cluster) { c.KillMonitor(); kill(c) }, func(c *Cluster) { c.StartMonitor(); c.W.Run(10 * time.Second); rise(c) }},
+		{"the monitor starts last", func(c *Cluster) { c.KillMonitor(); kill(c) }, func(c *Cluster) { rise(c); c.W.Run(10 * time.Second); c.StartMonitor() }},
+		{"all start at once", func(c *Cluster) { c.KillMonitor(); kill(c) }, func(c *Cluster) { c.StartMonitor(); rise(c) }},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			for seed := range uint64(4) {
+				restoreWhileAPoolIsMade(t, 120+seed, v.before, v.then)
+			}
+		})
+	}
+}
+
+func restoreWhileAPoolIsMade(t *testing.T, seed uint64, before, then func(c *Cluster)) {
+	c := start(t, Options{Seed: seed, OSDs: 4, Replicas: 3, MinSize: 2, PGs: 2})
+	defer c.W.Close()
+	c.W.Run(time.Duration(seed%7) * 300 * time.Millisecond)
+	key := func(name string) *registry.KV {
+		for _, kv := range c.Reg.Dump() {
+			if kv.Key == name {
+				return &kv
+			}
+		}
+		return nil
+	}
+	pool := &cluster.Pool{ID: 2, Name: "q", Scheme: cluster.Replicated, PGSize: 3, PGMinSize: 2, PGCount: 2, FailureDomain: "osd"}
+	txn, err := cluster.SetPool(key(cluster.KeyPools), 2, pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := key(cluster.KeyPools).Mod
+	c.admin.Txn(txn, func(registry.TxnResult, error) {})
+	for key(cluster.KeyPools).Mod == was {
+		c.W.Run(10 * time.Microsecond)
+	}
+	backup := c.Reg.Backup()
+	if key(cluster.PoolIdentityKey(2)) != nil {
+		t.Fatal("the pool has its identity at once")
+	}
+	c.pgs += int(pool.PGCount)
+	c.Wait("the new pool's PGs", time.Minute, func() bool { return c.States(cluster.StateActive) })
+	k, other := c.NewClient(7), layout.MakeInode(2, 1)
+	for i := range uint64(4) {
+		k.Write(other, i*128<<10, pattern(4096, byte(i)+1))
+	}
+	generation := c.Snapshot().Generation(2)
+	if before != nil {
+		before(c)
+	}
+	c.Reg.Restore(backup, 0)
+	if then != nil {
+		then(c)
+	}
+	c.Wait("all PGs whole again", 2*time.Minute, func() bool {
+		return c.Snapshot().Restored != nil && len(c.Snapshot().Unreported()) == 0 && c.States(cluster.StateActive)
+	})
+	for i := range uint64(4) {
+		if r := k.Read(other, i*128<<10, 4096); !bytes.Equal(r.Data, pattern(4096, byte(i)+1)) {
+			t.Errorf("seed %d: object %d of the pool reads back differently", seed, i)
+		}
+	}
+	if g := c.Snapshot().Generation(2); g != generation {
+		t.Errorf("seed %d: the pool is of generation %d, and was of %d", seed, g, generation)
+	}
 }
