@@ -504,7 +504,7 @@ func usualLatency(d *sim.Disk) {
 func (r *run) damage(f *PlannedFault) func() {
 	m := r.liar(f)
 	st := m.n.Store
-	if r.refill = r.refill && !r.clean(); m.down || st == nil || r.refill {
+	if refill := r.refilling(); m.down || st == nil || refill {
 		return r.cannot() // what the disk holds may be the only copy
 	}
 	m.hurts()

@@ -100,8 +100,17 @@ func (r *run) allWhole() bool {
 
 // spoils reports whether what a disk holds may be spoilt now: not while a disk that was replaced is filled, since this may have the only copy.
 func (r *run) spoils(m *member) bool {
-	r.refill = r.refill && !r.clean()
-	return !m.down && m.n.Store != nil && !r.refill && !m.store().IsZero()
+	return !m.down && m.n.Store != nil && !r.refilling() && !m.store().IsZero()
+}
+
+// refilling reports whether a disk was replaced, and not everything has been whole since. That etcd calls every PG clean is not enough: it does, too, until the lease of who served has run out.
+func (r *run) refilling() bool {
+	whole := r.clean
+	if r.plan.Draw >= lyingDraw {
+		whole = r.allWhole
+	}
+	r.refill = r.refill && !whole()
+	return r.refill
 }
 
 // places are where a disk holds what it has of an object.
