@@ -180,8 +180,12 @@ func (q *PG) forgetSome() {
 			later = append(later, e) // the deletion may be asked for again, and a member that joins learns that it was done with the tombstone
 			continue
 		}
-		if obj != nil || s.Version != e.Version || uint64(e.Version)>>layout.VersionCounterBits > uint64(q.Interval) {
-			continue // in use again; or its version reaches into the next interval's, which must start above it
+		if s.Version != e.Version || uint64(e.Version)>>layout.VersionCounterBits > uint64(q.Interval) {
+			continue // there again; or its version reaches into the next interval's, which must start above it
+		}
+		if obj != nil {
+			later = append(later, e) // in use: by a change, or by a request that comes to nothing
+			continue
 		}
 		obj = q.Table.Open(e.Object, e.Version, true)
 		obj.Recovering = true // nobody may build on the tombstone while members drop it

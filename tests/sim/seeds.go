@@ -24,4 +24,5 @@ var Found = []struct {
 	{Seed{407, 7}, "a deletion in an erasure-coded pool was forgotten while a member had yet to commit it, and the object was back (osd/primary: burial)"},
 	{Seed{20140, 6}, "a change of an erasure-coded object took effect after its session's fence was complete: it had read from a slow disk meanwhile (osd/primary: sendCoded)"},
 	{Seed{82096, 7}, "a pool that was copied with etcd while it was made was given another generation after the restore, and what it had was that of an earlier pool (monitor: undeclared, osd: laterPool)"},
+	{Seed{3651130619, 7}, "a deletion was never forgotten when a request that came to nothing had its object open in that moment (osd/primary: forgetSome)"},
 }
