@@ -57,7 +57,8 @@ func (s *Store) maintain() {
 		defer s.closeStep()
 	}
 	age := s.j.age(s.j.start())
-	if age >= carryStart && (s.j.stalled || s.closing || s.j.head-s.j.carriedAt > s.j.size/32) {
+	// The room that is kept for what is carried may be more than half of the journal: then a change waits for room long before the tail is old.
+	if (age >= carryStart || s.j.stalled) && (s.j.stalled || s.closing || s.j.head-s.j.carriedAt > s.j.size/32) {
 		s.j.carriedAt = s.j.head
 		upTo := s.j.oldest + (s.j.seq-s.j.oldest)/8
 		s.carry(upTo)
@@ -65,11 +66,13 @@ func (s *Store) maintain() {
 			s.carryChains(upTo)
 		}
 	}
-	if !s.round.active && s.t.dirtyLen > 0 && (age >= roundStart || s.fl.urgent && s.fl.running == 0) {
+	if !s.round.active && s.t.dirtyLen > 0 && (age >= roundStart || s.j.stalled || s.fl.urgent && s.fl.running == 0) {
 		s.startRound()
 	}
 	// Space that is free already counts only when a durable batch says so.
-	if s.j.flying == 0 && s.j.oldest > s.j.tailKnown && (s.j.stalled || age >= carryStart || s.j.head-s.j.freeFrom > s.j.size/4*3) && s.j.head-s.j.freeFrom > s.j.size/2 {
+	used := s.j.head - s.j.freeFrom
+	worth := used > s.j.size/2 || s.j.stalled && s.j.start()-s.j.freeFrom > 2*journalAlign // more than saying so takes
+	if s.j.flying == 0 && s.j.oldest > s.j.tailKnown && (s.j.stalled || age >= carryStart || used > s.j.size/4*3) && worth {
 		s.j.send(true)
 	}
 }
@@ -85,10 +88,10 @@ func (s *Store) depth() int {
 	}
 	first := s.changes[s.dirty[d].first].batch
 	age := s.j.age(s.j.batches[first].pos)
-	if age < flushStart {
+	if age < flushStart && !s.j.stalled {
 		return 0
 	}
-	if s.throttle.On {
+	if s.throttle.On || s.j.stalled {
 		return s.o.FlushDepth // clients wait for it already
 	}
 	return min(s.o.FlushDepth, 2+(age-flushStart)*s.o.FlushDepth/(flushFull-flushStart))

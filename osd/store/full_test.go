@@ -255,3 +255,32 @@ func TestRecordsOfManyPGs(t *testing.T) {
 	}
 	f.check("at last")
 }
+
+// Changes find room also where more than half of the journal is kept for what is carried forward.
+func TestJournalGoesOnWhereMostOfItIsKept(t *testing.T) {
+	r := newRig(t, 2, 64<<20, Config{BlockSize: 16 << 10, Granularity: 4096, JournalSize: 640 << 10})
+	n := uint64(0)
+	for st := r.s.Stats(); n < st.MaxPairs-r.s.Stats().Pairs; n++ {
+		op := r.do(&Op{Kind: OpWrite, Object: chunk(n, 1), Version: 3, Interval: 7, Unstable: true, Pair: Pair{10, 1 + n}})
+		if errors.Is(op.Err, ErrWaiting) {
+			break
+		}
+	}
+	o := obj(999)
+	for v := layout.Version(1); ; v++ {
+		if op := r.do(&Op{Kind: OpWrite, Object: o, Base: v - 1, Version: v, Pair: Pair{11, uint64(v)}}); op.Err != nil {
+			break
+		}
+	}
+	if keep := r.s.j.keep(); keep <= r.s.j.size/2 {
+		t.Errorf("%d bytes are kept, the journal has %d", keep, r.s.j.size)
+	}
+	was := r.s.deviceWrites
+	for range 300 {
+		st, _ := r.s.Newest(o)
+		r.must(&Op{Kind: OpWrite, Object: o, Base: st.Version, Version: st.Version + 1, Len: 12 << 10, Data: r.data(fill(12<<10, 'y'))})
+	}
+	if w := r.s.deviceWrites - was; w > 300*20 {
+		t.Errorf("%d device writes for 300 changes", w)
+	}
+}
