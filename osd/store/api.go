@@ -215,6 +215,7 @@ type Stats struct {
 	Sequence                uint64 // last durable journal sequence
 	Pairs, MaxPairs         uint64 // requests that are remembered; how many can be
 	Waiting, MaxWaiting     uint64 // bytes of the journal that changes take which wait for a commit; how many they may
+	Parked                  uint64 // bytes of the journal that changes take which nobody has committed for long; MaxWaiting is less by so many
 	Buffers                 uint64 // of the loop, that the store keeps as long as it is open
 	TornTail                bool   // when it was opened, batches followed its journal's end that were not whole, or not one behind the other: loss of power tore them
 	// Taken is how many changes of each kind the store has accepted since it was opened.

@@ -13,6 +13,9 @@ type carried struct {
 	change      uint32
 	entry, data uint32
 	seq         uint64
+	moved       bool // its data was, to block, or with the part before if that is noBlock
+	block       uint32
+	off, length uint32
 }
 
 // unstableLimit is how much of the journal such changes may take; more are refused.
@@ -26,7 +29,10 @@ const maxChain = 512
 
 // weight is what a change that waits for a commit takes in the journal.
 func (s *Store) weight(c *change) int {
-	n := objectEntry + s.sb.Config.BitmapLen() + 4*s.sb.Config.sums() + 8
+	n := objectEntry + s.sb.Config.BitmapLen() + 8
+	if c.kind == entryWrite {
+		n += 4 * int(c.length/s.sb.Config.Granularity) * s.sb.Config.sumsPerUnit()
+	}
 	if c.data != 0 || c.state != changeVisible && s.opJournaled(c) {
 		n += int(c.length)
 	}
@@ -46,7 +52,7 @@ func (s *Store) roomForUnstable(d uint32, c *change) bool {
 			}
 		}
 	}
-	return s.unstable == 0 || waiting < maxChain && chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
+	return s.live() == 0 && s.unstable+n <= max(n, s.unstableLimit()) || waiting < maxChain && chain+n <= s.chainLimit() && s.unstable+n <= s.unstableLimit()
 }
 
 // carryChains queues the chains whose oldest change is in a batch up to the given one.
@@ -86,6 +92,10 @@ func (s *Store) mayCarry(d uint32) bool {
 func (s *Store) chainSize(d uint32) (header, data int) {
 	for i := s.dirty[d].first; i != 0 && s.changes[i].state == changeVisible; i = s.changes[i].next {
 		c := &s.changes[i]
+		if x := s.moved(i); x != nil {
+			header += s.movedSize(x)
+			continue
+		}
 		header += int(le.Uint32(s.j.mem[c.entry:]))
 		if c.data != 0 {
 			data += int(c.length)
@@ -99,43 +109,63 @@ func (j *journal) putChain(f *flight, d uint32, mem []byte, at, dataAt int, pos 
 	s := j.s
 	o := &s.dirty[d]
 	o.carrying = true
-	n := 0
+	first := len(f.carried)
 	for i := o.first; i != 0 && s.changes[i].state == changeVisible; i = s.changes[i].next {
 		c := &s.changes[i]
-		size := int(le.Uint32(j.mem[c.entry:]))
-		b := mem[at : at+size]
-		copy(b, j.mem[c.entry:])
-		j.entry++
-		le.PutUint64(b[8:], j.entry)
-		flags := c.flags&^(doomed|inJournal) | entryCarried
-		if n == 0 {
-			flags |= entryChainStart
+		n := len(f.carried)
+		old := j.mem[c.entry:]
+		old = old[:le.Uint32(old)]
+		if x := s.moved(i); x != nil {
+			at = j.putMoved(f, i, x, old, mem, at, pos)
+		} else {
+			b := mem[at : at+len(old)]
+			copy(b, old)
+			m := carried{change: i, entry: pos + uint32(at)}
+			if c.data != 0 {
+				copy(mem[dataAt:], j.mem[c.data:c.data+c.length])
+				le.PutUint32(b[96:], uint32(dataAt))
+				m.data = pos + uint32(dataAt)
+				dataAt += int(c.length)
+			}
+			f.carried = append(f.carried, m)
+			at += len(old)
 		}
-		b[17] = flags
-		clear(b[64:88]) // its pair is carried by itself
-		le.PutUint64(b[80:], c.seq)
-		m := carried{change: i, entry: pos + uint32(at), seq: j.entry}
-		if c.data != 0 {
-			copy(mem[dataAt:], j.mem[c.data:c.data+c.length])
-			le.PutUint32(b[96:], uint32(dataAt))
-			m.data = pos + uint32(dataAt)
-			dataAt += int(c.length)
+		for ; n < len(f.carried); n++ {
+			m := &f.carried[n]
+			b := mem[m.entry-pos:]
+			j.entry++
+			m.seq = j.entry
+			le.PutUint64(b[8:], j.entry)
+			flags := c.flags&^(doomed|inJournal|moving) | entryCarried
+			if n == first {
+				flags |= entryChainStart
+			}
+			b[17] = flags
+			clear(b[64:88]) // its pair is carried by itself
+			le.PutUint64(b[80:], c.seq)
+			sealEntry(b, int(le.Uint32(b)))
 		}
-		sealEntry(b, size)
-		f.carried = append(f.carried, m)
-		at += size
-		n++
 	}
 	f.chains = append(f.chains, d)
-	return at, dataAt, n
+	return at, dataAt, len(f.carried) - first
 }
 
 // carriedOver takes a batch's carried changes to their new places.
 func (j *journal) carriedOver(f *flight, batch uint32) {
 	s := j.s
-	for _, m := range f.carried {
-		c := &s.changes[m.change]
-		j.release(c.batch)
+	last := uint32(0)
+	for k := range f.carried {
+		m := &f.carried[k]
+		if m.moved && m.block == noBlock {
+			last = s.addPart(last, m)
+		} else {
+			last = m.change
+			j.release(s.changes[last].batch)
+			if m.moved {
+				s.movedOver(last, m)
+			}
+		}
+		c := &s.changes[last]
 		c.entry, c.data, c.seq, c.batch = m.entry, m.data, m.seq, batch
 	}
 	for _, d := range f.chains {

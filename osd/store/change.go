@@ -13,6 +13,7 @@ type change struct {
 	flags      uint8
 	stateFlags StateFlags
 	state      changeState
+	since      uint32 // when it began to wait for a commit, see park.go
 	version    uint64
 	interval   uint64
 	seq        uint64
@@ -537,6 +538,12 @@ func (s *Store) commit(d, i uint32) {
 func (s *Store) settleUnstable(c *change) {
 	if c.flags&entryUnstable != 0 {
 		s.unstable -= s.weight(c)
+		if c.since == parked {
+			s.parking.bytes -= s.weight(c)
+		}
+		if c.flags&moving != 0 {
+			s.moveVoid(c.dirty)
+		}
 		c.flags &^= entryUnstable
 	}
 }

@@ -23,6 +23,7 @@ func (s *Store) Close(done func()) {
 	}
 	s.closing, s.onClosed = true, done
 	s.l.Disarm(&s.idle)
+	s.l.Disarm(&s.parking.timer)
 	s.releaseHeld(true)
 	s.l.Disarm(&s.discard.timer)
 	s.fl.urgent = true

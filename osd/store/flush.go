@@ -52,6 +52,7 @@ func (s *Store) maintain() {
 	}
 	s.j.advance()
 	s.urge()
+	s.nextMoves()
 	s.flush()
 	if s.closing {
 		defer s.closeStep()

@@ -169,7 +169,7 @@ func (j *journal) push(op *Op) {
 // waits reports whether there is nothing but commits to write, and they may wait for company.
 func (j *journal) waits() bool {
 	s := j.s
-	if j.queue.head == nil || j.pressing > 0 || len(j.records)+len(j.chains) > 0 || j.overdue || s.closing || s.lazy.due() {
+	if j.queue.head == nil || j.pressing > 0 || len(j.records)+len(j.chains) > 0 || s.movesReady() || j.overdue || s.closing || s.lazy.due() {
 		return false
 	}
 	if !j.patience.Armed() {
@@ -199,7 +199,7 @@ func (j *journal) launch() {
 	j.stalled = false
 	for j.s.failure == nil && j.flying < batchesFlown {
 		due := j.s.lazy.due()
-		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 && !due || j.flying > 0 && j.queued < j.s.o.secondBatch || j.waits() {
+		if j.queue.head == nil && len(j.records) == 0 && len(j.chains) == 0 && !j.s.movesReady() && !due || j.flying > 0 && j.queued < j.s.o.secondBatch || j.waits() {
 			break
 		}
 		if !j.send(false) {
@@ -222,7 +222,8 @@ func (j *journal) send(force bool) bool {
 	j.records = slices.DeleteFunc(j.records, func(r record) bool { return r.valid != nil && !r.valid() })
 	j.chains = slices.DeleteFunc(j.chains, func(d uint32) bool { return !s.mayCarry(d) })
 	z := &s.lazy
-	hard := force || z.hard > 0 || len(j.records) > 0 || len(j.chains) > 0 || z.due()
+	moves := s.movesReady()
+	hard := force || z.hard > 0 || len(j.records) > 0 || len(j.chains) > 0 || moves || z.due()
 	if hard && !z.clear() {
 		s.flushSoft()
 		return false
@@ -247,6 +248,23 @@ func (j *journal) send(force bool) bool {
 		if _, ok := j.room(align(header+h)+align(data+n), j.keepLast()); !ok {
 			break
 		}
+		header, data, chains = header+h, data+n, chains+1
+	}
+	for i := 0; moves && i < movers; i++ {
+		m := &s.parking.movers[i]
+		if !m.ready || s.dirty[m.dirty].carrying || slices.Contains(j.chains, m.dirty) {
+			continue
+		}
+		h, n := s.chainSize(m.dirty)
+		if records+chains > 0 && (header+h > batchEntries || data+n > batchData) {
+			break
+		}
+		// It is no pressing matter, and leaves what changes do.
+		if _, ok := j.room(align(header+h)+align(data+n), j.keep()); !ok {
+			j.stalled = true
+			break
+		}
+		j.chains = slices.Insert(j.chains, chains, m.dirty)
 		header, data, chains = header+h, data+n, chains+1
 	}
 	for op := j.queue.head; op != nil; op = op.impl.next {

@@ -119,6 +119,9 @@ func (s *Store) listObject(dst []ListEntry, slot uint32) []ListEntry {
 				if len(dst) == from && st.Version != 0 && !planted.ListNewestOnly {
 					dst = append(dst, ListEntry{oid, st})
 				}
+				if n := len(dst); n > from && uint64(dst[n-1].Version) == c.version {
+					dst = dst[:n-1] // another part of it, see park.go
+				}
 				st = stateAfter(st, c)
 				dst = append(dst, ListEntry{oid, st})
 			} else {

@@ -26,6 +26,9 @@ func open(l loop.Loop, d loop.Disk, o Options, loaded func(*opening), done func(
 	if o.FlushDepth <= 0 {
 		o.FlushDepth = 32
 	}
+	if o.ParkAfter == 0 {
+		o.ParkAfter = parkAfter
+	}
 	if o.roundPages == 0 {
 		o.roundPages = roundPages
 	}

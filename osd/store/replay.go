@@ -255,7 +255,7 @@ func (p *opening) apply(e *entry, pos, at, bi uint32) error {
 	s.changes[i] = c
 	s.j.batches[bi].refs++
 	if c.flags&entryUnstable != 0 {
-		s.changes[i].state = changeVisible
+		s.changes[i].state, s.changes[i].since = changeVisible, s.since()
 		s.unstable += s.weight(&s.changes[i])
 	}
 	o = &s.dirty[d]

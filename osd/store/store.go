@@ -2,6 +2,7 @@ package store
 
 import (
 	"log/slog"
+	"time"
 
 	"holdfast/core/layout"
 	"holdfast/core/loop"
@@ -20,7 +21,9 @@ type Options struct {
 	SmallWrite uint32
 	// FlushDepth is the most writes that the flusher has under way; default 32.
 	FlushDepth int
-	Throttle   Throttle
+	// ParkAfter is how long a version at least waits for its commit, while much does, before its data is moved out of the journal; default 10 s.
+	ParkAfter time.Duration
+	Throttle  Throttle
 
 	// MinDiscard has the free blocks discarded after the opening, in the background, where at least so many bytes of them are in a row; 0: none are.
 	MinDiscard int64
@@ -68,6 +71,7 @@ type Store struct {
 	finished  opList
 	finish    loop.Task
 	unstable  int // weight of the changes that wait for a commit
+	parking   parking
 	reads     int // reads under way on the device
 	direct    int // data writes under way on the device
 	discards  int // discards under way
@@ -147,7 +151,7 @@ func (s *Store) Failure() error { return s.failure }
 // Stats are the store's figures now.
 func (s *Store) Stats() Stats {
 	c := &s.sb.Config
-	st := Stats{Waiting: uint64(s.unstable), MaxWaiting: uint64(s.unstableLimit()), BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, KeptBlocks: s.keepBlocks, Objects: s.objects, Tombstones: s.tombstones,
+	st := Stats{Waiting: uint64(s.live()), MaxWaiting: uint64(max(0, s.maxLive())), Parked: uint64(s.parking.bytes), BlockSize: c.BlockSize, Granularity: c.Granularity, Blocks: s.sb.Blocks, KeptBlocks: s.keepBlocks, Objects: s.objects, Tombstones: s.tombstones,
 		JournalBytes: uint64(s.sb.Journal.Len), DirtyByte: s.j.head - s.j.start(), ChecksumErrors: s.checksumErrors,
 		DeviceWrites: s.deviceWrites, Flushes: s.flushes, SyncWrites: s.syncWrites, DeviceBytes: s.deviceBytes, Sequence: s.j.durableEntry,
 		Pairs: uint64(s.pairs.n), MaxPairs: uint64(s.pairs.limit(s)), TornTail: s.j.torn, Taken: s.taken}

@@ -135,8 +135,11 @@ func (s *Store) change(op *Op) error {
 	op.impl.lazy, op.impl.start = s.isLazy(op, direct), s.l.Now()
 	if !ok && s.t.slotFree.free <= s.slotReserve(op) {
 		err = ErrNoSpace
-	} else if c.flags&entryUnstable != 0 && !s.roomForUnstable(d, &c) {
-		err = ErrWaiting
+	} else if c.flags&entryUnstable != 0 {
+		s.crowd(s.weight(&c))
+		if !s.roomForUnstable(d, &c) {
+			err = ErrWaiting
+		}
 	}
 	if err != nil {
 		if c.block != noBlock && !planted.NoSpaceHalf {
@@ -164,6 +167,7 @@ func (s *Store) change(op *Op) error {
 	s.changes[i] = c
 	s.ops[i] = op
 	if c.flags&entryUnstable != 0 {
+		s.changes[i].since = s.since()
 		s.unstable += s.weight(&c)
 	}
 	if o.last == 0 {
@@ -470,7 +474,7 @@ func (s *Store) putOp(op *Op, mem []byte, at, dataAt int, seq uint64, pos uint32
 	cfg := &s.sb.Config
 	c := &s.changes[op.impl.change]
 	c.seq, c.entry, c.data = seq, pos+uint32(at), 0
-	e := entry{kind: c.kind, flags: c.flags &^ (doomed | inJournal), seq: seq, object: op.Object, base: uint64(op.Base), version: c.version, interval: c.interval, stateFlags: c.stateFlags,
+	e := entry{kind: c.kind, flags: c.flags &^ (doomed | inJournal | moving), seq: seq, object: op.Object, base: uint64(op.Base), version: c.version, interval: c.interval, stateFlags: c.stateFlags,
 		low: op.Low, off: c.off, length: c.length, block: c.block}
 	if op.Kind == OpWrite || op.Kind == OpZero || op.Kind == OpDelete {
 		e.pair = op.Pair

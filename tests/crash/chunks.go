@@ -3,6 +3,7 @@ package crash
 import (
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"holdfast/core/layout"
 	"holdfast/osd/store"
@@ -54,6 +55,20 @@ var chunkLetters = []letter{
 		}
 		r.settleAt(store.OpCommit, r.a().newest().top().Version)
 	}},
+	{'G', "unstable writes until the store takes no more, which then wait for long", func(r *runner) {
+		r.waitForLong()
+		r.readVersions()
+	}},
+	{'H', "the same, of another object as well, and their end", func(r *runner) {
+		was := r.b().newest().top().Version
+		r.write(r.b(), 3, 2, true)
+		r.waitForLong()
+		op := r.base(store.OpRollback, r.b())
+		op.Version = was
+		r.submit(r.b(), op, nil)
+		r.write(r.b(), 0, 1, true)
+		r.settleAt(store.OpCommit, r.a().newest().top().Version)
+	}},
 }
 
 // chunkPartners are the others that they meet.
@@ -63,6 +78,23 @@ func (r *runner) settleAt(kind store.OpKind, v layout.Version) {
 	op := r.base(kind, r.a())
 	op.Version = v
 	r.submit(r.a(), op, nil)
+}
+
+// waitForLong fills the room for what waits with versions that hold data here and there, and then lets the store park them.
+func (r *runner) waitForLong() {
+	o, n := r.a(), r.c.units()
+	if r.rng.IntN(3) == 0 {
+		o = r.fresh()
+	}
+	for was := r.refused; r.refused == was && r.problem == nil && r.failures == 0; {
+		before := o.newest().top().Version
+		from := r.rng.IntN(n - 1)
+		if r.write(o, from, 1+r.rng.IntN(n-1-from), true); o.newest().top().Version == before && r.refused == was {
+			break // it is void
+		}
+	}
+	r.drain()
+	r.w.Run(time.Duration(r.rng.IntN(30)) * time.Millisecond)
 }
 
 // unstableParity writes n units and says which count as written.
@@ -175,6 +207,7 @@ var chunkStyles = []string{
 	"QQQQuUkk4A5r1y8J",
 	"uuUU4517XMmm2228kjrA9",
 	"67J67V6kAQJ1rX8",
+	"GGHHuuUU4kjr8Ai2",
 }
 
 // DrawnChunks is any sequence of the lengths from lo to hi, without end.

@@ -133,7 +133,7 @@ func (p *process) start() error {
 }
 
 func (p *process) options() store.Options {
-	return store.Options{Log: slog.New(slog.DiscardHandler), SmallWrite: p.c.smallWrite, Throttle: p.c.throttle, OnFailure: func(error) { p.stops++ }}
+	return store.Options{Log: slog.New(slog.DiscardHandler), SmallWrite: p.c.smallWrite, Throttle: p.c.throttle, ParkAfter: time.Millisecond, OnFailure: func(error) { p.stops++ }}
 }
 
 // begin calls Open and returns before it is done.
