@@ -114,6 +114,7 @@ func (f *flipper) data(t *testing.T, primary int, damaged ...int) {
 			t.Fatalf("%d blocks are not repaired; OSDs %v have counted none", missing, uncounted)
 		}
 	}
+	time.Sleep(3 * time.Second) // OSDs write their counts once a second
 	for _, n := range damaged {
 		t.Logf("OSD %d: %d blocks flipped and repaired, counted %d damaged copies", n, len(want), f.counted(t, n)-before[n])
 	}

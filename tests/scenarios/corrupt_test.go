@@ -120,7 +120,9 @@ func checksum(t *testing.T) {
 			m := newMirror(c, "testimg", 32<<20)
 			m.fill()
 			c.wipe(1)
-			c.awaitClean()
+			c.until("every PG is clean, and OSD 1 serves some from its own copies", func(list []pg) bool {
+				return slices.ContainsFunc(list, func(p pg) bool { return p.Primary == 1 }) && !slices.ContainsFunc(list, func(p pg) bool { return !p.clean() })
+			})
 			m.compare("with zeroes on OSD 1")
 			c.awaitClean()
 			m.begin(2)
