@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"testing"
@@ -19,4 +21,17 @@ func TestSeeds(t *testing.T) {
 			t.Errorf("%s: %s", rep.Summary(), v)
 		}
 	}
+}
+
+// runWell runs a plan that is to show no violation.
+func runWell(t *testing.T, p *Plan) *Report {
+	t.Helper()
+	rep := RunPlan(p, io.Discard, slog.LevelError)
+	for _, v := range rep.Violations {
+		t.Errorf("%s: %s", rep.Summary(), v)
+	}
+	if rep.GaveUp {
+		t.Errorf("%s: a check came to no result", rep.Summary())
+	}
+	return rep
 }
